@@ -1,0 +1,564 @@
+/* ds.h - dscore's public API.
+ *
+ * Two engines: ds_initialize() gives one that trains, ds_init_inference() one that generates.
+ * Models are code over the ops declared here; the built-in GPT-2 and LLaMA families use nothing
+ * else. Hardware is reached only through backend plugins (ds_abi.h), chosen by the config's
+ * "backend" section.
+ *
+ * Conventions
+ *   Errors     Functions that can fail return a ds_status and fill the caller's ds_error (may be
+ * NULL). The library never prints, exits or aborts. On failure out-pointers are set to NULL.
+ *   Ownership  X_create / X_open / X_load hand the caller an object to X_destroy / X_close.
+ * Destructors take NULL. Strings passed in are copied. Objects passed in stay the caller's and must
+ * outlive their use, except where "takes" is said. Structs    Public structs begin with `size`; set
+ * them up with their _INIT macro, which also gives the defaults. Threads    An object may be used
+ * from one thread at a time; different objects from different threads. Two engines in one process
+ * share nothing. Shapes     B batch, T time (sequence length), C channels, H heads, G key/value
+ * heads, D head dimension, V vocabulary, F hidden width, L layers, N any number of elements.
+ */
+#ifndef DS_H
+#define DS_H
+
+#include "ds_abi.h"
+
+#include <stdbool.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define DS_API DS_EXPORT
+
+/* "0.1.0" */
+DS_API const char *ds_version(void);
+/* A few words for a status: "out of memory". Static. */
+DS_API const char *ds_status_string(ds_status status);
+
+/* Where messages go. NULL = nowhere. May be called from any thread. */
+typedef void (*ds_log_fn)(void *ctx, ds_log_level level, const char *message);
+
+/* ================================================================ computing: contexts, values, ops
+ */
+
+typedef struct ds_ctx ds_ctx; /* where ops run: a backend, scratch memory, and in training a tape */
+typedef struct ds_value
+    ds_value; /* a tensor in a computation; belongs to its context until the step ends */
+
+/* Ops run when they are called and return their result, or NULL after a failure. A NULL argument
+ * makes an op return NULL at once, so a model can be written straight down and the status asked
+ * once, at the end: the first failure stays in the context. */
+DS_API ds_status ds_ctx_status(const ds_ctx *ctx, ds_error *err);
+/* Records a failure (unless there is one already); for a model's own checks. Returns NULL, so that
+ * a forward function can `return ds_ctx_fail(...)`. */
+DS_API ds_value *ds_ctx_fail(ds_ctx *ctx, ds_status status, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* The dtype activations are computed in: DS_F32 or DS_BF16. */
+DS_API int32_t ds_ctx_dtype(const ds_ctx *ctx);
+/* Whether gradients will be asked for. */
+DS_API bool ds_ctx_training(const ds_ctx *ctx);
+
+/* Shape and dtype; data is a device address. */
+DS_API const ds_tensor *ds_value_tensor(const ds_value *v);
+/* Copies the elements to host memory, converted to f32 (integers too); n must be the number of
+ * elements. Waits. */
+DS_API ds_status ds_value_read(ds_ctx *ctx, const ds_value *v, float *out, size_t n, ds_error *err);
+/* A new value from host data: contiguous, of dtype DS_F32, DS_BF16 (from f32 data) or DS_I32. */
+DS_API ds_value *ds_input(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_t *shape,
+                          const void *host);
+/* The model's parameter `index`, as ds_params_add() numbered it, in the compute dtype. */
+DS_API ds_value *ds_param(ds_ctx *ctx, int index);
+
+/* y[...,N] = x[...,K] . w[N,K]^T + b[N]; b may be NULL. */
+DS_API ds_value *ds_linear(ds_ctx *ctx, ds_value *x, ds_value *w, ds_value *b);
+/* As ds_linear, then the activation (GEMM epilogue where no gradient is needed). */
+DS_API ds_value *ds_linear_activation(ds_ctx *ctx, ds_value *x, ds_value *w, ds_value *b,
+                                      ds_activation kind);
+/* ids i32[...] -> [...,C]; table [V,C]. An id outside [0,V) is an error. */
+DS_API ds_value *ds_embedding(ds_ctx *ctx, ds_value *ids, ds_value *table);
+DS_API ds_value *ds_layer_norm(ds_ctx *ctx, ds_value *x, ds_value *weight, ds_value *bias,
+                               double eps);
+DS_API ds_value *ds_rms_norm(ds_ctx *ctx, ds_value *x, ds_value *weight, double eps);
+DS_API ds_value *ds_activate(ds_ctx *ctx, ds_value *x, ds_activation kind);
+/* silu(gate) * up */
+DS_API ds_value *ds_swiglu(ds_ctx *ctx, ds_value *gate, ds_value *up);
+/* Rotary positions (Su et al. 2021) on x [B,T,H,D]; pos i32[B,T]; inv_freq f32[P], 2P <= D. */
+DS_API ds_value *ds_rope(ds_ctx *ctx, ds_value *x, ds_value *pos, ds_value *inv_freq,
+                         bool interleaved);
+/* Softmax attention. q [B,T,H,D], k and v [B,S,G,D], G divides H. kv_len i32[B] or NULL: keys in
+ * use; query t then stands at position kv_len-T+t. scale 0 = 1/sqrt(D). window: how many keys back
+ * a query sees, 0 = all. */
+DS_API ds_value *ds_attention(ds_ctx *ctx, ds_value *q, ds_value *k, ds_value *v, ds_value *kv_len,
+                              bool causal, double scale, int64_t window);
+/* Mean negative log-likelihood of targets i32[R] under logits [R,V]; rows with target `ignore`
+ * don't count. f32[1]. */
+DS_API ds_value *ds_cross_entropy(ds_ctx *ctx, ds_value *logits, ds_value *targets, int64_t ignore);
+DS_API ds_value *ds_add(ds_ctx *ctx, ds_value *a, ds_value *b); /* same shape */
+DS_API ds_value *ds_mul(ds_ctx *ctx, ds_value *a, ds_value *b); /* same shape */
+DS_API ds_value *ds_scale(ds_ctx *ctx, ds_value *x, double factor);
+DS_API ds_value *ds_mean(ds_ctx *ctx, ds_value *x); /* f32[1] */
+/* Same elements, other shape. No copy. */
+DS_API ds_value *ds_reshape(ds_ctx *ctx, ds_value *x, int32_t rank, const int64_t *shape);
+/* x[..., from:from+count] along the last dimension. No copy: rows are strided. */
+DS_API ds_value *ds_slice_last(ds_ctx *ctx, ds_value *x, int64_t from, int64_t count);
+/* Rows of x [R,C] by ids i32[K]. No gradient: an error while training. */
+DS_API ds_value *ds_gather_rows(ds_ctx *ctx, ds_value *x, ds_value *ids);
+
+/* Between begin and end (nested like brackets), values made are dropped at the end except `keep`,
+ * when no gradient is needed; in training it does nothing. Bounds the scratch of long inputs: put
+ * one around each block. */
+DS_API void ds_scope_begin(ds_ctx *ctx);
+DS_API ds_value *ds_scope_end(ds_ctx *ctx, ds_value *keep);
+
+/* ================================================================ models */
+
+typedef enum ds_init {
+  DS_INIT_ZEROS = 0,
+  DS_INIT_ONES = 1,
+  DS_INIT_NORMAL = 2,
+  DS_INIT_UNIFORM = 3
+} ds_init;
+
+typedef struct ds_params ds_params; /* a model's parameter declarations */
+
+/* Declares a parameter; returns its index (0, 1, ...) or -1 (the failure stays in params and stops
+ * ds_initialize). name must be unique: it is the key in checkpoints. scale: standard deviation of
+ * NORMAL, half width of UNIFORM. */
+DS_API int ds_params_add(ds_params *params, const char *name, int32_t rank, const int64_t *shape,
+                         ds_init init, double scale);
+DS_API int ds_params_count(const ds_params *params);
+DS_API const char *ds_params_name(const ds_params *params, int index);
+/* rank and shape (up to DS_MAX_RANK) of a parameter. */
+DS_API int32_t ds_params_shape(const ds_params *params, int index, int64_t *shape);
+
+/* Keys and values of earlier tokens, one per generation. A model's decode() appends and gets back
+ * all. */
+typedef struct ds_kv_cache ds_kv_cache;
+/* Appends k, v [B,T,G,D] of `layer` behind the cache's length; all_k, all_v [B,S,G,D] then hold
+ * everything, of which ds_kv_cache_lengths() are in use. The length advances by T when the whole
+ * decode is done. */
+DS_API ds_status ds_kv_cache_append(ds_kv_cache *cache, ds_ctx *ctx, int layer, ds_value *k,
+                                    ds_value *v, ds_value **all_k, ds_value **all_v);
+DS_API int64_t ds_kv_cache_length(const ds_kv_cache *cache); /* tokens before this decode */
+DS_API ds_value *ds_kv_cache_lengths(ds_kv_cache *cache,
+                                     ds_ctx *ctx); /* i32[B]: keys in use with this decode's */
+DS_API ds_value *ds_kv_cache_positions(ds_kv_cache *cache,
+                                       ds_ctx *ctx); /* i32[B,T]: of this decode's tokens */
+
+/* What an inference engine needs to know to generate text. */
+typedef struct ds_model_info {
+  uint32_t size;
+  int32_t n_layers, n_kv_heads, head_dim;
+  int64_t vocab_size, max_positions;
+  int32_t bos_token, eos_token; /* -1 = none */
+} ds_model_info;
+
+typedef struct ds_model_vtable {
+  uint32_t size; /* sizeof(ds_model_vtable) */
+  const char *name;
+  /* Declares the parameters, in a fixed order. */
+  ds_status (*declare)(void *self, ds_params *params, ds_error *err);
+  /* Training: the batch's tensors in the collate function's order -> the loss f32[1]. Language
+   * models: inputs[0] ids i32[B,T], inputs[1] labels i32[B,T] (-100 = don't count); without labels
+   * -> logits [B,T,V]. */
+  ds_value *(*forward)(void *self, ds_ctx *ctx, ds_value *const *inputs, int n_inputs);
+  /* The rest is for text generation; NULL in other models. decode: ids i32[B,T] -> logits [B,V] of
+   * the last position of each row. */
+  ds_status (*info)(void *self, ds_model_info *out, ds_error *err);
+  ds_value *(*decode)(void *self, ds_ctx *ctx, ds_value *ids, ds_kv_cache *cache);
+  /* The Hugging Face config.json of the model as new text (free()), so that a checkpoint can be
+   * loaded anywhere. */
+  char *(*config_json)(void *self);
+  void (*destroy)(void *self); /* may be NULL */
+} ds_model_vtable;
+
+typedef struct ds_model ds_model;
+
+/* A model of the host app's own. vtable must stay valid; self is handed to each function. */
+DS_API ds_status ds_model_create(const ds_model_vtable *vtable, void *self, ds_model **out,
+                                 ds_error *err);
+/* A built-in family (model_type gpt2 or llama) from a Hugging Face folder or a config.json; weights
+ * come from model.safetensors (or the shards that model.safetensors.index.json names) where the
+ * folder has them. */
+DS_API ds_status ds_model_load(const char *path, ds_model **out, ds_error *err);
+/* As ds_model_load, from the config's text alone. */
+DS_API ds_status ds_model_from_config(const char *config_json, ds_model **out, ds_error *err);
+DS_API void ds_model_destroy(ds_model *model);
+/* "gpt2", "llama", or the vtable's name. */
+DS_API const char *ds_model_name(const ds_model *model);
+/* Fails with UNSUPPORTED for a model without text generation. */
+DS_API ds_status ds_model_get_info(ds_model *model, ds_model_info *out, ds_error *err);
+
+/* ================================================================ tokenizers */
+
+typedef struct ds_tokenizer ds_tokenizer;
+
+/* From a folder (tokenizer.json, else vocab.json + merges.txt) or one of these files. */
+DS_API ds_status ds_tokenizer_load(const char *path, ds_tokenizer **out, ds_error *err);
+/* 256 ids, one per byte. */
+DS_API ds_status ds_tokenizer_bytes(ds_tokenizer **out, ds_error *err);
+DS_API void ds_tokenizer_destroy(ds_tokenizer *t);
+DS_API int32_t ds_tokenizer_vocab_size(const ds_tokenizer *t); /* largest id + 1 */
+/* UTF-8 (any bytes) to new ids (free()). Any number of threads at once. special: names of special
+ * tokens in the text become their ids, and the post-processor's template (BOS) is applied. */
+DS_API ds_status ds_tokenizer_encode(const ds_tokenizer *t, const char *text, size_t length,
+                                     bool special, int32_t **ids, size_t *count, ds_error *err);
+/* New bytes (free()), NUL-terminated besides. Special tokens are left out unless `special`.
+ * Decoding is byte-exact: a token may end amid a UTF-8 character. An id outside the vocabulary is
+ * an error. */
+DS_API ds_status ds_tokenizer_decode(const ds_tokenizer *t, const int32_t *ids, size_t count,
+                                     bool special, char **text, size_t *length, ds_error *err);
+/* -1 when the tokenizer has none. */
+DS_API int32_t ds_tokenizer_bos(const ds_tokenizer *t);
+DS_API int32_t ds_tokenizer_eos(const ds_tokenizer *t);
+/* Writes the files it was loaded from into a folder (nothing for bytes). */
+DS_API ds_status ds_tokenizer_save(const ds_tokenizer *t, const char *folder, ds_error *err);
+
+/* ================================================================ data */
+
+/* One tensor of a sample or a batch, in host memory. */
+typedef struct ds_host_tensor {
+  int32_t dtype; /* DS_I32 or DS_F32 */
+  int32_t rank;
+  int64_t shape[DS_MAX_RANK];
+  void *data; /* contiguous */
+} ds_host_tensor;
+
+#define DS_MAX_BATCH_TENSORS 8
+
+typedef struct ds_batch {
+  int n;
+  ds_host_tensor tensors[DS_MAX_BATCH_TENSORS];
+} ds_batch;
+
+/* Map-style: length and get. Iterable: next (DS_ERR_END at the end) and rewind, with length NULL;
+ * it is not shuffled. */
+typedef struct ds_dataset_vtable {
+  uint32_t size;
+  int64_t (*length)(void *self);
+  /* Fills sample; its data stays valid until the next get or next. */
+  ds_status (*get)(void *self, int64_t index, ds_batch *sample, ds_error *err);
+  ds_status (*next)(void *self, ds_batch *sample, ds_error *err);
+  ds_status (*rewind)(void *self, ds_error *err);
+  void (*destroy)(void *self); /* may be NULL */
+} ds_dataset_vtable;
+
+typedef struct ds_dataset ds_dataset;
+
+DS_API ds_status ds_dataset_create(const ds_dataset_vtable *vtable, void *self, ds_dataset **out,
+                                   ds_error *err);
+/* Next-token prediction over text files: sample i is ids [T] and labels [T] (ids shifted by one)
+ * from tokens i*T .. i*T+T. Files are tokenized one after the other. vocab_size > 0: an id beyond
+ * it is an error. Less than one sample: an error that says how much text there is. */
+DS_API ds_status ds_dataset_text(const char *const *paths, int n_paths, const ds_tokenizer *t,
+                                 int64_t seq_len, int64_t vocab_size, ds_dataset **out,
+                                 ds_error *err);
+/* The same over ids in memory (copied). */
+DS_API ds_status ds_dataset_tokens(const int32_t *ids, size_t count, int64_t seq_len,
+                                   int64_t vocab_size, ds_dataset **out, ds_error *err);
+DS_API void ds_dataset_destroy(ds_dataset *d);
+DS_API int64_t ds_dataset_length(const ds_dataset *d); /* -1: iterable */
+
+/* samples[0..n-1] -> batch; the default stacks each tensor along a new first dimension. The batch's
+ * data must stay valid until the next call; allocate it in the callback's own state. */
+typedef ds_status (*ds_collate_fn)(void *ctx, const ds_batch *samples, int n, ds_batch *batch,
+                                   ds_error *err);
+
+/* Batches of micro-batch size for this rank: shuffled by (seed, epoch), split over the
+ * data-parallel ranks. */
+typedef struct ds_dataloader ds_dataloader;
+/* The next micro batch; goes on into the next epoch by itself. The data stays valid until the next
+ * call. */
+DS_API ds_status ds_dataloader_next(ds_dataloader *l, ds_batch *batch, ds_error *err);
+DS_API int64_t ds_dataloader_epoch(const ds_dataloader *l);
+DS_API int64_t ds_dataloader_length(const ds_dataloader *l); /* batches an epoch; -1 unknown */
+
+/* ================================================================ optimizers and schedules */
+
+/* A group of parameters with options of its own. Overrides < 0 (NAN for lr) mean: as the
+ * optimizer's default. */
+typedef struct ds_param_group {
+  uint32_t size;
+  const int *indices; /* of the model's parameters */
+  int n_indices;
+  double lr, beta1, beta2, eps, weight_decay;
+} ds_param_group;
+#define DS_PARAM_GROUP_INIT                                                                        \
+  { sizeof(ds_param_group), NULL, 0, -1, -1, -1, -1, -1 }
+
+/* A run of flat, contiguous f32 elements that one optimizer call updates; device addresses. */
+typedef struct ds_optimizer_slice {
+  float *param;      /* master weights */
+  const float *grad; /* multiply by grad_scale first (clipping, accumulation) */
+  void *param16;     /* bf16 copy to write, or NULL */
+  float *state[4];   /* as many as the optimizer asked for, zeroed before the first step */
+  int64_t count;
+  int group; /* which parameter group */
+} ds_optimizer_slice;
+
+typedef struct ds_optimizer ds_optimizer;
+
+typedef struct ds_optimizer_vtable {
+  uint32_t size;
+  const char *name;
+  int n_states; /* f32 state buffers per parameter, at most 4 */
+  const char *const *state_names;
+  /* One slice of one step; step counts from 1. lr is the schedule's value for the group. Work
+   * through ctx: slices are device memory (ds_slice_update() gives access from the host). */
+  ds_status (*update)(void *self, ds_ctx *ctx, const ds_optimizer_slice *slice, double lr,
+                      double grad_scale, int64_t step, ds_error *err);
+  void (*destroy)(void *self); /* may be NULL */
+} ds_optimizer_vtable;
+
+/* An optimizer of the host app's own. */
+DS_API ds_status ds_optimizer_create(const ds_optimizer_vtable *vtable, void *self, double lr,
+                                     ds_optimizer **out, ds_error *err);
+/* AdamW (decoupled) or Adam with L2. */
+DS_API ds_status ds_optimizer_adam(double lr, double beta1, double beta2, double eps,
+                                   double weight_decay, bool decoupled, ds_optimizer **out,
+                                   ds_error *err);
+DS_API void ds_optimizer_destroy(ds_optimizer *o);
+DS_API int ds_optimizer_groups(const ds_optimizer *o);
+DS_API double ds_optimizer_lr(const ds_optimizer *o, int group);
+DS_API void ds_optimizer_set_lr(ds_optimizer *o, int group, double lr);
+/* For host-written optimizers: runs fn over the slice's elements in host memory, downloading and
+ * uploading where the device's memory is not accessible. fn sees param, grad and state as host
+ * pointers. */
+DS_API ds_status ds_slice_update(ds_ctx *ctx, const ds_optimizer_slice *slice,
+                                 void (*fn)(void *arg, float *param, const float *grad,
+                                            float *const *state, int64_t count),
+                                 void *arg, ds_error *err);
+typedef ds_status (*ds_optimizer_fn)(void *ctx, const ds_params *params, ds_optimizer **out,
+                                     ds_error *err);
+
+/* A learning-rate schedule: after update i (i = 0, 1, ...) of the optimizer, step() sets the rate
+ * for update i+1. */
+typedef struct ds_lr_scheduler ds_lr_scheduler;
+typedef struct ds_lr_scheduler_vtable {
+  uint32_t size;
+  const char *name;
+  double (*lr)(void *self, int64_t update,
+               double base_lr); /* for optimizer update `update`, counted from 0 */
+  void (*destroy)(void *self);  /* may be NULL */
+} ds_lr_scheduler_vtable;
+DS_API ds_status ds_lr_scheduler_create(const ds_lr_scheduler_vtable *vtable, void *self,
+                                        ds_lr_scheduler **out, ds_error *err);
+DS_API void ds_lr_scheduler_destroy(ds_lr_scheduler *s);
+typedef ds_status (*ds_lr_scheduler_fn)(void *ctx, const ds_optimizer *o, ds_lr_scheduler **out,
+                                        ds_error *err);
+
+/* ================================================================ the training engine */
+
+typedef struct ds_engine ds_engine;
+
+/* What deepspeed's launcher leaves in args. */
+typedef struct ds_args {
+  uint32_t size;
+  int local_rank; /* -1 = not given; must agree with LOCAL_RANK */
+  const char *deepspeed_config;
+  const char *deepscale_config; /* the deprecated name */
+} ds_args;
+#define DS_ARGS_INIT                                                                               \
+  { sizeof(ds_args), -1, NULL, NULL }
+
+/* Model-parallel groups that the host app made. */
+typedef struct ds_mpu {
+  uint32_t size;
+  void *ctx;
+  ds_status (*data_parallel)(void *ctx, int *rank, int *world_size, ds_error *err);
+  ds_status (*model_parallel)(void *ctx, int *rank, int *world_size, ds_error *err);
+} ds_mpu;
+
+typedef struct ds_initialize_args {
+  uint32_t size;
+  const ds_args *args;
+  ds_model *model;              /* required */
+  ds_optimizer *optimizer;      /* an instance; the caller's */
+  ds_optimizer_fn optimizer_fn; /* or a callable; beats the config's either way */
+  void *optimizer_ctx;
+  const ds_param_group *model_parameters; /* NULL = all in one group */
+  int n_model_parameters;
+  ds_dataset *training_data; /* the caller's */
+  ds_lr_scheduler *lr_scheduler;
+  ds_lr_scheduler_fn lr_scheduler_fn;
+  void *lr_scheduler_ctx;
+  int distributed_port; /* -1 = not given (MASTER_PORT, else 29500); 0 = any free port */
+  const ds_mpu *mpu;
+  int dist_init_required; /* -1 = initialize if needed; 0 = must be initialized; 1 = initialize or
+                             nothing to do */
+  ds_collate_fn collate_fn;
+  void *collate_ctx;
+  const char *config;        /* a path or JSON text */
+  const char *config_params; /* the old name; config wins */
+  uint64_t seed;             /* of weights and shuffling */
+  ds_log_fn log;
+  void *log_ctx;
+} ds_initialize_args;
+#define DS_INITIALIZE_ARGS_INIT                                                                    \
+  {                                                                                                \
+    sizeof(ds_initialize_args), NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL, NULL, -1, \
+        NULL, -1, NULL, NULL, NULL, NULL, 42, NULL, NULL                                           \
+  }
+
+/* The four things of deepspeed.initialize(). optimizer, loader and scheduler may be NULL pointers
+ * when not wanted; they belong to the engine and come back NULL where there is none. */
+DS_API ds_status ds_initialize(const ds_initialize_args *args, ds_engine **engine,
+                               ds_optimizer **optimizer, ds_dataloader **training_dataloader,
+                               ds_lr_scheduler **lr_scheduler, ds_error *err);
+DS_API void ds_engine_destroy(ds_engine *e);
+
+/* Runs the model on a batch and returns its output (the loss); it lives until the next forward
+ * after a backward, or until destroy. */
+DS_API ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss,
+                                   ds_error *err);
+/* Gradients of loss / gradient_accumulation_steps, added to those of the micro batches before. */
+DS_API ds_status ds_engine_backward(ds_engine *e, ds_value *loss, ds_error *err);
+/* At an accumulation boundary: clips, updates, steps the schedule. Otherwise only counts the micro
+ * step. A non-finite gradient norm: with bf16.check_grad_overflow or fp32, DS_ERR_NUMERIC naming
+ * the first such parameter; parameters are untouched. */
+DS_API ds_status ds_engine_step(ds_engine *e, ds_error *err);
+/* All of a step: loader -> forward, backward, step over the accumulation steps; *loss is the mean
+ * of the micro batches'. */
+DS_API ds_status ds_engine_train_batch(ds_engine *e, float *loss, ds_error *err);
+DS_API ds_status ds_engine_zero_grad(ds_engine *e, ds_error *err);
+DS_API void ds_engine_train(ds_engine *e, bool training); /* false: forward keeps no tape */
+/* The context, to run ops on a loss of the host app's own between forward and backward. */
+DS_API ds_ctx *ds_engine_ctx(ds_engine *e);
+DS_API ds_status ds_engine_loss(ds_engine *e, const ds_value *loss, float *out, ds_error *err);
+
+DS_API bool ds_engine_is_gradient_accumulation_boundary(const ds_engine *e);
+DS_API int64_t ds_engine_global_steps(const ds_engine *e);
+DS_API int64_t ds_engine_global_samples(const ds_engine *e);
+DS_API int64_t ds_engine_micro_steps(const ds_engine *e);
+DS_API int64_t ds_engine_skipped_steps(const ds_engine *e);
+DS_API bool ds_engine_was_step_applied(const ds_engine *e);
+DS_API double ds_engine_get_lr(const ds_engine *e); /* of group 0, for the next update */
+DS_API double ds_engine_get_global_grad_norm(
+    const ds_engine *e); /* of the last step, before clipping; NAN before the first */
+DS_API double ds_engine_loss_scale(const ds_engine *e); /* 1 without fp16 */
+DS_API int64_t ds_engine_train_batch_size(const ds_engine *e);
+DS_API int64_t ds_engine_train_micro_batch_size_per_gpu(const ds_engine *e);
+DS_API int64_t ds_engine_gradient_accumulation_steps(const ds_engine *e);
+/* Keeps the micro batch, changes the accumulation steps; T must be a multiple of micro batch x
+ * world size. At a boundary only. */
+DS_API ds_status ds_engine_set_train_batch_size(ds_engine *e, int64_t train_batch_size,
+                                                ds_error *err);
+
+DS_API const ds_params *ds_engine_params(const ds_engine *e);
+/* Reads (writes) a parameter's f32 master weights, or its accumulated gradient, to (from) host
+ * memory; n elements. */
+DS_API ds_status ds_engine_read_param(ds_engine *e, int index, float *out, size_t n, ds_error *err);
+DS_API ds_status ds_engine_write_param(ds_engine *e, int index, const float *in, size_t n,
+                                       ds_error *err);
+DS_API ds_status ds_engine_read_grad(ds_engine *e, int index, float *out, size_t n, ds_error *err);
+
+/* dir/tag/ (tag NULL = "global_stepN"); then dir/latest names it. Everything to go on bit for bit:
+ * weights, moments, counters, schedule, loader position, and client_state (JSON text or NULL). Safe
+ * against a kill at any moment. */
+DS_API ds_status ds_engine_save_checkpoint(ds_engine *e, const char *dir, const char *tag,
+                                           const char *client_state, ds_error *err);
+/* tag NULL = what `latest` names. client_state (may be NULL) gets new text (free()) or NULL. On
+ * failure the engine is as before. */
+DS_API ds_status ds_engine_load_checkpoint(ds_engine *e, const char *dir, const char *tag,
+                                           char **client_state, ds_error *err);
+/* A Hugging Face folder: config.json and model.safetensors in bf16 (save_16bit_model) or f32. */
+DS_API ds_status ds_engine_save_model(ds_engine *e, const char *folder, bool bits16, ds_error *err);
+
+/* What ran where since the engine began. */
+typedef struct ds_backend_stats {
+  uint32_t size;
+  const char *backend, *device;
+  uint64_t ops,
+      fallback_ops; /* calls; of them run by the reference because the plugin lacks the op */
+  uint64_t device_allocs, device_bytes; /* calls of the device's alloc; bytes held now */
+  double backend_seconds;               /* time spent inside backend calls */
+} ds_backend_stats;
+DS_API ds_status ds_engine_backend_stats(const ds_engine *e, ds_backend_stats *out, ds_error *err);
+
+/* ================================================================ the inference engine */
+
+typedef struct ds_inference ds_inference;
+
+typedef struct ds_init_inference_args {
+  uint32_t size;
+  ds_model *model;        /* the caller's; or */
+  const char *checkpoint; /* a Hugging Face folder, or a checkpoint directory of a training engine
+                             (its latest, or one tag) */
+  const char *config;     /* path or JSON text; NULL = defaults */
+  const char *kwargs;     /* JSON text; wins over config, deeply */
+  ds_log_fn log;
+  void *log_ctx;
+} ds_init_inference_args;
+#define DS_INIT_INFERENCE_ARGS_INIT                                                                \
+  { sizeof(ds_init_inference_args), NULL, NULL, NULL, NULL, NULL, NULL }
+
+DS_API ds_status ds_init_inference(const ds_init_inference_args *args, ds_inference **out,
+                                   ds_error *err);
+DS_API void ds_inference_destroy(ds_inference *e);
+/* The model that the engine generates with. */
+DS_API ds_model *ds_inference_module(ds_inference *e);
+/* The tokenizer found beside the weights, or NULL. Belongs to the engine. */
+DS_API const ds_tokenizer *ds_inference_tokenizer(const ds_inference *e);
+
+typedef struct ds_generate_args {
+  uint32_t size;
+  int64_t max_new_tokens; /* also bounded by max_out_tokens of the config, prompt included */
+  int64_t min_new_tokens; /* the end token is not taken before; -1 = the config's min_out_tokens */
+  double temperature;     /* 0 = greedy */
+  int64_t top_k;          /* 0 = all */
+  double top_p;           /* 1 = all */
+  uint64_t seed;
+  int32_t eos_token; /* -1 = the model's; -2 = never stop early */
+  /* Called with each new token; returning false stops. May be NULL. */
+  bool (*on_token)(void *ctx, int32_t token);
+  void *on_token_ctx;
+} ds_generate_args;
+#define DS_GENERATE_ARGS_INIT                                                                      \
+  { sizeof(ds_generate_args), 100, -1, 0.0, 0, 1.0, 0, -1, NULL, NULL }
+
+/* Prompt ids -> new ids (free()), without the prompt. The same arguments give the same tokens. */
+DS_API ds_status ds_inference_generate(ds_inference *e, const int32_t *prompt, size_t n_prompt,
+                                       const ds_generate_args *args, int32_t **tokens,
+                                       size_t *n_tokens, ds_error *err);
+/* Logits f32 [T,V] of every position of ids [T], to new memory (free()). */
+DS_API ds_status ds_inference_forward(ds_inference *e, const int32_t *ids, size_t n, float **logits,
+                                      int64_t *vocab_size, ds_error *err);
+/* Wall-clock of the last generate: seconds until the first token, and for the rest; tokens of each.
+ */
+typedef struct ds_generate_times {
+  uint32_t size;
+  double prompt_seconds, decode_seconds;
+  int64_t prompt_tokens, decode_tokens;
+} ds_generate_times;
+DS_API ds_status ds_inference_times(const ds_inference *e, ds_generate_times *out, ds_error *err);
+DS_API ds_status ds_inference_backend_stats(const ds_inference *e, ds_backend_stats *out,
+                                            ds_error *err);
+
+/* ================================================================ backends and configs, for tools
+ */
+
+typedef struct ds_backend_candidate {
+  uint32_t size;
+  const char *name; /* from the note; NULL when it could not be read */
+  const char *version;
+  const char *path; /* NULL: built in */
+  int32_t priority;
+  const char *state;  /* "chosen", "available" or "rejected" */
+  const char *reason; /* why, and the cure; NULL when available or chosen */
+  const char *device; /* the first device's name; NULL when rejected */
+} ds_backend_candidate;
+
+/* Every candidate in the order of discovery, for this config (path or JSON text; NULL = defaults).
+ * Free with ds_backend_list_destroy. */
+DS_API ds_status ds_backend_list(const char *config, ds_backend_candidate **out, size_t *count,
+                                 ds_error *err);
+DS_API void ds_backend_list_destroy(ds_backend_candidate *list, size_t count);
+
+/* Checks a training config (path or JSON text) for a world of that size and gives the resolved one
+ * as new JSON text (free()). All errors are reported in one message, a line each. */
+DS_API ds_status ds_config_resolve(const char *config, int world_size, char **json, ds_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
