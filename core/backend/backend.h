@@ -1,0 +1,88 @@
+/* backend.h - one opened device of one plugin, with the reference behind it: what engines compute
+ * on.
+ *
+ * A ds_backend has one stream; work is given in order, and may run later (see ds_abi.h). Whatever
+ * the plugin lacks - an op, a GEMM form - runs on the built-in reference: on the plugin's memory
+ * where the host can reach it, else through copies. Such fallbacks are counted, and allowed, warned
+ * of (once an op) or refused by policy. One thread at a time; different backends are independent.
+ */
+#ifndef DS_BACKEND_BACKEND_H
+#define DS_BACKEND_BACKEND_H
+
+#include "base/json.h"
+#include "base/log.h"
+#include "base/status.h"
+
+typedef struct ds_backend ds_backend;
+
+typedef enum ds_fallback_policy {
+  DS_FALLBACK_ALLOW = 0,
+  DS_FALLBACK_WARN = 1,
+  DS_FALLBACK_ERROR = 2
+} ds_fallback_policy;
+
+/* The config's "backend" section:
+ *   "backend": "cpu"  |  ["cuda", "cpu"]  |  "auto"  |
+ *   "backend": {"name": (as before) = "auto", "device": 0, "plugin_path": "dir[:dir]" or [dirs],
+ * "options": {...}, "fallback": "allow" | "warn" | "error" = "warn"} The environment overrides:
+ * DS_BACKEND (a name, or names with commas), DS_PLUGIN_PATH (dir[:dir]). */
+typedef struct ds_backend_config {
+  char **names; /* in order of preference; "auto" = by priority */
+  int n_names;
+  int device;
+  char **plugin_path; /* searched before the built-in folders */
+  int n_plugin_path;
+  char *options; /* JSON object for the plugin, or NULL */
+  ds_fallback_policy fallback;
+} ds_backend_config;
+
+/* section NULL = defaults. Every mistake in the section is named. out is finished on failure. */
+DS_MUST_USE ds_status ds_backend_config_parse(const cJSON *section, ds_backend_config *out,
+                                              ds_error *err);
+void ds_backend_config_finish(ds_backend_config *config);
+
+/* Finds, loads, negotiates and opens by preference. The failure lists every candidate with its
+ * reason. */
+DS_MUST_USE ds_status ds_backend_open(const ds_backend_config *config, const ds_logger *logger,
+                                      ds_backend **out, ds_error *err);
+void ds_backend_close(ds_backend *b);
+
+const char *ds_backend_name(const ds_backend *b);   /* the plugin's */
+const char *ds_backend_device(const ds_backend *b); /* the device's */
+bool ds_backend_host_accessible(const ds_backend *b);
+/* The plugin's tables, for what has typed functions of its own. NULL members where it has none. */
+const ds_plugin *ds_backend_plugin(const ds_backend *b);
+ds_device *ds_backend_raw_device(ds_backend *b);
+ds_stream *ds_backend_raw_stream(ds_backend *b);
+
+DS_MUST_USE ds_status ds_backend_alloc(ds_backend *b, size_t bytes, void **out, ds_error *err);
+void ds_backend_free(ds_backend *b, void *p, size_t bytes); /* waits for the stream; NULL allowed */
+DS_MUST_USE ds_status ds_backend_upload(ds_backend *b, void *dst, const void *src, size_t bytes,
+                                        ds_error *err);
+DS_MUST_USE ds_status ds_backend_download(ds_backend *b, void *dst, const void *src, size_t bytes,
+                                          ds_error *err); /* waits */
+DS_MUST_USE ds_status ds_backend_copy(ds_backend *b, void *dst, const void *src, size_t bytes,
+                                      ds_error *err);
+DS_MUST_USE ds_status ds_backend_fill(ds_backend *b, void *dst, uint8_t byte, size_t bytes,
+                                      ds_error *err);
+DS_MUST_USE ds_status ds_backend_sync(ds_backend *b, ds_error *err);
+
+/* op->workspace is supplied here (leave it NULL). */
+DS_MUST_USE ds_status ds_backend_op(ds_backend *b, const ds_op *op, ds_error *err);
+DS_MUST_USE ds_status ds_backend_gemm(ds_backend *b, const ds_gemm *g, ds_error *err);
+/* Packing of constant B: 0 when the plugin has none or it would not pay. */
+size_t ds_backend_pack_size(ds_backend *b, const ds_gemm *g);
+DS_MUST_USE ds_status ds_backend_pack(ds_backend *b, const ds_gemm *g, void *packed, ds_error *err);
+
+typedef struct ds_backend_counters {
+  uint64_t ops, gemms;         /* calls */
+  uint64_t fallback_ops;       /* of them, run by the reference */
+  uint64_t allocs, bytes_held; /* device memory */
+  double seconds;              /* inside plugin and reference calls */
+} ds_backend_counters;
+ds_backend_counters ds_backend_stats_get(const ds_backend *b);
+
+/* "embedding", ...; "unknown" for an id that isn't in ds_ops.def. */
+const char *ds_op_name(uint32_t id);
+
+#endif
