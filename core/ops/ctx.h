@@ -1,0 +1,41 @@
+/* ctx.h - the execution context's private side: what engines do with it around a model's forward.
+ *
+ * A ds_ctx belongs to one engine: one backend, one arena for a step's values, in training a tape.
+ * The life of a training step: ds_ctx_begin(), the model's forward (ops run and are recorded),
+ * ds_ctx_backward(). Between begins nothing a model made stays valid. From the second step of the
+ * same shapes on, neither host nor device memory is allocated.
+ */
+#ifndef DS_OPS_CTX_H
+#define DS_OPS_CTX_H
+
+#include "backend/arena.h"
+#include "ds.h"
+
+/* Where a parameter lives. The engine owns the memory and the array of slots. */
+typedef struct ds_param_slot {
+  ds_tensor value; /* compute dtype, contiguous */
+  void *grad;      /* f32, as many elements; NULL = no gradient wanted (frozen, inference) */
+  bool has_grad;   /* grad holds something: the next backward adds to it; otherwise it overwrites */
+  const void *packed; /* the value [N,K] packed as constant B of a GEMM (TRANS_B), or NULL */
+} ds_param_slot;
+
+/* dtype of activations: DS_F32 or DS_BF16. The backend stays the caller's. */
+DS_MUST_USE ds_status ds_ctx_create(ds_backend *b, int32_t dtype, ds_ctx **out, ds_error *err);
+void ds_ctx_destroy(ds_ctx *ctx);
+/* slots: one per parameter index; stays the caller's and must stay valid. */
+void ds_ctx_bind_params(ds_ctx *ctx, ds_param_slot *slots, int n);
+void ds_ctx_set_training(ds_ctx *ctx, bool training);
+ds_backend *ds_ctx_backend(ds_ctx *ctx);
+
+/* Drops every value, the tape and the sticky failure; all scratch is free again. */
+DS_MUST_USE ds_status ds_ctx_begin(ds_ctx *ctx, ds_error *err);
+/* Walks the tape backwards from loss (f32[1]), with d(loss) = scale: parameter gradients land in
+ * the slots. Values other than loss are gone afterwards. Fails with DS_ERR_STATE when nothing was
+ * recorded. */
+DS_MUST_USE ds_status ds_ctx_backward(ds_ctx *ctx, ds_value *loss, double scale, ds_error *err);
+
+/* Device memory for engines' own long-lived values: wraps without copying, no gradient. The value
+ * lives until the next begin; the memory is the caller's. */
+ds_value *ds_ctx_wrap(ds_ctx *ctx, const ds_tensor *t);
+
+#endif

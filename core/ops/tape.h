@@ -1,0 +1,90 @@
+/* tape.h - what op files share: making values, running backend ops on them, recording gradient
+ * rules.
+ *
+ * An op's file has a forward (public, in ds.h) and a backward rule:
+ *
+ *     ds_value *ds_foo(ds_ctx *ctx, ds_value *x) {
+ *       if (!x) return NULL;
+ *       ... check shapes: return ds_ctx_fail(...)
+ *       ds_value *y = ds_value_new(ctx, dtype, rank, shape);
+ *       if (!ds_run(ctx, DS_OP_FOO, (ds_value *[]){x}, 1, (ds_value *[]){y}, 1, attrs, n)) return
+ * NULL; return ds_record(ctx, foo_backward, (ds_value *[]){x}, 1, (ds_value *[]){y}, 1, attrs, n);
+ *     }
+ *
+ *     static ds_status foo_backward(ds_ctx *ctx, ds_node *node, ds_error *err) {
+ *       ds_grad dx = ds_grad_target(ctx, node->in[0]);   // where d(in) goes, and whether to add
+ *       ... run the backward op with accumulate bit = dx.accumulate
+ *     }
+ */
+#ifndef DS_OPS_TAPE_H
+#define DS_OPS_TAPE_H
+
+#include "ops/ctx.h"
+#include "tensor/tensor.h"
+
+enum { DS_NODE_IN = 5, DS_NODE_OUT = 3, DS_NODE_ATTR = 3 };
+
+/* A block of arena memory; shared by gradients that are the same numbers. */
+typedef struct ds_storage {
+  void *data;
+  size_t bytes;
+  int refs;
+} ds_storage;
+
+struct ds_value {
+  ds_tensor t;
+  ds_storage *storage; /* NULL: a view, a parameter, or wrapped memory */
+  ds_value *base;      /* of a view: the contiguous value it looks into */
+  ds_value *grad;      /* of a base value, while the tape is walked; contiguous, dtype of t */
+  int param;           /* parameter index, or -1 */
+  bool needs_grad;
+  bool keep;              /* not released by the walk */
+  int32_t id_min, id_max; /* of an i32 input: the range of its elements */
+  const void *packed;     /* see ds_param_slot */
+};
+
+typedef struct ds_node ds_node;
+typedef ds_status (*ds_backward_fn)(ds_ctx *ctx, ds_node *node, ds_error *err);
+
+struct ds_node {
+  ds_backward_fn backward;
+  int n_in, n_out;
+  ds_value *in[DS_NODE_IN];
+  ds_value *out[DS_NODE_OUT]; /* out[0] carries the gradient; the others are saved for backward */
+  ds_attr attr[DS_NODE_ATTR];
+};
+
+/* A new contiguous value in the arena; NULL after recording the failure. */
+ds_value *ds_value_new(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_t *shape);
+/* A view of x with descriptor t: t.data lies within x's memory. */
+ds_value *ds_value_view(ds_ctx *ctx, ds_value *x, const ds_tensor *t);
+/* Runs a backend op. NULL entries are absent tensors. False after recording the failure. */
+bool ds_run(ds_ctx *ctx, uint32_t op, ds_value *const *in, int n_in, ds_value *const *out,
+            int n_out, const ds_attr *attr, int n_attr);
+/* Puts the gradient rule on the tape if training and some input needs it. Returns out[0]. Unused
+ * outputs may be NULL. */
+ds_value *ds_record(ds_ctx *ctx, ds_backward_fn backward, ds_value *const *in, int n_in,
+                    ds_value *const *out, int n_out, const ds_attr *attr, int n_attr);
+/* Whether ds_record would record: forward then saves what backward needs. */
+bool ds_will_record(const ds_ctx *ctx, ds_value *const *in, int n_in);
+
+/* ---- for backward rules */
+
+/* Where a gradient goes. `wanted` false: skip it. */
+typedef struct ds_grad {
+  bool wanted;
+  bool accumulate; /* add to what is there */
+  ds_tensor t; /* same shape as the value; f32 for a parameter, else the value's dtype; strided for
+                  a view */
+} ds_grad;
+
+/* Prepares the gradient of v for writing. On failure *out is not wanted. */
+DS_MUST_USE ds_status ds_grad_target(ds_ctx *ctx, ds_value *v, ds_grad *out, ds_error *err);
+/* d(v) += dy, where dy is the gradient of node->out[0]: shares dy's memory where it can. */
+DS_MUST_USE ds_status ds_grad_pass(ds_ctx *ctx, ds_value *v, ds_value *dy, ds_error *err);
+/* Runs a backend op on descriptors; NULL entries are absent. accumulate: bit per output. */
+DS_MUST_USE ds_status ds_run_raw(ds_ctx *ctx, uint32_t op, const ds_tensor *const *in, int n_in,
+                                 const ds_tensor *const *out, int n_out, uint32_t accumulate,
+                                 const ds_attr *attr, int n_attr, ds_error *err);
+
+#endif
