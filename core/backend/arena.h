@@ -3,8 +3,7 @@
  *
  * Grows by chunks from the backend and keeps them, so that from the second step of the same shape
  * on nothing is allocated. Blocks given back early (ds_arena_recycle) serve later requests of the
- * same rounded size, which keeps a backward pass in cache. After a step, ds_arena_reset() with
- * several chunks replaces them by a single one of the size that was needed.
+ * same size, which keeps a backward pass in cache; a rewind or reset forgets them.
  */
 #ifndef DS_BACKEND_ARENA_H
 #define DS_BACKEND_ARENA_H
@@ -28,6 +27,6 @@ ds_arena_mark ds_arena_get_mark(const ds_arena *a);
 /* Everything allocated since the mark is free again. */
 void ds_arena_rewind(ds_arena *a, ds_arena_mark mark);
 /* Everything is free again. */
-DS_MUST_USE ds_status ds_arena_reset(ds_arena *a, ds_error *err);
+void ds_arena_reset(ds_arena *a);
 
 #endif

@@ -39,6 +39,7 @@ struct ds_value {
   int param;           /* parameter index, or -1 */
   bool needs_grad;
   bool keep;              /* not released by the walk */
+  int uses;               /* of a base value: recorded ops that read it or a view of it */
   int32_t id_min, id_max; /* of an i32 input: the range of its elements */
   const void *packed;     /* see ds_param_slot */
 };
@@ -68,23 +69,76 @@ ds_value *ds_record(ds_ctx *ctx, ds_backward_fn backward, ds_value *const *in, i
 /* Whether ds_record would record: forward then saves what backward needs. */
 bool ds_will_record(const ds_ctx *ctx, ds_value *const *in, int n_in);
 
+/* x itself when contiguous, else a contiguous copy (with its gradient rule). */
+ds_value *ds_contiguous(ds_ctx *ctx, ds_value *x);
+
 /* ---- for backward rules */
 
-/* Where a gradient goes. `wanted` false: skip it. */
+/* Which layouts the op that writes a gradient can write. */
+typedef enum ds_layout { DS_LAYOUT_CONTIGUOUS, DS_LAYOUT_ROWS, DS_LAYOUT_STRIDED } ds_layout;
+
+/* Where to write a gradient. */
 typedef struct ds_grad {
-  bool wanted;
+  ds_tensor t;     /* write here; shape of the value */
   bool accumulate; /* add to what is there */
-  ds_tensor t; /* same shape as the value; f32 for a parameter, else the value's dtype; strided for
-                  a view */
+  bool wanted;     /* false: t is scratch, needed only if the op must write something */
+  bool staged;     /* t is scratch that ds_grad_close adds to `final` */
+  bool final_accumulate;
+  ds_tensor final;
+  ds_storage *scratch;
 } ds_grad;
 
-/* Prepares the gradient of v for writing. On failure *out is not wanted. */
-DS_MUST_USE ds_status ds_grad_target(ds_ctx *ctx, ds_value *v, ds_grad *out, ds_error *err);
-/* d(v) += dy, where dy is the gradient of node->out[0]: shares dy's memory where it can. */
-DS_MUST_USE ds_status ds_grad_pass(ds_ctx *ctx, ds_value *v, ds_value *dy, ds_error *err);
+/* d(out[0]) of a node: contiguous, dtype of the value. */
+const ds_tensor *ds_grad_out(const ds_node *node);
+/* Prepares to write the gradient of v as elements of `dtype` in a layout the op can write; scratch
+ * takes the part of the real place where that differs. v NULL: scratch of no shape, not wanted.
+ * Close after the op ran. */
+DS_MUST_USE ds_status ds_grad_open(ds_ctx *ctx, ds_value *v, int32_t dtype, ds_layout layout,
+                                   ds_grad *g, ds_error *err);
+DS_MUST_USE ds_status ds_grad_close(ds_ctx *ctx, ds_grad *g, ds_error *err);
+/* d(v) += dy, where dy is the gradient of node's output: shares its memory where it can. */
+DS_MUST_USE ds_status ds_grad_pass(ds_ctx *ctx, ds_value *v, ds_node *node, ds_error *err);
 /* Runs a backend op on descriptors; NULL entries are absent. accumulate: bit per output. */
 DS_MUST_USE ds_status ds_run_raw(ds_ctx *ctx, uint32_t op, const ds_tensor *const *in, int n_in,
                                  const ds_tensor *const *out, int n_out, uint32_t accumulate,
                                  const ds_attr *attr, int n_attr, ds_error *err);
+
+/* ---- the context */
+
+/* Host memory of values and nodes: bumped, rewound, kept. */
+typedef struct ds_pool {
+  char **chunks;
+  size_t n_chunks, capacity;
+  size_t chunk, offset;
+} ds_pool;
+
+typedef struct ds_pool_mark {
+  size_t chunk, offset;
+} ds_pool_mark;
+
+enum { DS_MAX_SCOPES = 16 };
+
+struct ds_ctx {
+  ds_backend *backend;
+  ds_arena *arena;
+  ds_pool pool;
+  int32_t dtype;
+  bool training;
+  ds_param_slot *slots;
+  int n_slots;
+  ds_node **nodes; /* the tape */
+  size_t n_nodes, node_capacity;
+  struct {
+    ds_arena_mark arena;
+    ds_pool_mark pool;
+  } scopes[DS_MAX_SCOPES];
+  int n_scopes;
+  ds_error failure; /* status DS_OK: none */
+};
+
+/* 16-byte aligned, zeroed; NULL after recording the failure. */
+void *ds_pool_alloc(ds_ctx *ctx, size_t bytes);
+/* Takes the message of err, unless there is a failure already. Returns NULL. */
+ds_value *ds_ctx_take_error(ds_ctx *ctx, const ds_error *err);
 
 #endif

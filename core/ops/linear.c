@@ -1,0 +1,149 @@
+#include "ops/tape.h"
+
+/* Packed weights pay from this many rows on; fewer are a matrix-vector product, bound by reading
+ * the weights. */
+enum { PACKED_MIN_ROWS = 9 };
+
+static ds_status gemm(ds_ctx *ctx, uint32_t flags, int64_t m, int64_t n, int64_t k, const void *a,
+                      int64_t lda, int32_t a_type, const void *b, int64_t ldb, int32_t b_type,
+                      const ds_tensor *c, int64_t ldc, bool accumulate, ds_error *err) {
+  ds_gemm g = {.size = sizeof g,
+               .flags = flags,
+               .m = m,
+               .n = n,
+               .k = k,
+               .lda = lda,
+               .ldb = ldb,
+               .ldc = ldc,
+               .batch = 1,
+               .dtype_a = a_type,
+               .dtype_b = b_type,
+               .dtype_c = c->dtype,
+               .alpha = 1,
+               .beta = accumulate ? 1 : 0,
+               .a = a,
+               .b = b,
+               .c = c->data};
+  return ds_backend_gemm(ctx->backend, &g, err);
+}
+
+/* dX[R,K] = dY[R,N] W[N,K] */
+static ds_status linear_dx(ds_ctx *ctx, ds_value *x, ds_value *w, const ds_tensor *dy, int64_t rows,
+                           ds_error *err) {
+  if (!x->needs_grad) return DS_OK;
+  int64_t n = w->t.shape[0], k = w->t.shape[1], r, c, ld;
+  ds_grad dx;
+  DS_TRY(ds_grad_open(ctx, x, x->t.dtype, DS_LAYOUT_ROWS, &dx, err));
+  ds_tensor_as_rows(&dx.t, &r, &c, &ld);
+  DS_TRY(gemm(ctx, 0, rows, k, n, dy->data, n, dy->dtype, w->t.data, k, w->t.dtype, &dx.t, ld,
+              dx.accumulate, err));
+  return ds_grad_close(ctx, &dx, err);
+}
+
+/* dW[N,K] += dY^T[N,R] X[R,K], in f32 for a parameter */
+static ds_status linear_dw(ds_ctx *ctx, ds_value *x, ds_value *w, const ds_tensor *dy, int64_t rows,
+                           ds_error *err) {
+  if (!w->needs_grad) return DS_OK;
+  int64_t n = w->t.shape[0], k = w->t.shape[1], r, c, ldx, ld;
+  ds_grad dw;
+  int32_t dtype = w->param >= 0 ? DS_F32 : w->t.dtype;
+  DS_TRY(ds_grad_open(ctx, w, dtype, DS_LAYOUT_ROWS, &dw, err));
+  ds_tensor_as_rows(&x->t, &r, &c, &ldx);
+  ds_tensor_as_rows(&dw.t, &r, &c, &ld);
+  DS_TRY(gemm(ctx, DS_GEMM_TRANS_A, n, k, rows, dy->data, n, dy->dtype, x->t.data, ldx, x->t.dtype,
+              &dw.t, ld, dw.accumulate, err));
+  return ds_grad_close(ctx, &dw, err);
+}
+
+static ds_status linear_backward(ds_ctx *ctx, ds_node *node, ds_error *err) {
+  ds_value *x = node->in[0], *w = node->in[1], *b = node->in[2];
+  const ds_tensor *dy = ds_grad_out(node);
+  int64_t rows, n, ld;
+  ds_tensor_as_rows(dy, &rows, &n, &ld);
+  DS_TRY(linear_dx(ctx, x, w, dy, rows, err));
+  DS_TRY(linear_dw(ctx, x, w, dy, rows, err));
+  if (!b || !b->needs_grad) return DS_OK;
+  ds_grad db;
+  DS_TRY(ds_grad_open(ctx, b, DS_F32, DS_LAYOUT_CONTIGUOUS, &db, err));
+  DS_TRY(ds_run_raw(ctx, DS_OP_REDUCE_ROWS, (const ds_tensor *[]){dy}, 1,
+                    (const ds_tensor *[]){&db.t}, 1, db.accumulate, NULL, 0, err));
+  return ds_grad_close(ctx, &db, err);
+}
+
+static bool check_shapes(ds_ctx *ctx, const ds_value *x, const ds_value *w, const ds_value *b) {
+  const ds_tensor *xt = &x->t, *wt = &w->t;
+  bool ok = xt->rank >= 1 && wt->rank == 2 && xt->shape[xt->rank - 1] == wt->shape[1] &&
+            ds_tensor_is_contiguous(wt) && xt->dtype == wt->dtype &&
+            (!b || (b->t.rank == 1 && b->t.shape[0] == wt->shape[0] && b->t.dtype == xt->dtype));
+  if (ok) return true;
+  char xs[96], ws[96], bs[96];
+  ds_ctx_fail(ctx, DS_ERR_INVALID,
+              "linear: x %s %s, w %s %s, b %s don't match; wanted x [...,K], w [N,K], b [N] of one "
+              "dtype",
+              ds_tensor_describe(xt, xs, sizeof xs), ds_dtype_name(xt->dtype),
+              ds_tensor_describe(wt, ws, sizeof ws), ds_dtype_name(wt->dtype),
+              b ? ds_tensor_describe(&b->t, bs, sizeof bs) : "none");
+  return false;
+}
+
+static ds_value *linear(ds_ctx *ctx, ds_value *x, ds_value *w, ds_value *b, ds_epilogue epilogue) {
+  int64_t rows, k, ldx;
+  if (!ds_tensor_as_rows(&x->t, &rows, &k, &ldx)) {
+    x = ds_contiguous(ctx, x);
+    if (!x) return NULL;
+    ds_tensor_as_rows(&x->t, &rows, &k, &ldx);
+  }
+  int64_t shape[DS_MAX_RANK];
+  for (int32_t i = 0; i < x->t.rank; i++) shape[i] = x->t.shape[i];
+  shape[x->t.rank - 1] = w->t.shape[0];
+  ds_value *y = ds_value_new(ctx, x->t.dtype, x->t.rank, shape);
+  if (!y) return NULL;
+  bool packed = w->packed && rows >= PACKED_MIN_ROWS;
+  ds_gemm g = {.size = sizeof g,
+               .flags = DS_GEMM_TRANS_B | (packed ? DS_GEMM_PACKED_B : 0),
+               .m = rows,
+               .n = w->t.shape[0],
+               .k = k,
+               .lda = ldx,
+               .ldb = k,
+               .ldc = w->t.shape[0],
+               .batch = 1,
+               .dtype_a = x->t.dtype,
+               .dtype_b = w->t.dtype,
+               .dtype_c = y->t.dtype,
+               .dtype_bias = x->t.dtype,
+               .epilogue = (int32_t)epilogue,
+               .alpha = 1,
+               .a = x->t.data,
+               .b = packed ? w->packed : w->t.data,
+               .bias = b ? b->t.data : NULL,
+               .c = y->t.data};
+  ds_error err;
+  if (ds_backend_gemm(ctx->backend, &g, &err) != DS_OK) return ds_ctx_take_error(ctx, &err);
+  return ds_record(ctx, linear_backward, (ds_value *[]){x, w, b}, 3, &y, 1, NULL, 0);
+}
+
+ds_value *ds_linear(ds_ctx *ctx, ds_value *x, ds_value *w, ds_value *b) {
+  if (!x || !w || !check_shapes(ctx, x, w, b)) return NULL;
+  return linear(ctx, x, w, b, DS_EPILOGUE_NONE);
+}
+
+static bool epilogue_of(ds_activation kind, ds_epilogue *out) {
+  switch (kind) {
+    case DS_ACTIVATION_GELU_TANH: *out = DS_EPILOGUE_GELU_TANH; return true;
+    case DS_ACTIVATION_GELU_ERF: *out = DS_EPILOGUE_GELU_ERF; return true;
+    case DS_ACTIVATION_RELU: *out = DS_EPILOGUE_RELU; return true;
+    case DS_ACTIVATION_SILU: *out = DS_EPILOGUE_SILU; return true;
+    default: return false;
+  }
+}
+
+ds_value *ds_linear_activation(ds_ctx *ctx, ds_value *x, ds_value *w, ds_value *b,
+                               ds_activation kind) {
+  if (!x || !w || !check_shapes(ctx, x, w, b)) return NULL;
+  ds_epilogue epilogue;
+  /* The gradient needs the value before the activation, so training keeps the two apart. */
+  if (!ds_will_record(ctx, (ds_value *[]){x, w, b}, 3) && epilogue_of(kind, &epilogue))
+    return linear(ctx, x, w, b, epilogue);
+  return ds_activate(ctx, linear(ctx, x, w, b, DS_EPILOGUE_NONE), kind);
+}

@@ -1,0 +1,135 @@
+#include "ops/tape.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static ds_value *make_value(ds_ctx *ctx, const ds_tensor *t) {
+  ds_value *v = ds_pool_alloc(ctx, sizeof *v);
+  if (!v) return NULL;
+  v->t = *t;
+  v->param = -1;
+  v->id_max = -1; /* unknown range: id_min > id_max */
+  return v;
+}
+
+ds_value *ds_value_new(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_t *shape) {
+  ds_tensor t = ds_tensor_make(NULL, dtype, rank, shape);
+  ds_value *v = make_value(ctx, &t);
+  if (!v) return NULL;
+  ds_storage *s = ds_pool_alloc(ctx, sizeof *s);
+  if (!s) return NULL;
+  ds_error err;
+  s->bytes = ds_tensor_bytes(&t);
+  s->refs = 1;
+  if (ds_arena_alloc(ctx->arena, s->bytes, &s->data, &err) != DS_OK)
+    return ds_ctx_take_error(ctx, &err);
+  v->storage = s;
+  v->t.data = s->data;
+  return v;
+}
+
+ds_value *ds_value_view(ds_ctx *ctx, ds_value *x, const ds_tensor *t) {
+  ds_value *v = make_value(ctx, t);
+  if (!v) return NULL;
+  v->base = x->base ? x->base : x;
+  v->needs_grad = x->needs_grad;
+  v->id_min = x->id_min;
+  v->id_max = x->id_max;
+  return v;
+}
+
+ds_value *ds_ctx_wrap(ds_ctx *ctx, const ds_tensor *t) {
+  if (ctx->failure.status != DS_OK) return NULL;
+  return make_value(ctx, t);
+}
+
+const ds_tensor *ds_value_tensor(const ds_value *v) {
+  return &v->t;
+}
+
+ds_value *ds_param(ds_ctx *ctx, int index) {
+  if (ctx->failure.status != DS_OK) return NULL;
+  if (index < 0 || index >= ctx->n_slots)
+    return ds_ctx_fail(ctx, DS_ERR_INVALID, "parameter %d of %d", index, ctx->n_slots);
+  ds_param_slot *slot = &ctx->slots[index];
+  ds_value *v = make_value(ctx, &slot->value);
+  if (!v) return NULL;
+  v->param = index;
+  v->needs_grad = slot->grad != NULL;
+  v->packed = slot->packed;
+  return v;
+}
+
+static bool check_input(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_t *shape) {
+  if (dtype != DS_F32 && dtype != DS_BF16 && dtype != DS_I32) {
+    ds_ctx_fail(ctx, DS_ERR_INVALID, "input of dtype %s; f32, bf16 and i32 are allowed",
+                ds_dtype_name(dtype));
+    return false;
+  }
+  int64_t n = 1;
+  for (int32_t i = 0; i < rank && rank <= DS_MAX_RANK; i++)
+    if (shape[i] < 0 || __builtin_mul_overflow(n, shape[i], &n) || n > INT64_MAX / 16) {
+      ds_ctx_fail(ctx, DS_ERR_INVALID, "input dimension %d is %lld", i, (long long)shape[i]);
+      return false;
+    }
+  if (rank < 0 || rank > DS_MAX_RANK) {
+    ds_ctx_fail(ctx, DS_ERR_INVALID, "input of rank %d; at most %d", rank, DS_MAX_RANK);
+    return false;
+  }
+  return true;
+}
+
+/* bf16 from the host's f32, a stretch at a time. */
+static ds_status upload_bf16(ds_ctx *ctx, void *dst, const float *src, size_t n, ds_error *err) {
+  uint16_t part[4096];
+  for (size_t at = 0; at < n; at += sizeof part / sizeof *part) {
+    size_t count = n - at < sizeof part / sizeof *part ? n - at : sizeof part / sizeof *part;
+    ds_convert_from_f32(part, DS_BF16, src + at, count);
+    DS_TRY(ds_backend_upload(ctx->backend, (char *)dst + 2 * at, part, 2 * count, err));
+  }
+  return DS_OK;
+}
+
+ds_value *ds_input(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_t *shape,
+                   const void *host) {
+  if (ctx->failure.status != DS_OK || !check_input(ctx, dtype, rank, shape)) return NULL;
+  ds_value *v = ds_value_new(ctx, dtype, rank, shape);
+  if (!v) return NULL;
+  size_t n = (size_t)ds_tensor_numel(&v->t);
+  if (n == 0) return v;
+  ds_error err;
+  ds_status status = dtype == DS_BF16
+                         ? upload_bf16(ctx, v->t.data, host, n, &err)
+                         : ds_backend_upload(ctx->backend, v->t.data, host, 4 * n, &err);
+  if (status != DS_OK) return ds_ctx_take_error(ctx, &err);
+  if (dtype == DS_I32) {
+    const int32_t *ids = host;
+    v->id_min = v->id_max = ids[0];
+    for (size_t i = 1; i < n; i++) {
+      if (ids[i] < v->id_min) v->id_min = ids[i];
+      if (ids[i] > v->id_max) v->id_max = ids[i];
+    }
+  }
+  return v;
+}
+
+ds_status ds_value_read(ds_ctx *ctx, const ds_value *v, float *out, size_t n, ds_error *err) {
+  DS_TRY(ds_ctx_status(ctx, err));
+  if (!v) return ds_fail(err, DS_ERR_INVALID, "ds_value_read of no value");
+  if (n != (size_t)ds_tensor_numel(&v->t))
+    return ds_fail(err, DS_ERR_INVALID, "the value has %lld elements, not %zu",
+                   (long long)ds_tensor_numel(&v->t), n);
+  if (n == 0) return DS_OK;
+  if (!ds_tensor_is_contiguous(&v->t))
+    return ds_fail(err, DS_ERR_UNSUPPORTED, "reading a strided view; read its base");
+  if (v->t.dtype == DS_F32) return ds_backend_download(ctx->backend, out, v->t.data, 4 * n, err);
+  size_t bytes = ds_tensor_bytes(&v->t);
+  void *raw = malloc(bytes);
+  if (!raw) return ds_fail_memory(err, "a value");
+  ds_status status = ds_backend_download(ctx->backend, raw, v->t.data, bytes, err);
+  if (status == DS_OK && !ds_convert_to_f32(out, raw, v->t.dtype, n))
+    status =
+        ds_fail(err, DS_ERR_UNSUPPORTED, "reading a value of dtype %s", ds_dtype_name(v->t.dtype));
+  free(raw);
+  return status;
+}
