@@ -25,6 +25,8 @@ ds_status ds_ctx_create(ds_backend *b, int32_t dtype, ds_ctx **out, ds_error *er
 
 void ds_ctx_destroy(ds_ctx *ctx) {
   if (!ctx) return;
+  for (int i = 0; i < ctx->n_slots; i++)
+    ds_backend_free(ctx->backend, ctx->slots[i].packed, ctx->slots[i].packed_bytes);
   ds_arena_destroy(ctx->arena);
   for (size_t i = 0; i < ctx->pool.n_chunks; i++) free(ctx->pool.chunks[i]);
   free(ctx->pool.chunks);
@@ -37,6 +39,9 @@ void ds_ctx_bind_params(ds_ctx *ctx, ds_param_slot *slots, int n) {
   ctx->n_slots = n;
 }
 
+void ds_ctx_set_constant_weights(ds_ctx *ctx, bool constant) {
+  ctx->constant_weights = constant;
+}
 void ds_ctx_set_training(ds_ctx *ctx, bool training) {
   ctx->training = training;
 }

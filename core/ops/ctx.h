@@ -11,12 +11,15 @@
 #include "backend/arena.h"
 #include "ds.h"
 
-/* Where a parameter lives. The engine owns the memory and the array of slots. */
+/* Where a parameter lives. The engine owns the memory of value and grad, and the array of slots;
+ * zero the rest. */
 typedef struct ds_param_slot {
   ds_tensor value; /* compute dtype, contiguous */
   void *grad;      /* f32, as many elements; NULL = no gradient wanted (frozen, inference) */
   bool has_grad;   /* grad holds something: the next backward adds to it; otherwise it overwrites */
-  const void *packed; /* the value [N,K] packed as constant B of a GEMM (TRANS_B), or NULL */
+  void *packed;    /* the context's: the value packed as constant B of a GEMM, or NULL */
+  size_t packed_bytes;
+  bool pack_tried;
 } ds_param_slot;
 
 /* dtype of activations: DS_F32 or DS_BF16. The backend stays the caller's. */
@@ -25,6 +28,10 @@ void ds_ctx_destroy(ds_ctx *ctx);
 /* slots: one per parameter index; stays the caller's and must stay valid. */
 void ds_ctx_bind_params(ds_ctx *ctx, ds_param_slot *slots, int n);
 void ds_ctx_set_training(ds_ctx *ctx, bool training);
+/* Promises that parameter values don't change: a weight is then packed once, at its first product
+ * with many rows, where the backend says that pays. Packed copies are freed with the context (while
+ * the slots are still there). */
+void ds_ctx_set_constant_weights(ds_ctx *ctx, bool constant);
 ds_backend *ds_ctx_backend(ds_ctx *ctx);
 
 /* Drops every value, the tape and the sticky failure; all scratch is free again. */

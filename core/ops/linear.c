@@ -86,6 +86,26 @@ static bool check_shapes(ds_ctx *ctx, const ds_value *x, const ds_value *w, cons
   return false;
 }
 
+/* The packed form of a constant weight for a product like g, made at its first use; NULL where
+ * there is none. */
+static const void *packed_weight(ds_ctx *ctx, const ds_value *w, const ds_gemm *g) {
+  if (!ctx->constant_weights || w->param < 0 || g->m < PACKED_MIN_ROWS) return NULL;
+  ds_param_slot *slot = &ctx->slots[w->param];
+  if (slot->pack_tried) return slot->packed;
+  slot->pack_tried = true;
+  size_t bytes = ds_backend_pack_size(ctx->backend, g);
+  void *p;
+  /* Packing only saves time: without memory for it, the plain weight does. */
+  if (bytes == 0 || ds_backend_alloc(ctx->backend, bytes, &p, NULL) != DS_OK) return NULL;
+  if (ds_backend_pack(ctx->backend, g, p, NULL) != DS_OK) {
+    ds_backend_free(ctx->backend, p, bytes);
+    return NULL;
+  }
+  slot->packed = p;
+  slot->packed_bytes = bytes;
+  return p;
+}
+
 static ds_value *linear(ds_ctx *ctx, ds_value *x, ds_value *w, ds_value *b, ds_epilogue epilogue) {
   int64_t rows, k, ldx;
   if (!ds_tensor_as_rows(&x->t, &rows, &k, &ldx)) {
@@ -98,9 +118,8 @@ static ds_value *linear(ds_ctx *ctx, ds_value *x, ds_value *w, ds_value *b, ds_e
   shape[x->t.rank - 1] = w->t.shape[0];
   ds_value *y = ds_value_new(ctx, x->t.dtype, x->t.rank, shape);
   if (!y) return NULL;
-  bool packed = w->packed && rows >= PACKED_MIN_ROWS;
   ds_gemm g = {.size = sizeof g,
-               .flags = DS_GEMM_TRANS_B | (packed ? DS_GEMM_PACKED_B : 0),
+               .flags = DS_GEMM_TRANS_B,
                .m = rows,
                .n = w->t.shape[0],
                .k = k,
@@ -115,9 +134,14 @@ static ds_value *linear(ds_ctx *ctx, ds_value *x, ds_value *w, ds_value *b, ds_e
                .epilogue = (int32_t)epilogue,
                .alpha = 1,
                .a = x->t.data,
-               .b = packed ? w->packed : w->t.data,
+               .b = w->t.data,
                .bias = b ? b->t.data : NULL,
                .c = y->t.data};
+  const void *packed = packed_weight(ctx, w, &g);
+  if (packed) {
+    g.b = packed;
+    g.flags |= DS_GEMM_PACKED_B;
+  }
   ds_error err;
   if (ds_backend_gemm(ctx->backend, &g, &err) != DS_OK) return ds_ctx_take_error(ctx, &err);
   return ds_record(ctx, linear_backward, (ds_value *[]){x, w, b}, 3, &y, 1, NULL, 0);

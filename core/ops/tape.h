@@ -41,7 +41,6 @@ struct ds_value {
   bool keep;              /* not released by the walk */
   int uses;               /* of a base value: recorded ops that read it or a view of it */
   int32_t id_min, id_max; /* of an i32 input: the range of its elements */
-  const void *packed;     /* see ds_param_slot */
 };
 
 typedef struct ds_node ds_node;
@@ -124,6 +123,7 @@ struct ds_ctx {
   ds_pool pool;
   int32_t dtype;
   bool training;
+  bool constant_weights;
   ds_param_slot *slots;
   int n_slots;
   ds_node **nodes; /* the tape */

@@ -56,7 +56,6 @@ ds_value *ds_param(ds_ctx *ctx, int index) {
   if (!v) return NULL;
   v->param = index;
   v->needs_grad = slot->grad != NULL;
-  v->packed = slot->packed;
   return v;
 }
 
