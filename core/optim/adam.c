@@ -1,0 +1,76 @@
+/* Adam (Kingma & Ba 2015) and AdamW (Loshchilov & Hutter 2019): one fused backend op a slice. */
+#include "ops/tape.h"
+#include "optim/optimizer.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct adam {
+  const ds_optimizer *owner; /* whose groups hold the options */
+  bool decoupled;
+} adam;
+
+static ds_status adam_update(void *self, ds_ctx *ctx, const ds_optimizer_slice *slice, double lr,
+                             double grad_scale, int64_t step, ds_error *err) {
+  const adam *a = self;
+  const ds_optimizer_group *g = &a->owner->groups[slice->group];
+  const int64_t n = slice->count;
+  const float *grad = slice->grad;
+  void *grad_address;
+  memcpy(&grad_address, &grad, sizeof grad_address);
+  ds_tensor tg = ds_tensor_make(grad_address, DS_F32, 1, &n);
+  ds_tensor p = ds_tensor_make(slice->param, DS_F32, 1, &n);
+  ds_tensor m = ds_tensor_make(slice->state[0], DS_F32, 1, &n);
+  ds_tensor v = ds_tensor_make(slice->state[1], DS_F32, 1, &n);
+  ds_tensor p16 = ds_tensor_make(slice->param16, DS_BF16, 1, &n);
+  const ds_attr attr[9] = {
+      {.f = lr},
+      {.f = g->beta1},
+      {.f = g->beta2},
+      {.f = g->eps},
+      {.f = g->weight_decay},
+      {.f = grad_scale},
+      {.f = 1 - pow(g->beta1, (double)step)},
+      {.f = 1 - pow(g->beta2, (double)step)},
+      {.f = a->decoupled ? 1 : 0},
+  };
+  return ds_run_raw(ctx, DS_OP_ADAMW, (const ds_tensor *[]){&tg, &p, &m, &v}, 4,
+                    (const ds_tensor *[]){&p, &m, &v, slice->param16 ? &p16 : NULL}, 4, 0, attr, 9,
+                    err);
+}
+
+static const char *const adam_states[] = {"exp_avg", "exp_avg_sq"};
+static const ds_optimizer_vtable adam_vtable = {
+    sizeof(ds_optimizer_vtable), "Adam", 2, adam_states, adam_update, free};
+static const ds_optimizer_vtable adamw_vtable = {
+    sizeof(ds_optimizer_vtable), "AdamW", 2, adam_states, adam_update, free};
+
+static ds_status check(const char *name, double x, double below, ds_error *err) {
+  if (x >= 0 && x < below) return DS_OK;
+  return ds_fail(err, DS_ERR_INVALID, "Adam: %s must be a number >= 0%s, not %g", name,
+                 below == 1 ? " and below 1" : "", x);
+}
+
+ds_status ds_optimizer_adam(double lr, double beta1, double beta2, double eps, double weight_decay,
+                            bool decoupled, ds_optimizer **out, ds_error *err) {
+  *out = NULL;
+  DS_TRY(check("lr", lr, INFINITY, err));
+  DS_TRY(check("beta1", beta1, 1, err));
+  DS_TRY(check("beta2", beta2, 1, err));
+  DS_TRY(check("eps", eps, INFINITY, err));
+  DS_TRY(check("weight_decay", weight_decay, INFINITY, err));
+  adam *a = malloc(sizeof *a);
+  if (!a) return ds_fail_memory(err, "an optimizer");
+  ds_status status = ds_optimizer_create(decoupled ? &adamw_vtable : &adam_vtable, a, lr, out, err);
+  if (status != DS_OK) {
+    free(a);
+    return status;
+  }
+  ds_optimizer *o = *out;
+  *a = (adam){o, decoupled};
+  o->has_options = true;
+  o->defaults = (ds_optimizer_group){lr, lr, beta1, beta2, eps, weight_decay};
+  o->groups[0] = o->defaults;
+  return DS_OK;
+}

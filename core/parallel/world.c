@@ -1,0 +1,203 @@
+#include "parallel/world.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEFAULT_PORT = 29500, CREATE_TIMEOUT_MS = 300000 };
+
+/* ---- the environment */
+
+/* *out is left alone when the variable is not set. */
+static ds_status read_variable(const char *name, int min, int max, int *out, bool *set,
+                               ds_error *err) {
+  const char *text = getenv(name);
+  *set = text && text[0];
+  if (!*set) return DS_OK;
+  char *end;
+  errno = 0;
+  long v = strtol(text, &end, 10);
+  if (errno || *end || v < min || v > max)
+    return ds_fail(err, DS_ERR_INVALID,
+                   "the environment's %s=%.64s must be a whole number from %d to %d", name, text,
+                   min, max);
+  *out = (int)v;
+  return DS_OK;
+}
+
+ds_status ds_world_from_environment(int *rank, int *size, const char **origin, ds_error *err) {
+  bool has_rank, has_size;
+  *rank = 0;
+  *size = 1;
+  *origin = "one process, no launcher";
+  DS_TRY(read_variable("RANK", 0, 1 << 24, rank, &has_rank, err));
+  DS_TRY(read_variable("WORLD_SIZE", 1, 1 << 24, size, &has_size, err));
+  if (!has_size && has_rank && *rank > 0)
+    return ds_fail(err, DS_ERR_INVALID, "the environment has RANK=%d but no WORLD_SIZE", *rank);
+  if (has_size) *origin = "WORLD_SIZE in the environment";
+  if (*size > 1 && !has_rank)
+    return ds_fail(err, DS_ERR_INVALID, "the environment has WORLD_SIZE=%d but no RANK", *size);
+  if (*rank >= *size)
+    return ds_fail(err, DS_ERR_INVALID, "the environment's RANK=%d is not below WORLD_SIZE=%d",
+                   *rank, *size);
+  return DS_OK;
+}
+
+static ds_status check_local_rank(ds_world *w, int given, bool launcher_knows, ds_error *err) {
+  int local = -1;
+  bool set;
+  DS_TRY(read_variable("LOCAL_RANK", 0, 1 << 24, &local, &set, err));
+  if (given >= 0 && set && given != local)
+    return ds_fail(err, DS_ERR_INVALID,
+                   "args.local_rank is %d but LOCAL_RANK in the environment is %d; they must agree",
+                   given, local);
+  int said = set ? local : given;
+  if (launcher_knows && said >= 0 && said != w->local_rank)
+    return ds_fail(err, DS_ERR_INVALID,
+                   "%s is %d, but the launcher started this process as local rank %d",
+                   set ? "LOCAL_RANK in the environment" : "args.local_rank", said, w->local_rank);
+  if (said >= 0) w->local_rank = said;
+  return DS_OK;
+}
+
+static ds_status choose_port(ds_world *w, int given, ds_error *err) {
+  bool set;
+  w->port = DEFAULT_PORT;
+  DS_TRY(read_variable("MASTER_PORT", 0, 65535, &w->port, &set, err));
+  if (given < -1 || given > 65535)
+    return ds_fail(err, DS_ERR_INVALID, "distributed_port must be from 0 to 65535, not %d", given);
+  if (given >= 0) w->port = given;
+  return DS_OK;
+}
+
+/* ---- the world */
+
+static const ds_comm_table *comm_table(const ds_world *w) {
+  return ds_backend_plugin(w->backend)->comm;
+}
+
+/* rank, size, local_rank and origin from the comm table and the environment, which must agree. */
+static ds_status find_world(ds_world *w, const ds_world_args *args, ds_error *err) {
+  const char *origin;
+  DS_TRY(ds_world_from_environment(&w->rank, &w->size, &origin, err));
+  snprintf(w->origin, sizeof w->origin, "%s", origin);
+  const ds_comm_table *comm = comm_table(w);
+  ds_comm_world world = {.size = sizeof world, .world_size = 1, .local_size = 1};
+  if (comm && comm->world) DS_TRY(comm->world(&world, err));
+  bool launched = world.world_size > 1;
+  if (w->size > 1 && !comm)
+    return ds_fail(err, DS_ERR_UNSUPPORTED,
+                   "WORLD_SIZE is %d, but backend \"%s\" has no collectives; use one that has (the "
+                   "config's \"backend\") or start one process",
+                   w->size, ds_backend_name(w->backend));
+  if (w->size > 1 && !launched)
+    return ds_fail(err, DS_ERR_UNSUPPORTED,
+                   "WORLD_SIZE is %d, but the launcher did not tell backend \"%s\" of other "
+                   "processes; start them with mpirun -n %d",
+                   w->size, ds_backend_name(w->backend), w->size);
+  if (w->size > 1 && (w->size != world.world_size || w->rank != world.rank))
+    return ds_fail(err, DS_ERR_INVALID,
+                   "RANK=%d and WORLD_SIZE=%d in the environment, but the launcher says rank %d of "
+                   "%d; unset them",
+                   w->rank, w->size, world.rank, world.world_size);
+  if (launched) {
+    w->rank = world.rank;
+    w->size = world.world_size;
+    w->local_rank = world.local_rank;
+    snprintf(w->origin, sizeof w->origin, "the launcher, through backend \"%s\"",
+             ds_backend_name(w->backend));
+  }
+  return check_local_rank(w, args->local_rank, launched, err);
+}
+
+/* The host app's groups must be ones that data parallelism over the whole world can serve. */
+static ds_status check_mpu(ds_world *w, const ds_mpu *mpu, ds_error *err) {
+  int rank = -1, size = -1;
+  ds_error inner = {DS_OK, ""};
+  if (mpu->size < sizeof(ds_mpu) || !mpu->data_parallel || !mpu->model_parallel)
+    return ds_fail(err, DS_ERR_INVALID,
+                   "mpu: needs size = sizeof(ds_mpu), data_parallel and model_parallel");
+  ds_status status = mpu->model_parallel(mpu->ctx, &rank, &size, &inner);
+  if (status != DS_OK) return ds_fail(err, status, "mpu.model_parallel failed: %s", inner.message);
+  if (size != 1)
+    return ds_fail(err, DS_ERR_UNSUPPORTED,
+                   "mpu: a model-parallel group of %d is not there yet; only 1 is", size);
+  status = mpu->data_parallel(mpu->ctx, &rank, &size, &inner);
+  if (status != DS_OK) return ds_fail(err, status, "mpu.data_parallel failed: %s", inner.message);
+  if (rank != w->rank || size != w->size)
+    return ds_fail(err, DS_ERR_INVALID,
+                   "mpu says data-parallel rank %d of %d, but this is rank %d of %d (%s)", rank,
+                   size, w->rank, w->size, w->origin);
+  snprintf(w->origin, sizeof w->origin, "mpu");
+  return DS_OK;
+}
+
+static ds_status connect(ds_world *w, ds_error *err) {
+  const ds_comm_table *comm = comm_table(w);
+  int32_t *ranks = malloc((size_t)w->size * sizeof *ranks);
+  if (!ranks) return ds_fail_memory(err, "the world's ranks");
+  for (int i = 0; i < w->size; i++) ranks[i] = i;
+  ds_status status = comm->create(ds_backend_raw_device(w->backend), ranks, w->size, NULL,
+                                  CREATE_TIMEOUT_MS, &w->comm, err);
+  free(ranks);
+  if (status != DS_OK) {
+    w->comm = NULL;
+    return status;
+  }
+  return ds_backend_alloc(w->backend, sizeof(float), &w->flag, err);
+}
+
+ds_status ds_world_init(ds_world *out, ds_backend *b, const ds_world_args *args,
+                        const ds_logger *logger, ds_error *err) {
+  *out = (ds_world){.size = 1, .backend = b};
+  ds_status status = find_world(out, args, err);
+  if (status == DS_OK) status = choose_port(out, args->distributed_port, err);
+  if (status == DS_OK && args->mpu) status = check_mpu(out, args->mpu, err);
+  if (status == DS_OK && args->dist_init_required == 0 && !args->mpu)
+    status = ds_fail(err, DS_ERR_STATE,
+                     "dist_init_required is false, but nothing has set up communication: without "
+                     "an mpu only ds_initialize does; leave it unset");
+  if (status == DS_OK && (args->dist_init_required < -1 || args->dist_init_required > 1))
+    status = ds_fail(err, DS_ERR_INVALID, "dist_init_required must be -1, 0 or 1, not %d",
+                     args->dist_init_required);
+  if (status == DS_OK && args->distributed_port >= 0)
+    ds_log(logger, DS_LOG_INFO, "distributed_port %d is not needed: %s", args->distributed_port,
+           out->size > 1 ? "the launcher's runtime connects the processes" : "one process");
+  if (status == DS_OK && out->size > 1) status = connect(out, err);
+  if (status != DS_OK) ds_world_finish(out);
+  return status;
+}
+
+void ds_world_finish(ds_world *w) {
+  if (w->flag) ds_backend_free(w->backend, w->flag, sizeof(float));
+  if (w->comm) comm_table(w)->destroy(w->comm);
+  memset(w, 0, sizeof *w);
+}
+
+ds_status ds_world_allreduce(ds_world *w, float *x, int64_t n, ds_reduce op, ds_error *err) {
+  if (!w->comm) return DS_OK;
+  return comm_table(w)->allreduce(w->comm, ds_backend_raw_stream(w->backend), x, x, n, DS_F32, op,
+                                  err);
+}
+
+ds_status ds_world_broadcast(ds_world *w, float *x, int64_t n, ds_error *err) {
+  if (!w->comm) return DS_OK;
+  return comm_table(w)->broadcast(w->comm, ds_backend_raw_stream(w->backend), x, n, DS_F32, 0, err);
+}
+
+ds_status ds_world_agree(ds_world *w, ds_status mine, const char *what, ds_error *err) {
+  if (!w->comm) return mine;
+  float failed = mine != DS_OK;
+  ds_error other;
+  ds_status status = ds_backend_upload(w->backend, w->flag, &failed, sizeof failed, &other);
+  if (status == DS_OK) status = ds_world_allreduce(w, w->flag, 1, DS_REDUCE_MAX, &other);
+  if (status == DS_OK)
+    status = ds_backend_download(w->backend, &failed, w->flag, sizeof failed, &other);
+  if (mine != DS_OK) return mine;
+  if (status != DS_OK) return ds_fail(err, status, "%s: %s", what, other.message);
+  if (failed != 0)
+    return ds_fail(err, DS_ERR_STATE,
+                   "%s failed on another rank (this is rank %d); see its message", what, w->rank);
+  return DS_OK;
+}

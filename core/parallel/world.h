@@ -1,0 +1,49 @@
+/* world.h - which processes train together, and the few collectives data parallelism needs.
+ *
+ * The world is what the launcher made: the backend's comm table tells (Open MPI), or RANK and
+ * WORLD_SIZE do. Core has no collective algorithm: a world of more than one needs a backend with a
+ * comm table that sees the same world. In a world of one every function here does nothing.
+ */
+#ifndef DS_PARALLEL_WORLD_H
+#define DS_PARALLEL_WORLD_H
+
+#include "backend/backend.h"
+#include "ds.h"
+
+typedef struct ds_world {
+  int rank, size, local_rank;
+  char origin[64]; /* where the size came from, for messages */
+  int port;        /* of the rendezvous, where one is needed */
+  ds_backend *backend;
+  ds_comm *comm; /* NULL in a world of one */
+  void *flag;    /* device memory for one f32: ds_world_agree */
+} ds_world;
+
+/* What ds_initialize was given about the world. */
+typedef struct ds_world_args {
+  int local_rank;         /* args.local_rank; -1 = not given */
+  int distributed_port;   /* -1 = not given */
+  int dist_init_required; /* -1, 0, 1 */
+  const ds_mpu *mpu;      /* NULL = none */
+} ds_world_args;
+
+/* The world size as the environment says it (WORLD_SIZE), and RANK; 1 and 0 without. *origin is
+ * static. Malformed values are errors. */
+DS_MUST_USE ds_status ds_world_from_environment(int *rank, int *size, const char **origin,
+                                                ds_error *err);
+
+/* Collective over the world. The backend must outlive it. out is finished on failure. */
+DS_MUST_USE ds_status ds_world_init(ds_world *out, ds_backend *b, const ds_world_args *args,
+                                    const ds_logger *logger, ds_error *err);
+void ds_world_finish(ds_world *w);
+
+/* In place, f32 in device memory; sum or mean. */
+DS_MUST_USE ds_status ds_world_allreduce(ds_world *w, float *x, int64_t n, ds_reduce op,
+                                         ds_error *err);
+/* Rank 0's n f32 to all. */
+DS_MUST_USE ds_status ds_world_broadcast(ds_world *w, float *x, int64_t n, ds_error *err);
+/* Collective: DS_OK when every rank passes DS_OK. Else every rank fails: with its own status and
+ * message where it has one, or told that another rank failed at `what`. */
+DS_MUST_USE ds_status ds_world_agree(ds_world *w, ds_status mine, const char *what, ds_error *err);
+
+#endif

@@ -1,0 +1,51 @@
+/* config.h - a training config, read, checked and resolved.
+ *
+ * The rules are those of config_schema.h. "auto" (and null) stands for a key's default. For the
+ * three batch sizes "auto" is: derive it from the others; when neither the train batch nor the
+ * micro batch is given and one of the three is "auto", the micro batch is 1.
+ */
+#ifndef DS_TRAIN_CONFIG_H
+#define DS_TRAIN_CONFIG_H
+
+#include "backend/backend.h"
+#include "base/json.h"
+#include "ds.h"
+#include "train/batch.h"
+#include "train/config_schema.h"
+
+typedef struct ds_config {
+  char *name;  /* for messages: the path, or "config" */
+  cJSON *root; /* resolved: defaults filled in, every value of the right type */
+  ds_backend_config backend;
+  ds_batch_sizes batch; /* as given; resolved by ds_config_set_world */
+  bool batch_auto;
+  double gradient_clipping; /* 0 = off */
+  int64_t steps_per_print;  /* 0 = never */
+  bool bf16, check_grad_overflow, drop_last, sum_gradients;
+} ds_config;
+
+/* config: a path, or JSON text (it then begins with '{', '[' or a comment, or has a brace or a line
+ * break in it). All mistakes that don't depend on the world are collected into `errors` (DS_OK is
+ * returned then too); only what leaves nothing to check (no such file, no JSON, no memory) fails.
+ * out is always to be finished. */
+DS_MUST_USE ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config *out,
+                                     ds_config_errors *errors, ds_error *err);
+/* Resolves the batch sizes for a data-parallel world; a mistake goes to errors. origin says where
+ * the size came from. False when out of memory. */
+bool ds_config_set_world(ds_config *config, int world, const char *origin,
+                         ds_config_errors *errors);
+void ds_config_finish(ds_config *config);
+
+/* The optimizer and the schedule that the config asks for; *out NULL where it asks for none. base:
+ * the optimizer that the schedule will drive. */
+DS_MUST_USE ds_status ds_config_make_optimizer(const ds_config *config, ds_optimizer **out,
+                                               ds_error *err);
+DS_MUST_USE ds_status ds_config_make_scheduler(const ds_config *config, const ds_optimizer *base,
+                                               ds_lr_scheduler **out, ds_error *err);
+
+/* The pseudo section of optimizer.params and scheduler.params (config_schema.h) for a type, whose
+ * canonical name is put in *type; adds to errors and returns NULL for a type that isn't there. */
+const char *ds_config_optimizer_section(const char **type, ds_config_errors *errors);
+const char *ds_config_scheduler_section(const char **type, ds_config_errors *errors);
+
+#endif
