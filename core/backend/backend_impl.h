@@ -1,0 +1,52 @@
+/* backend_impl.h - what is in a ds_backend. Private to the files of core/backend/. */
+#ifndef DS_BACKEND_BACKEND_IMPL_H
+#define DS_BACKEND_BACKEND_IMPL_H
+
+#include <time.h>
+
+#include "backend/backend.h"
+#include "backend/loader.h"
+
+enum { DS_BACKEND_OPS_MAX = 256 }; /* op ids that are warned of separately */
+
+struct ds_backend {
+  const ds_plugin *plugin; /* complete tables, see loader.h */
+  ds_device *device;
+  ds_stream *stream;
+  uint32_t flags;        /* DS_DEVICE_* */
+  char device_name[128]; /* as the plugin tells */
+  char *label;           /* begins messages: "name", or "name:1" where there are several devices */
+  ds_listener listener;
+  ds_logger logger;
+  ds_fallback_policy fallback;
+  uint8_t warned[DS_BACKEND_OPS_MAX]; /* by op id; 0 is gemm */
+
+  const ds_plugin *reference; /* behind it; NULL when the plugin is the reference itself */
+  ds_device *reference_device;
+  ds_stream *reference_stream;
+
+  void *workspace; /* device memory, the largest that an op asked for */
+  size_t workspace_size;
+  unsigned char *staging; /* host memory for what the reference works on */
+  size_t staging_size;
+
+  ds_backend_counters counters;
+  int64_t nanoseconds; /* counters.seconds, exactly */
+};
+
+static inline int64_t ds_backend_now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Opens device `index` of a loaded plugin; selection is open.c's. The failure's message begins with
+ * no name. DS_ERR_NOT_FOUND: there is no such device. */
+DS_MUST_USE ds_status ds_device_open(const ds_loaded *l, const ds_backend_config *config,
+                                     const ds_logger *logger, ds_backend **out, ds_error *err);
+
+/* Puts "label: what: " before the message, less what of that the plugin put there itself. */
+ds_status ds_device_wrap(const ds_backend *b, const char *what, const ds_error *from,
+                         ds_status status, ds_error *err);
+
+#endif

@@ -1,0 +1,215 @@
+/* device.c - an opened device: memory, transfers, counters, and how its failures read. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/backend_impl.h"
+#include "backend/reference/reference.h"
+#include "base/str.h"
+
+static const char *skip(const char *text, const char *word) {
+  size_t n = strlen(word);
+  if (strncmp(text, word, n) != 0 || text[n] != ':') return text;
+  text += n + 1;
+  return text + strspn(text, " ");
+}
+
+ds_status ds_device_wrap(const ds_backend *b, const char *what, const ds_error *from,
+                         ds_status status, ds_error *err) {
+  const char *message = from->message[0] ? from->message : ds_status_name(status);
+  message = skip(skip(skip(message, b->label), b->plugin->name), what);
+  return ds_fail(err, status, "%s: %s: %s", b->label, what, message);
+}
+
+/* A failure buffer that reads as "no message" when the plugin wrote none. */
+#define BLANK_ERROR(name)                                                                          \
+  ds_error name;                                                                                   \
+  name.message[0] = '\0'
+
+static ds_status open_reference(ds_backend *b, ds_error *err) {
+  const ds_plugin *reference = ds_reference_plugin();
+  if (strcmp(b->plugin->name, reference->name) == 0) return DS_OK;
+  b->reference = reference;
+  DS_TRY(reference->device->open(0, NULL, &b->reference_device, err));
+  return reference->device->stream_create(b->reference_device, &b->reference_stream, err);
+}
+
+static ds_status check_count(const ds_plugin *p, int wanted, int32_t *count, ds_error *err) {
+  const char *reason = NULL;
+  DS_TRY(p->device->count(count, &reason, err));
+  if (*count <= 0) {
+    return ds_fail(err, DS_ERR_NOT_FOUND, "no device: %s",
+                   reason && *reason ? reason : "the plugin gives no reason");
+  }
+  if (wanted >= *count) {
+    return ds_fail(err, DS_ERR_NOT_FOUND,
+                   "no device %d: there %s; set \"device\" in the config's \"backend\"", wanted,
+                   *count == 1 ? "is only device 0" : "are fewer");
+  }
+  return DS_OK;
+}
+
+static ds_status read_info(ds_backend *b, ds_error *err) {
+  ds_device_info info;
+  memset(&info, 0, sizeof info);
+  info.size = sizeof info;
+  DS_TRY(b->plugin->device->info(b->device, &info, err));
+  info.name[sizeof info.name - 1] = '\0';
+  b->flags = info.flags;
+  snprintf(b->device_name, sizeof b->device_name, "%s", info.name);
+  return DS_OK;
+}
+
+ds_status ds_device_open(const ds_loaded *l, const ds_backend_config *config,
+                         const ds_logger *logger, ds_backend **out, ds_error *err) {
+  BLANK_ERROR(e);
+  ds_status status;
+  int32_t count = 0;
+  *out = NULL;
+  ds_backend *b = calloc(1, sizeof *b);
+  if (!b) return ds_fail_memory(err, "a backend");
+  b->plugin = ds_loaded_plugin(l);
+  if (logger) b->logger = *logger;
+  b->fallback = config->fallback;
+  ds_loader_listen(&b->listener, l, &b->logger);
+  status = check_count(b->plugin, config->device, &count, &e);
+  if (status != DS_OK) goto out;
+  b->label = count > 1 ? ds_format("%s:%d", b->plugin->name, config->device)
+                       : ds_format("%s", b->plugin->name);
+  if (!b->label) {
+    status = ds_fail_memory(&e, "a backend");
+    goto out;
+  }
+  status = b->plugin->device->open(config->device, config->options, &b->device, &e);
+  if (status != DS_OK) {
+    b->device = NULL;
+    goto out;
+  }
+  status = b->plugin->device->stream_create(b->device, &b->stream, &e);
+  if (status != DS_OK) {
+    b->stream = NULL;
+    goto out;
+  }
+  status = read_info(b, &e);
+  if (status == DS_OK) status = open_reference(b, &e);
+out:
+  if (status != DS_OK) {
+    ds_fail(err, status, "%s",
+            e.message[0] ? skip(e.message, b->plugin->name) : ds_status_name(status));
+    ds_backend_close(b);
+    return status;
+  }
+  *out = b;
+  return DS_OK;
+}
+
+void ds_backend_close(ds_backend *b) {
+  if (!b) return;
+  const ds_device_table *t = b->plugin->device;
+  if (b->stream) {
+    ds_status ignored = t->stream_sync(b->stream, NULL); /* nobody is left to be told */
+    (void)ignored;
+    if (b->workspace) t->free(b->device, b->workspace);
+    t->stream_destroy(b->stream);
+  }
+  if (b->device) t->close(b->device);
+  if (b->reference_stream) b->reference->device->stream_destroy(b->reference_stream);
+  if (b->reference_device) b->reference->device->close(b->reference_device);
+  ds_loader_unlisten(&b->listener);
+  free(b->staging);
+  free(b->label);
+  free(b);
+}
+
+const char *ds_backend_name(const ds_backend *b) {
+  return b->plugin->name;
+}
+
+const char *ds_backend_device(const ds_backend *b) {
+  return b->device_name;
+}
+
+bool ds_backend_host_accessible(const ds_backend *b) {
+  return (b->flags & DS_DEVICE_HOST_ACCESSIBLE) != 0;
+}
+
+const ds_plugin *ds_backend_plugin(const ds_backend *b) {
+  return b->plugin;
+}
+
+ds_device *ds_backend_raw_device(ds_backend *b) {
+  return b->device;
+}
+
+ds_stream *ds_backend_raw_stream(ds_backend *b) {
+  return b->stream;
+}
+
+ds_status ds_backend_alloc(ds_backend *b, size_t bytes, void **out, ds_error *err) {
+  BLANK_ERROR(e);
+  *out = NULL;
+  /* Every allocation has an address of its own, so that callers need no special case. */
+  ds_status status = b->plugin->device->alloc(b->device, bytes ? bytes : 1, out, &e);
+  b->counters.allocs++;
+  if (status != DS_OK) {
+    char what[48];
+    *out = NULL;
+    snprintf(what, sizeof what, "alloc of %zu bytes", bytes);
+    return ds_device_wrap(b, what, &e, status, err);
+  }
+  b->counters.bytes_held += bytes;
+  return DS_OK;
+}
+
+void ds_backend_free(ds_backend *b, void *p, size_t bytes) {
+  if (!p) return;
+  /* Work on p may be under way. Its failure is told by the next call that waits. */
+  if (!(b->flags & DS_DEVICE_SYNCHRONOUS)) {
+    ds_status ignored = b->plugin->device->stream_sync(b->stream, NULL);
+    (void)ignored;
+  }
+  b->plugin->device->free(b->device, p);
+  b->counters.bytes_held -= bytes;
+}
+
+/* Runs a call of the device table, timed, its failure wrapped. */
+#define DEVICE_CALL(b, what, call, err)                                                            \
+  do {                                                                                             \
+    BLANK_ERROR(e);                                                                                \
+    int64_t begin = ds_backend_now();                                                              \
+    ds_status status = (call);                                                                     \
+    (b)->nanoseconds += ds_backend_now() - begin;                                                  \
+    return status == DS_OK ? DS_OK : ds_device_wrap((b), (what), &e, status, (err));               \
+  } while (0)
+
+ds_status ds_backend_upload(ds_backend *b, void *dst, const void *src, size_t bytes,
+                            ds_error *err) {
+  if (bytes == 0) return DS_OK;
+  DEVICE_CALL(b, "upload", b->plugin->device->upload(b->stream, dst, src, bytes, &e), err);
+}
+
+ds_status ds_backend_download(ds_backend *b, void *dst, const void *src, size_t bytes,
+                              ds_error *err) {
+  if (bytes == 0) return ds_backend_sync(b, err);
+  DEVICE_CALL(b, "download", b->plugin->device->download(b->stream, dst, src, bytes, &e), err);
+}
+
+ds_status ds_backend_copy(ds_backend *b, void *dst, const void *src, size_t bytes, ds_error *err) {
+  if (bytes == 0) return DS_OK;
+  DEVICE_CALL(b, "copy", b->plugin->device->copy(b->stream, dst, src, bytes, &e), err);
+}
+
+ds_status ds_backend_fill(ds_backend *b, void *dst, uint8_t byte, size_t bytes, ds_error *err) {
+  if (bytes == 0) return DS_OK;
+  DEVICE_CALL(b, "fill", b->plugin->device->fill(b->stream, dst, byte, bytes, &e), err);
+}
+
+ds_status ds_backend_sync(ds_backend *b, ds_error *err) {
+  DEVICE_CALL(b, "sync", b->plugin->device->stream_sync(b->stream, &e), err);
+}
+
+ds_backend_counters ds_backend_stats_get(const ds_backend *b) {
+  ds_backend_counters c = b->counters;
+  c.seconds = (double)b->nanoseconds * 1e-9;
+  return c;
+}
