@@ -96,10 +96,28 @@ void make_reduce_rows(test_case *c) {
 
 /* Every edge of the formats: signed zeros, subnormals, ties, overflow, infinities, NaN. */
 static void copy_specials(test_case *c, slot *x) {
-  static const double specials[] = {0.0,     -0.0,     0x1p-149,  0x1p-133,       -0x1.8p-134,
-                                    0x1p-24, 0x1p-25,  0x1.8p-25, 0x1.01p0,       0x1.03p0,
-                                    65504,   65519.9,  65520,     0x1.fep127,     0x1.ffp127,
-                                    NAN,     INFINITY, -INFINITY, 0x1.fffffep127, 0x1.002p0};
+  /* rounding the bits of the first NaN as if it were a number would carry into its sign */
+  const double specials[] = {nan("0x7ffffffffffff"),
+                             NAN,
+                             INFINITY,
+                             -INFINITY,
+                             0.0,
+                             -0.0,
+                             0x1p-149,
+                             0x1p-24,
+                             0x1p-25,
+                             0x1.8p-25,
+                             0x1p-133,
+                             0x1.01p0,
+                             -0x1.8p-134,
+                             65504,
+                             65519.9,
+                             65520,
+                             0x1.03p0,
+                             0x1.002p0,
+                             0x1.fep127,
+                             0x1.ffp127,
+                             0x1.fffffep127};
   for (int64_t i = 0; i < x->n; i++)
     if (case_chance(c, 3)) {
       double v = specials[case_range(c, 0, sizeof specials / sizeof *specials - 1)];

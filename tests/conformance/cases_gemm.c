@@ -171,8 +171,7 @@ static const op_spec gemm_spec = {
     .make = make_gemm,
     .reference = gemm_reference,
     /* sums of up to 1031 products in f32; the epilogue's exp and tanh */
-    .tol_f32 = 2e-6,
-    .tol_bf16 = 2e-6,
+    .tol = 2e-6,
     .hooks = &gemm_hooks};
 
 /* Asks for the packed size and gives out[1] that room. Leaves the case alone if it is 0. */

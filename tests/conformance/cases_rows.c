@@ -70,7 +70,11 @@ static int logits_shape(test_case *c, int64_t *shape) {
 void make_softmax(test_case *c) {
   int64_t shape[4];
   int rank = logits_shape(c, shape);
-  logits(c, case_in(c, 0, c->x, rank, shape));
+  slot *x = case_in(c, 0, c->x, rank, shape);
+  logits(c, x);
+  bool masked = !c->big && case_chance(c, 4); /* as sampling does: all but some tokens at -inf */
+  for (int64_t i = 0; masked && i < x->n; i++)
+    if (i % shape[rank - 1] && case_chance(c, 2)) x->val[i] = -INFINITY;
   case_out(c, 0, c->x, rank, shape);
   if (case_chance(c, 3)) case_alias(&c->out[0], &c->in[0]);
 }

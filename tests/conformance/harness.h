@@ -82,7 +82,7 @@ typedef struct op_spec {
   int variants;                    /* dtype combinations */
   void (*make)(test_case *c);      /* shapes and inputs */
   void (*reference)(test_case *c); /* outputs' val, mag, mag_x */
-  double tol_f32, tol_bf16;        /* times mag, by the activation type */
+  double tol;                      /* times mag */
   double tol_x;                    /* times mag_x, when the activation type is bf16 */
   const call_hooks *hooks;         /* NULL: a ds_op */
 } op_spec;

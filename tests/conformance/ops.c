@@ -13,38 +13,38 @@
 #include <stdio.h>
 
 /* clang-format off */
-#define ROW(upper, lower, variants, f32, bf16, x)                                                  \
-  {DS_OP_##upper, #lower, variants, make_##lower, ref64_op_##lower, f32, bf16, x, NULL}
+#define ROW(upper, lower, variants, tol, tol_x)                                                    \
+  {DS_OP_##upper, #lower, variants, make_##lower, ref64_op_##lower, tol, tol_x, NULL}
 const op_spec ops_table[] = {
-  /* op, lower case, dtypes                         f32    bf16   bf16 intermediates   reason */
-  ROW(EMBEDDING, embedding, 2,                      0,     0,     0),    /* moves bits: exact */
-  ROW(EMBEDDING_BACKWARD, embedding_backward, 2,    2e-6,  2e-6,  0),    /* sums of up to 400 in f32 */
-  ROW(LAYER_NORM, layer_norm, 2,                    1e-6,  1e-6,  0),    /* two sums over C, a root */
-  ROW(LAYER_NORM_BACKWARD, layer_norm_backward, 2,  2e-6,  2e-6,  0),    /* sums over C and R */
-  ROW(RMS_NORM, rms_norm, 2,                        1e-6,  1e-6,  0),    /* one sum over C, a root */
-  ROW(RMS_NORM_BACKWARD, rms_norm_backward, 2,      2e-6,  2e-6,  0),    /* sums over C and R */
-  ROW(ACTIVATION, activation, 2,                    1e-6,  1e-6,  0),    /* tanh, erf, exp by polynomial */
-  ROW(ACTIVATION_BACKWARD, activation_backward, 2,  2e-6,  2e-6,  0),    /* the same, then products */
-  ROW(SWIGLU, swiglu, 2,                            1e-6,  1e-6,  0),    /* exp by polynomial */
-  ROW(SWIGLU_BACKWARD, swiglu_backward, 2,          2e-6,  2e-6,  0),    /* the same, then products */
-  ROW(ROPE, rope, 2,                                5e-7,  5e-7,  0),    /* the angle rounds once in f32 */
-  ROW(ATTENTION, attention, 2,                      2e-6,  2e-6,  8e-3), /* p in bf16 before p v */
-  ROW(ATTENTION_BACKWARD, attention_backward, 2,    4e-6,  4e-6,  8e-3), /* p, ds and o in bf16 */
-  ROW(CROSS_ENTROPY, cross_entropy, 2,              1e-6,  1e-6,  0),    /* log-sum-exp in f32 */
-  ROW(CROSS_ENTROPY_BACKWARD, cross_entropy_backward, 2, 1e-6, 1e-6, 0), /* one exp */
-  ROW(ADD, add, 2,                                  1e-7,  1e-7,  0),    /* one rounding */
-  ROW(MUL, mul, 2,                                  1e-7,  1e-7,  0),    /* one rounding, two with acc */
-  ROW(SCALE, scale, 2,                              2e-7,  2e-7,  0),    /* the factor rounds too */
-  ROW(REDUCE_ROWS, reduce_rows, 2,                  2e-6,  2e-6,  0),    /* sums of up to 400 in f32 */
-  ROW(COPY, copy, 9,                                1e-7,  1e-7,  0),    /* exact; one rounding with acc */
-  ROW(FILL, fill, 3,                                0,     0,     0),    /* exact */
-  ROW(SUM_SQUARES, sum_squares, 2,                  1e-6,  1e-6,  0),    /* f32 partial sums at worst */
-  ROW(ADAMW, adamw, 1,                              1e-6,  1e-6,  0),    /* a dozen roundings, a root */
-  ROW(SOFTMAX, softmax, 2,                          1e-6,  1e-6,  0),    /* exp by polynomial, a sum */
-  ROW(ARGMAX, argmax, 2,                            0,     0,     0),    /* an index: exact */
-  ROW(GATHER_ROWS, gather_rows, 2,                  0,     0,     0),    /* moves bits: exact */
-  ROW(MEAN, mean, 2,                                2e-6,  2e-6,  0),    /* a sum of up to 34000 in f32 */
-  ROW(MEAN_BACKWARD, mean_backward, 2,              2e-7,  2e-7,  0),    /* one division */
+  /*  op, lower case, dtypes                           tol    tol_x   reason of tol */
+  ROW(EMBEDDING, embedding, 2,                          0,     0), /* moves bits: exact */
+  ROW(EMBEDDING_BACKWARD, embedding_backward, 2,        2e-6,  0), /* up to 400 terms in f32 */
+  ROW(LAYER_NORM, layer_norm, 2,                        1e-6,  0), /* two sums over C, a root */
+  ROW(LAYER_NORM_BACKWARD, layer_norm_backward, 2,      2e-6,  0), /* sums over C and R */
+  ROW(RMS_NORM, rms_norm, 2,                            1e-6,  0), /* one sum over C, a root */
+  ROW(RMS_NORM_BACKWARD, rms_norm_backward, 2,          2e-6,  0), /* sums over C and R */
+  ROW(ACTIVATION, activation, 2,                        1e-6,  0), /* exp by polynomial */
+  ROW(ACTIVATION_BACKWARD, activation_backward, 2,      2e-6,  0), /* exp, then products */
+  ROW(SWIGLU, swiglu, 2,                                1e-6,  0), /* exp by polynomial */
+  ROW(SWIGLU_BACKWARD, swiglu_backward, 2,              2e-6,  0), /* exp, then products */
+  ROW(ROPE, rope, 2,                                    5e-7,  0), /* the angle is f32 */
+  ROW(ATTENTION, attention, 2,                          2e-6,  8e-3), /* p in bf16 before p v */
+  ROW(ATTENTION_BACKWARD, attention_backward, 2,        4e-6,  8e-3), /* p, ds and o in bf16 */
+  ROW(CROSS_ENTROPY, cross_entropy, 2,                  1e-6,  0), /* log-sum-exp in f32 */
+  ROW(CROSS_ENTROPY_BACKWARD, cross_entropy_backward, 2, 1e-6,  0), /* one exp */
+  ROW(ADD, add, 2,                                      1e-7,  0), /* one rounding */
+  ROW(MUL, mul, 2,                                      1e-7,  0), /* two roundings with acc */
+  ROW(SCALE, scale, 2,                                  2e-7,  0), /* the factor rounds too */
+  ROW(REDUCE_ROWS, reduce_rows, 2,                      2e-6,  0), /* up to 400 terms in f32 */
+  ROW(COPY, copy, 9,                                    1e-7,  0), /* exact but for acc */
+  ROW(FILL, fill, 3,                                    0,     0), /* exact */
+  ROW(SUM_SQUARES, sum_squares, 2,                      1e-6,  0), /* f32 partial sums */
+  ROW(ADAMW, adamw, 1,                                  1e-6,  0), /* a dozen roundings, a root */
+  ROW(SOFTMAX, softmax, 2,                              1e-6,  0), /* exp, a sum */
+  ROW(ARGMAX, argmax, 2,                                0,     0), /* an index: exact */
+  ROW(GATHER_ROWS, gather_rows, 2,                      0,     0), /* moves bits: exact */
+  ROW(MEAN, mean, 2,                                    2e-6,  0), /* 34000 terms in f32 */
+  ROW(MEAN_BACKWARD, mean_backward, 2,                  2e-7,  0), /* one division */
 };
 /* clang-format on */
 const int ops_count = sizeof ops_table / sizeof *ops_table;

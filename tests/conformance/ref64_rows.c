@@ -49,7 +49,7 @@ void ref64_op_softmax(test_case *c) {
     for (int64_t i = r; i < r + cols; i++) {
       double gap = x->val[i] - top;
       c->out[0].val[i] = exp(gap - tail);
-      mag[i] = c->out[0].val[i] * (1 + fabs(gap));
+      mag[i] = isinf(gap) ? 0 : c->out[0].val[i] * (1 + fabs(gap));
     }
   }
 }
