@@ -65,6 +65,8 @@ DS_API ds_status ds_value_read(ds_ctx *ctx, const ds_value *v, float *out, size_
 /* A new value from host data: contiguous, of dtype DS_F32, DS_BF16 (from f32 data) or DS_I32. */
 DS_API ds_value *ds_input(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_t *shape,
                           const void *host);
+/* i32[batch,length]: 0, 1, ..., length-1 in every row. */
+DS_API ds_value *ds_positions(ds_ctx *ctx, int64_t batch, int64_t length);
 /* The model's parameter `index`, as ds_params_add() numbered it, in the compute dtype. */
 DS_API ds_value *ds_param(ds_ctx *ctx, int index);
 
@@ -125,6 +127,9 @@ typedef struct ds_params ds_params; /* a model's parameter declarations */
  * NORMAL, half width of UNIFORM. */
 DS_API int ds_params_add(ds_params *params, const char *name, int32_t rank, const int64_t *shape,
                          ds_init init, double scale);
+/* Weight files store this matrix transposed, [K,N] for [N,K] (GPT-2's Conv1D). For loading and
+ * saving only: the parameter keeps its shape. */
+DS_API void ds_params_set_transposed(ds_params *params, int index);
 DS_API int ds_params_count(const ds_params *params);
 DS_API const char *ds_params_name(const ds_params *params, int index);
 /* rank and shape (up to DS_MAX_RANK) of a parameter. */

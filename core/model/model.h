@@ -1,0 +1,41 @@
+/* model.h - a model as engines use it: functions over ops, and where its weights come from.
+ *
+ * A ds_model holds no engine's state: after loading it is only read, so any number of engines may
+ * share one.
+ */
+#ifndef DS_MODEL_MODEL_H
+#define DS_MODEL_MODEL_H
+
+#include "base/status.h"
+#include "ds.h"
+
+/* The declared parameters; ds_params_destroy() them. Sticky failures come back here. */
+DS_MUST_USE ds_status ds_model_declare(ds_model *m, ds_params **out, ds_error *err);
+
+/* The model's own functions, on a context with its parameters bound. NULL after a failure, which is
+ * then in ctx; also when a host app's function returned NULL without saying why. */
+ds_value *ds_model_forward(ds_model *m, ds_ctx *ctx, ds_value *const *inputs, int n_inputs);
+/* ids i32[B,T] -> logits [B,V] of the last position. The model must generate text
+ * (ds_model_get_info). */
+ds_value *ds_model_decode(ds_model *m, ds_ctx *ctx, ds_value *ids, ds_kv_cache *cache);
+
+/* The folder it was loaded from; NULL when there is none. */
+const char *ds_model_folder(const ds_model *m);
+bool ds_model_has_weights(const ds_model *m);
+/* The dtype that most elements are stored in; DS_F32 without weights. */
+int32_t ds_model_weights_dtype(const ds_model *m);
+/* Element values of a parameter as this library keeps it ([out,in]), numel floats. DS_ERR_STATE
+ * without weights; DS_ERR_NOT_FOUND or DS_ERR_FORMAT when the file's tensor is not as declared. */
+DS_MUST_USE ds_status ds_model_read_param(ds_model *m, const ds_params *p, int index, float *out,
+                                          ds_error *err);
+
+/* Gives the f32 values of a parameter; out has its numel floats. */
+typedef ds_status (*ds_param_source)(void *ctx, int index, float *out, ds_error *err);
+/* Writes a folder that transformers (and ds_model_load) can load: model.safetensors in bf16
+ * (bits16) or f32, and config.json where the model has one. One parameter is in memory at a time;
+ * each file is replaced whole or not at all. The folder is made if need be. */
+DS_MUST_USE ds_status ds_model_save_weights(ds_model *m, const ds_params *p, const char *folder,
+                                            bool bits16, ds_param_source source, void *ctx,
+                                            ds_error *err);
+
+#endif

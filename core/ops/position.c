@@ -1,0 +1,29 @@
+#include "ops/tape.h"
+
+/* In stretches from the stack: a step allocates no host memory. */
+static ds_status upload_positions(ds_ctx *ctx, int32_t *dst, int64_t n, int64_t length,
+                                  ds_error *err) {
+  int32_t part[4096];
+  const int64_t stretch = sizeof part / sizeof *part;
+  for (int64_t at = 0; at < n; at += stretch) {
+    int64_t count = n - at < stretch ? n - at : stretch;
+    for (int64_t i = 0; i < count; i++) part[i] = (int32_t)((at + i) % length);
+    DS_TRY(ds_backend_upload(ctx->backend, dst + at, part, (size_t)count * sizeof *part, err));
+  }
+  return DS_OK;
+}
+
+ds_value *ds_positions(ds_ctx *ctx, int64_t batch, int64_t length) {
+  if (ctx->failure.status != DS_OK) return NULL;
+  if (batch < 1 || length < 1 || length > INT32_MAX || batch > INT32_MAX)
+    return ds_ctx_fail(ctx, DS_ERR_INVALID, "positions of %lld rows of %lld tokens",
+                       (long long)batch, (long long)length);
+  ds_value *v = ds_value_new(ctx, DS_I32, 2, (int64_t[]){batch, length});
+  if (!v) return NULL;
+  ds_error err;
+  if (upload_positions(ctx, v->t.data, batch * length, length, &err) != DS_OK)
+    return ds_ctx_take_error(ctx, &err);
+  v->id_min = 0;
+  v->id_max = (int32_t)length - 1;
+  return v;
+}
