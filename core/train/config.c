@@ -1,5 +1,7 @@
 #include "train/config.h"
 
+#include "train/config_keys.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,10 +32,10 @@ static ds_status read_tree(const char *config, char **name, cJSON **out, ds_erro
 
 /* ---- old spellings */
 
-static bool rename_bfloat16(cJSON *tree, ds_config_errors *errors) {
+static bool rename_bfloat16(cJSON *tree, ds_schema_errors *errors) {
   if (!cJSON_GetObjectItemCaseSensitive(tree, "bfloat16")) return true;
   if (cJSON_GetObjectItemCaseSensitive(tree, "bf16")) {
-    ds_config_error(errors, "bfloat16: is another name of bf16, which is there too; remove one");
+    ds_schema_error(errors, "bfloat16: is another name of bf16, which is there too; remove one");
     cJSON_DeleteItemFromObjectCaseSensitive(tree, "bfloat16");
     return true;
   }
@@ -72,16 +74,16 @@ static void warn_old_names(const cJSON *tree, const ds_logger *logger) {
 
 /* ---- sections whose params depend on their type */
 
-typedef const char *section_fn(const char **type, ds_config_errors *errors);
+typedef const char *section_fn(const char **type, ds_schema_errors *errors);
 
 static bool check_typed(cJSON *root, const char *name, section_fn *section_of,
-                        ds_config_errors *errors) {
+                        ds_schema_errors *errors) {
   cJSON *section = cJSON_GetObjectItemCaseSensitive(root, name);
   if (!section) return true;
   const cJSON *type = cJSON_GetObjectItemCaseSensitive(section, "type");
   if (!type) {
     /* A type of the wrong kind has its line already. */
-    if (errors->count == 0) ds_config_error(errors, "%s.type: is missing", name);
+    if (errors->count == 0) ds_schema_error(errors, "%s.type: is missing", name);
     return true;
   }
   const char *canonical = type->valuestring;
@@ -92,8 +94,9 @@ static bool check_typed(cJSON *root, const char *name, section_fn *section_of,
   cJSON *params = cJSON_CreateObject(), *nothing = cJSON_CreateObject();
   const cJSON *given = cJSON_GetObjectItemCaseSensitive(section, "params");
   cJSON *canonical_item = cJSON_CreateString(canonical);
-  bool good = params && nothing && canonical_item &&
-              ds_config_check(keys, path, given ? given : nothing, params, errors);
+  bool good =
+      params && nothing && canonical_item &&
+      ds_schema_check(ds_config_keys(), keys, path, given ? given : nothing, params, errors);
   cJSON_Delete(nothing);
   if (!good) {
     cJSON_Delete(params);
@@ -108,7 +111,7 @@ static bool check_typed(cJSON *root, const char *name, section_fn *section_of,
 }
 
 /* Keys that have no default but are needed, and pairs that exclude each other. */
-static void check_together(const cJSON *root, ds_config_errors *errors) {
+static void check_together(const cJSON *root, ds_schema_errors *errors) {
   const cJSON *scheduler = cJSON_GetObjectItemCaseSensitive(root, "scheduler");
   const cJSON *type = cJSON_GetObjectItemCaseSensitive(scheduler, "type");
   const cJSON *params = cJSON_GetObjectItemCaseSensitive(scheduler, "params");
@@ -119,13 +122,13 @@ static void check_together(const cJSON *root, ds_config_errors *errors) {
   for (size_t i = 0; type && i < sizeof needed / sizeof needed[0]; i++)
     if (strcmp(type->valuestring, needed[i][0]) == 0 &&
         !cJSON_GetObjectItemCaseSensitive(params, needed[i][1]))
-      ds_config_error(errors, "scheduler.params.%s: is missing; %s needs it", needed[i][1],
+      ds_schema_error(errors, "scheduler.params.%s: is missing; %s needs it", needed[i][1],
                       needed[i][0]);
   const cJSON *fp16 = cJSON_GetObjectItemCaseSensitive(root, "fp16");
   const cJSON *bf16 = cJSON_GetObjectItemCaseSensitive(root, "bf16");
   if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(fp16, "enabled")) &&
       cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(bf16, "enabled")))
-    ds_config_error(errors, "fp16.enabled and bf16.enabled: can't both be true");
+    ds_schema_error(errors, "fp16.enabled and bf16.enabled: can't both be true");
 }
 
 /* ---- from the tree to the struct */
@@ -164,7 +167,7 @@ static void extract(const cJSON *tree, ds_config *c) {
   c->sum_gradients = cJSON_IsString(reduce) && strcasecmp(reduce->valuestring, "sum") == 0;
 }
 
-static bool read_backend(const cJSON *tree, ds_config *c, ds_config_errors *errors) {
+static bool read_backend(const cJSON *tree, ds_config *c, ds_schema_errors *errors) {
   const cJSON *section = cJSON_GetObjectItemCaseSensitive(tree, "backend");
   ds_error err;
   ds_status status = ds_backend_config_parse(section, &c->backend, &err);
@@ -172,14 +175,14 @@ static bool read_backend(const cJSON *tree, ds_config *c, ds_config_errors *erro
   if (status != DS_OK) {
     memset(&c->backend, 0, sizeof c->backend);
     const char *text = strncmp(err.message, "config: ", 8) == 0 ? err.message + 8 : err.message;
-    ds_config_error(errors, "%s", text);
+    ds_schema_error(errors, "%s", text);
   }
   if (cJSON_GetObjectItemCaseSensitive(c->root, "backend")) return true;
   return cJSON_AddStringToObject(c->root, "backend", "auto") != NULL;
 }
 
 ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config *out,
-                         ds_config_errors *errors, ds_error *err) {
+                         ds_schema_errors *errors, ds_error *err) {
   memset(out, 0, sizeof *out);
   cJSON *tree = NULL;
   DS_TRY(read_tree(config, &out->name, &tree, err));
@@ -189,7 +192,7 @@ ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config 
     status = ds_fail(err, DS_ERR_INVALID, "%s: must be an object, not %s", out->name,
                      ds_json_type(tree));
   } else if (!out->root || !rename_bfloat16(tree, errors) || !expand_zero(tree, logger) ||
-             !ds_config_check("", "", tree, out->root, errors) ||
+             !ds_schema_check(ds_config_keys(), "", "", tree, out->root, errors) ||
              !check_typed(out->root, "optimizer", ds_config_optimizer_section, errors) ||
              !check_typed(out->root, "scheduler", ds_config_scheduler_section, errors) ||
              !read_backend(tree, out, errors)) {
@@ -203,10 +206,10 @@ ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config 
   return status;
 }
 
-bool ds_config_set_world(ds_config *c, int world, const char *origin, ds_config_errors *errors) {
+bool ds_config_set_world(ds_config *c, int world, const char *origin, ds_schema_errors *errors) {
   ds_error err;
   if (ds_batch_resolve(&c->batch, world, origin, c->batch_auto, &err) != DS_OK) {
-    ds_config_error(errors, "%s", err.message);
+    ds_schema_error(errors, "%s", err.message);
     return true;
   }
   const int64_t values[3] = {c->batch.train, c->batch.micro, c->batch.accumulation};
@@ -236,13 +239,13 @@ ds_status ds_config_resolve(const char *config, int world_size, char **json, ds_
   if (world_size < 1)
     return ds_fail(err, DS_ERR_INVALID, "the world size must be at least 1, not %d", world_size);
   ds_config c;
-  ds_config_errors errors = {0};
+  ds_schema_errors errors = {0};
   const ds_logger silent = {NULL, NULL};
   ds_status status = ds_config_read(config, &silent, &c, &errors, err);
   if (status == DS_OK && !ds_config_set_world(&c, world_size, "as asked", &errors))
     status = ds_fail_memory(err, "the config");
   ds_error found;
-  ds_status report = ds_config_errors_report(&errors, c.name ? c.name : "config", &found);
+  ds_status report = ds_schema_errors_report(&errors, c.name ? c.name : "config", &found);
   if (status == DS_OK && report != DS_OK) status = ds_fail(err, report, "%s", found.message);
   if (status == DS_OK) {
     *json = cJSON_Print(c.root);

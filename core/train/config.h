@@ -1,6 +1,6 @@
 /* config.h - a training config, read, checked and resolved.
  *
- * The rules are those of config_schema.h. "auto" (and null) stands for a key's default. For the
+ * The rules are those of base/schema.h. "auto" (and null) stands for a key's default. For the
  * three batch sizes "auto" is: derive it from the others; when neither the train batch nor the
  * micro batch is given and one of the three is "auto", the micro batch is 1.
  */
@@ -8,10 +8,9 @@
 #define DS_TRAIN_CONFIG_H
 
 #include "backend/backend.h"
-#include "base/json.h"
+#include "base/schema.h"
 #include "ds.h"
 #include "train/batch.h"
-#include "train/config_schema.h"
 
 typedef struct ds_config {
   char *name;  /* for messages: the path, or "config" */
@@ -29,11 +28,11 @@ typedef struct ds_config {
  * returned then too); only what leaves nothing to check (no such file, no JSON, no memory) fails.
  * out is always to be finished. */
 DS_MUST_USE ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config *out,
-                                     ds_config_errors *errors, ds_error *err);
+                                     ds_schema_errors *errors, ds_error *err);
 /* Resolves the batch sizes for a data-parallel world; a mistake goes to errors. origin says where
  * the size came from. False when out of memory. */
 bool ds_config_set_world(ds_config *config, int world, const char *origin,
-                         ds_config_errors *errors);
+                         ds_schema_errors *errors);
 void ds_config_finish(ds_config *config);
 
 /* The optimizer and the schedule that the config asks for; *out NULL where it asks for none. base:
@@ -43,9 +42,9 @@ DS_MUST_USE ds_status ds_config_make_optimizer(const ds_config *config, ds_optim
 DS_MUST_USE ds_status ds_config_make_scheduler(const ds_config *config, const ds_optimizer *base,
                                                ds_lr_scheduler **out, ds_error *err);
 
-/* The pseudo section of optimizer.params and scheduler.params (config_schema.h) for a type, whose
+/* The pseudo section of optimizer.params and scheduler.params (base/schema.h) for a type, whose
  * canonical name is put in *type; adds to errors and returns NULL for a type that isn't there. */
-const char *ds_config_optimizer_section(const char **type, ds_config_errors *errors);
-const char *ds_config_scheduler_section(const char **type, ds_config_errors *errors);
+const char *ds_config_optimizer_section(const char **type, ds_schema_errors *errors);
+const char *ds_config_scheduler_section(const char **type, ds_schema_errors *errors);
 
 #endif

@@ -4,21 +4,23 @@
 #include <math.h>
 
 #define BOOL(path, state, fallback)                                                                \
-  { path, DS_CONFIG_BOOL, DS_CONFIG_##state, fallback, 0, 0, NULL }
+  { path, DS_SCHEMA_BOOL, DS_SCHEMA_##state, fallback, 0, 0, NULL, NULL }
 #define INT(path, state, fallback, min)                                                            \
-  { path, DS_CONFIG_INT, DS_CONFIG_##state, fallback, min, 0x1p53, NULL }
+  { path, DS_SCHEMA_INT, DS_SCHEMA_##state, fallback, min, 0x1p53, NULL, NULL }
 #define NUMBER(path, state, fallback, min, max)                                                    \
-  { path, DS_CONFIG_NUMBER, DS_CONFIG_##state, fallback, min, max, NULL }
+  { path, DS_SCHEMA_NUMBER, DS_SCHEMA_##state, fallback, min, max, NULL, NULL }
 #define STRING(path, state, fallback, choices)                                                     \
-  { path, DS_CONFIG_STRING, DS_CONFIG_##state, fallback, 0, 0, choices }
+  { path, DS_SCHEMA_STRING, DS_SCHEMA_##state, fallback, 0, 0, choices, NULL }
 #define SECTION(path)                                                                              \
-  { path, DS_CONFIG_SECTION, DS_CONFIG_HERE, NULL, 0, 0, NULL }
+  { path, DS_SCHEMA_SECTION, DS_SCHEMA_HERE, NULL, 0, 0, NULL, NULL }
+#define OPTIONAL(path)                                                                             \
+  { path, DS_SCHEMA_OPTIONAL, DS_SCHEMA_HERE, NULL, 0, 0, NULL, NULL }
 #define OPEN(path, state)                                                                          \
-  { path, DS_CONFIG_OPEN, DS_CONFIG_##state, NULL, 0, 0, NULL }
+  { path, DS_SCHEMA_OPEN, DS_SCHEMA_##state, NULL, 0, 0, NULL, NULL }
 #define OTHER(path, type, state)                                                                   \
-  { path, DS_CONFIG_##type, DS_CONFIG_##state, NULL, 0, 0, NULL }
+  { path, DS_SCHEMA_##type, DS_SCHEMA_##state, NULL, 0, 0, NULL, NULL }
 
-static const ds_config_key keys[] = {
+static const ds_schema_key keys[] = {
     INT("train_batch_size", HERE, NULL, -0x1p53),
     INT("train_micro_batch_size_per_gpu", HERE, NULL, -0x1p53),
     INT("gradient_accumulation_steps", HERE, NULL, -0x1p53),
@@ -52,16 +54,16 @@ static const ds_config_key keys[] = {
     STRING("data_types.buffer_dtype", LATER, NULL, NULL),
 
     /* params depend on type: see @adam and the schedules below */
-    SECTION("optimizer"),
+    OPTIONAL("optimizer"),
     STRING("optimizer.type", HERE, NULL, NULL),
     OPEN("optimizer.params", HERE),
     BOOL("optimizer.legacy_fusion", LATER, "false"),
-    SECTION("scheduler"),
+    OPTIONAL("scheduler"),
     STRING("scheduler.type", HERE, NULL, NULL),
     OPEN("scheduler.params", HERE),
 
     NUMBER("@adam.lr", HERE, "1e-3", 0, INFINITY),
-    {"@adam.betas", DS_CONFIG_BETAS, DS_CONFIG_HERE, "[0.9,0.999]", 0, 0, NULL},
+    {"@adam.betas", DS_SCHEMA_BETAS, DS_SCHEMA_HERE, "[0.9,0.999]", 0, 0, NULL, NULL},
     NUMBER("@adam.eps", HERE, "1e-8", 0, INFINITY),
     NUMBER("@adam.weight_decay", HERE, "0", 0, INFINITY),
     BOOL("@adam.adam_w_mode", HERE, "true"),
@@ -69,7 +71,8 @@ static const ds_config_key keys[] = {
     BOOL("@adam.bias_correction", LATER, "true"),
     BOOL("@adam.amsgrad", LATER, "false"),
     BOOL("@adam.fp32_optimizer_states", LATER, "true"),
-    OTHER("@adam.max_grad_norm", ANY, RARE),
+    {"@adam.max_grad_norm", DS_SCHEMA_ANY, DS_SCHEMA_RARE, NULL, 0, 0, NULL,
+     "clips nothing here; use gradient_clipping at the top level"},
 
     NUMBER("@warmup.warmup_min_lr", HERE, "0", 0, INFINITY),
     NUMBER("@warmup.warmup_max_lr", HERE, NULL, 0, INFINITY),
@@ -288,7 +291,8 @@ static const ds_config_key keys[] = {
     OTHER("backend", ANY, HERE),
 };
 
-const ds_config_key *ds_config_keys(size_t *count) {
-  *count = sizeof keys / sizeof keys[0];
-  return keys;
+static const ds_schema schema = {keys, sizeof keys / sizeof keys[0]};
+
+const ds_schema *ds_config_keys(void) {
+  return &schema;
 }

@@ -1,10 +1,10 @@
-/* config_keys.h - the table of all config keys; its types are those of config_schema.h. */
+/* config_keys.h - the table of all training config keys. */
 #ifndef DS_TRAIN_CONFIG_KEYS_H
 #define DS_TRAIN_CONFIG_KEYS_H
 
-#include "train/config_schema.h"
+#include "base/schema.h"
 
 /* Static. */
-const ds_config_key *ds_config_keys(size_t *count);
+const ds_schema *ds_config_keys(void);
 
 #endif

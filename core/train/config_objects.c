@@ -28,28 +28,28 @@ static const type_row schedulers[] = {
 };
 
 static const char *find_type(const type_row *rows, size_t count, const char *where,
-                             const char **type, ds_config_errors *errors) {
+                             const char **type, ds_schema_errors *errors) {
   const char *names[16];
   for (size_t i = 0; i < count; i++) {
     names[i] = rows[i].name;
     if (strcasecmp(rows[i].name, *type) != 0) continue;
     *type = rows[i].name;
     if (!rows[i].section)
-      ds_config_error(errors, "%s.type: \"%s\" is %s", where, rows[i].name,
+      ds_schema_error(errors, "%s.type: \"%s\" is %s", where, rows[i].name,
                       rows[i].rare ? "refused: dscore does not offer it" : "not there yet");
     return rows[i].section;
   }
   const char *near = ds_nearest(*type, names, count);
-  ds_config_error(errors, "%s.type: unknown type \"%.64s\"%s%s%s", where, *type,
+  ds_schema_error(errors, "%s.type: unknown type \"%.64s\"%s%s%s", where, *type,
                   near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
   return NULL;
 }
 
-const char *ds_config_optimizer_section(const char **type, ds_config_errors *errors) {
+const char *ds_config_optimizer_section(const char **type, ds_schema_errors *errors) {
   return find_type(optimizers, sizeof optimizers / sizeof optimizers[0], "optimizer", type, errors);
 }
 
-const char *ds_config_scheduler_section(const char **type, ds_config_errors *errors) {
+const char *ds_config_scheduler_section(const char **type, ds_schema_errors *errors) {
   return find_type(schedulers, sizeof schedulers / sizeof schedulers[0], "scheduler", type, errors);
 }
 
