@@ -30,7 +30,8 @@ enum ds_cpu_scratch_slot {
   DS_CPU_SCRATCH_PACK = 3,    /* gemm.c: B in blocked form */
   DS_CPU_SCRATCH_CONVERT = 4, /* gemm.c, quant.c: operands in another type */
   DS_CPU_SCRATCH_COMM = 5,    /* comm.c: reduction chunks */
-  DS_CPU_SCRATCH_COUNT = 6
+  DS_CPU_SCRATCH_BIAS = 6,    /* gemm: the bias as f32 */
+  DS_CPU_SCRATCH_COUNT = 7
 };
 
 typedef struct ds_cpu_scratch_block {
