@@ -2,20 +2,24 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "backend/backend.h"
-#include "base/str.h"
+#include "base/schema.h"
 
 #define WHERE "backend"
 
-static const char *const keys[] = {"name", "device", "plugin_path", "options", "fallback"};
-static const char *const policies[] = {"allow", "warn", "error"};
-#define COUNT(list) (sizeof(list) / sizeof *(list))
+#define KEY(path, type, fallback, choices)                                                         \
+  { path, DS_SCHEMA_##type, DS_SCHEMA_HERE, fallback, 0, INT_MAX, choices, NULL }
 
-/* Mistakes are gathered, a line each; only lack of memory stops the reading. */
-static void complain(ds_str *mistakes, const ds_error *e) {
-  ds_str_printf(mistakes, "%s%s", mistakes->length ? "\n" : "", e->message);
-}
+static const ds_schema_key keys[] = {
+    KEY("name", ANY, NULL, NULL),
+    KEY("device", INT, "0", NULL),
+    KEY("plugin_path", ANY, NULL, NULL),
+    KEY("options", OPEN, NULL, NULL),
+    KEY("fallback", STRING, "\"warn\"", "allow|warn|error"),
+};
+static const ds_schema schema = {keys, sizeof keys / sizeof *keys};
 
 static ds_status push(char ***list, int *count, const char *text, size_t length, ds_error *err) {
   char **grown = realloc(*list, ((size_t)*count + 1) * sizeof *grown);
@@ -45,100 +49,62 @@ static ds_status split(const char *text, char separator, char ***list, int *coun
   return DS_OK;
 }
 
-/* A text (cut at separator, when there is one) or an array of texts. */
+/* A string (split at separator, when there is one) or an array of strings. Absent: nothing. */
 static ds_status read_texts(const cJSON *item, const char *key, char separator, char ***list,
-                            int *count, ds_str *mistakes, ds_error *err) {
-  ds_error e;
-  if (cJSON_IsString(item) && item->valuestring[0]) {
+                            int *count, ds_schema_errors *errors, ds_error *err) {
+  const cJSON *part, *bad = NULL;
+  if (!item || cJSON_IsNull(item)) return DS_OK;
+  if (cJSON_IsString(item)) {
     if (separator) return split(item->valuestring, separator, list, count, err);
     return push(list, count, item->valuestring, strlen(item->valuestring), err);
   }
-  bool good = cJSON_IsArray(item) && item->child;
-  const cJSON *part;
-  if (cJSON_IsArray(item)) {
-    cJSON_ArrayForEach(part, item) {
-      if (!cJSON_IsString(part) || !part->valuestring[0]) {
-        good = false;
-      } else {
-        DS_TRY(push(list, count, part->valuestring, strlen(part->valuestring), err));
-      }
-    }
+  if (!cJSON_IsArray(item)) {
+    ds_schema_error(errors, "%smust be a string or an array of strings, not %s", key,
+                    ds_json_type(item));
+    return DS_OK;
   }
-  if (!good) {
-    ds_fail(&e, DS_ERR_INVALID,
-            "%s: %s must be a string or an array of strings, none empty, not %s", WHERE, key,
-            cJSON_IsArray(item) ? "such an array" : ds_json_type(item));
-    complain(mistakes, &e);
+  cJSON_ArrayForEach(part, item) {
+    if (!cJSON_IsString(part))
+      bad = part;
+    else
+      DS_TRY(push(list, count, part->valuestring, strlen(part->valuestring), err));
   }
+  if (bad) ds_schema_error(errors, "%smust have only strings, not %s", key, ds_json_type(bad));
   return DS_OK;
 }
 
-static void check_keys(const cJSON *section, ds_str *mistakes) {
-  const cJSON *item;
-  cJSON_ArrayForEach(item, section) {
-    bool known = false;
-    for (size_t i = 0; i < COUNT(keys); i++) known = known || strcmp(item->string, keys[i]) == 0;
-    if (known) continue;
-    const char *near = ds_nearest(item->string, keys, COUNT(keys));
-    ds_error e;
-    ds_fail(&e, DS_ERR_INVALID, "%s: unknown key \"%.60s\"%s%s%s", WHERE, item->string,
-            near ? "; did you mean \""
-                 : "; the keys are name, device, plugin_path, options, fallback",
-            near ? near : "", near ? "\"?" : "");
-    complain(mistakes, &e);
-  }
+static ds_fallback_policy policy_of(const char *text) {
+  if (strcasecmp(text, "allow") == 0) return DS_FALLBACK_ALLOW;
+  return strcasecmp(text, "error") == 0 ? DS_FALLBACK_ERROR : DS_FALLBACK_WARN;
 }
 
-static void read_policy(const cJSON *section, ds_backend_config *out, ds_str *mistakes) {
-  const char *text;
-  ds_error e;
-  if (ds_json_string(section, "fallback", policies[out->fallback], &text, WHERE, &e) != DS_OK) {
-    complain(mistakes, &e);
-    return;
-  }
-  for (size_t i = 0; i < COUNT(policies); i++) {
-    if (strcmp(text, policies[i]) == 0) {
-      out->fallback = (ds_fallback_policy)i;
-      return;
-    }
-  }
-  const char *near = ds_nearest(text, policies, COUNT(policies));
-  ds_fail(&e, DS_ERR_INVALID, "%s: \"fallback\" must be allow, warn or error, not \"%.60s\"%s%s%s",
-          WHERE, text, near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
-  complain(mistakes, &e);
-}
-
-static ds_status read_object(const cJSON *section, ds_backend_config *out, ds_str *mistakes,
+/* checked: what is valid of the section, with defaults; a key that isn't has been complained of. */
+static ds_status read_object(const cJSON *checked, ds_backend_config *out, ds_schema_errors *errors,
                              ds_error *err) {
-  ds_error e;
-  int64_t device;
-  check_keys(section, mistakes);
-  const cJSON *name = cJSON_GetObjectItemCaseSensitive(section, "name");
-  const cJSON *path = cJSON_GetObjectItemCaseSensitive(section, "plugin_path");
-  const cJSON *options = cJSON_GetObjectItemCaseSensitive(section, "options");
-  if (name && !cJSON_IsNull(name)) {
-    DS_TRY(read_texts(name, "\"name\"", 0, &out->names, &out->n_names, mistakes, err));
-  }
-  if (path && !cJSON_IsNull(path)) {
-    DS_TRY(read_texts(path, "\"plugin_path\"", ':', &out->plugin_path, &out->n_plugin_path,
-                      mistakes, err));
-  }
-  if (ds_json_int(section, "device", 0, 0, INT_MAX, &device, WHERE, &e) == DS_OK)
-    out->device = (int)device;
-  else
-    complain(mistakes, &e);
-  if (options && !cJSON_IsNull(options)) {
-    if (cJSON_IsObject(options)) {
-      out->options = cJSON_PrintUnformatted(options);
-      if (!out->options) return ds_fail_memory(err, "the backend's options");
-    } else {
-      ds_fail(&e, DS_ERR_INVALID, "%s: \"options\" must be an object, not %s", WHERE,
-              ds_json_type(options));
-      complain(mistakes, &e);
-    }
-  }
-  read_policy(section, out, mistakes);
-  return DS_OK;
+  const cJSON *device = cJSON_GetObjectItemCaseSensitive(checked, "device");
+  const cJSON *options = cJSON_GetObjectItemCaseSensitive(checked, "options");
+  const cJSON *fallback = cJSON_GetObjectItemCaseSensitive(checked, "fallback");
+  DS_TRY(read_texts(cJSON_GetObjectItemCaseSensitive(checked, "name"), "name: ", 0, &out->names,
+                    &out->n_names, errors, err));
+  DS_TRY(read_texts(cJSON_GetObjectItemCaseSensitive(checked, "plugin_path"), "plugin_path: ", ':',
+                    &out->plugin_path, &out->n_plugin_path, errors, err));
+  if (device) out->device = (int)device->valuedouble;
+  if (fallback) out->fallback = policy_of(fallback->valuestring);
+  if (!options) return DS_OK;
+  out->options = cJSON_PrintUnformatted(options);
+  return out->options ? DS_OK : ds_fail_memory(err, "the backend's options");
+}
+
+static ds_status read_section(const cJSON *section, ds_backend_config *out,
+                              ds_schema_errors *errors, ds_error *err) {
+  if (!cJSON_IsObject(section))
+    return read_texts(section, "", 0, &out->names, &out->n_names, errors, err);
+  cJSON *checked = cJSON_CreateObject();
+  bool room = checked && ds_schema_check(&schema, "", "", section, checked, errors);
+  ds_status status =
+      room ? read_object(checked, out, errors, err) : ds_fail_memory(err, "the backend's config");
+  cJSON_Delete(checked);
+  return status;
 }
 
 /* Replaces a list by what the variable says; a variable that is empty says nothing. */
@@ -150,27 +116,23 @@ static ds_status override(const char *variable, char separator, char ***list, in
   return split(text, separator, list, count, err);
 }
 
-static ds_status parse(const cJSON *section, ds_backend_config *out, ds_str *mistakes,
-                       ds_error *err) {
-  if (cJSON_IsObject(section)) {
-    DS_TRY(read_object(section, out, mistakes, err));
-  } else if (section && !cJSON_IsNull(section)) {
-    DS_TRY(read_texts(section, "the section", 0, &out->names, &out->n_names, mistakes, err));
-  }
-  DS_TRY(override("DS_BACKEND", ',', &out->names, &out->n_names, err));
-  DS_TRY(override("DS_PLUGIN_PATH", ':', &out->plugin_path, &out->n_plugin_path, err));
-  if (out->n_names == 0) DS_TRY(push(&out->names, &out->n_names, "auto", strlen("auto"), err));
-  if (mistakes->length) return ds_fail(err, DS_ERR_INVALID, "%s", mistakes->data);
-  return ds_str_status(mistakes, err);
-}
-
 ds_status ds_backend_config_parse(const cJSON *section, ds_backend_config *out, ds_error *err) {
-  ds_str mistakes = {0};
+  ds_schema_errors errors = {0};
   memset(out, 0, sizeof *out);
   out->fallback = DS_FALLBACK_WARN;
-  ds_status status = parse(section, out, &mistakes, err);
+  ds_status status = read_section(section, out, &errors, err);
+  for (int i = 0; i < out->n_names; i++)
+    if (!out->names[i][0]) ds_schema_error(&errors, "name: a name is empty");
+  if (status == DS_OK)
+    status = ds_schema_errors_report(&errors, WHERE, err);
+  else
+    ds_str_finish(&errors.text);
+  if (status == DS_OK) status = override("DS_BACKEND", ',', &out->names, &out->n_names, err);
+  if (status == DS_OK)
+    status = override("DS_PLUGIN_PATH", ':', &out->plugin_path, &out->n_plugin_path, err);
+  if (status == DS_OK && out->n_names == 0)
+    status = push(&out->names, &out->n_names, "auto", strlen("auto"), err);
   if (status != DS_OK) ds_backend_config_finish(out);
-  ds_str_finish(&mistakes);
   return status;
 }
 

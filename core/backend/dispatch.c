@@ -66,9 +66,11 @@ static ds_status add_tensors(const ds_backend *b, ds_stage *stage, const ds_tens
   for (uint32_t i = 0; i < count; i++) {
     uintptr_t lo, hi;
     if (!list[i]) continue;
-    if (!ds_describe_range(list[i], &lo, &hi) || !ds_stage_add(stage, lo, hi, written)) {
-      return ds_fail(err, DS_ERR_INVALID, "%s: %s: tensor %s %u has an impossible extent", b->label,
-                     name, written ? "out" : "in", i);
+    bool good = ds_describe_range(list[i], &lo, &hi) && (lo == hi || list[i]->data);
+    if (!good || !ds_stage_add(stage, lo, hi, written)) {
+      return ds_fail(err, DS_ERR_INVALID,
+                     "%s: %s: tensor %s %u has no data or an impossible extent", b->label, name,
+                     written ? "out" : "in", i);
     }
   }
   return DS_OK;

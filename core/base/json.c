@@ -134,6 +134,13 @@ ds_status ds_json_load(const char *path, size_t limit, int flags, cJSON **out, d
   return status;
 }
 
+ds_status ds_json_config(const char *config, cJSON **out, ds_error *err) {
+  bool text = strchr(config, '{') || config[strspn(config, " \t\r\n")] == '\0';
+  if (text) return ds_json_parse(config, strlen(config), DS_JSON_RELAXED, "config", out, err);
+  ds_status status = ds_json_load(config, (size_t)16 << 20, DS_JSON_RELAXED, out, err);
+  return status == DS_OK ? DS_OK : ds_fail_prefix(err, status, "config");
+}
+
 const char *ds_json_type(const cJSON *item) {
   if (!item) return "nothing";
   if (cJSON_IsString(item)) return "a string";

@@ -22,6 +22,10 @@ DS_MUST_USE ds_status ds_json_parse(const char *text, size_t length, int flags, 
 DS_MUST_USE ds_status ds_json_load(const char *path, size_t limit, int flags, cJSON **out,
                                    ds_error *err);
 
+/* A config as users give it: a path, or the JSON text itself (what has a '{', or only blanks, is
+ * text). Relaxed; at most 16 MiB. */
+DS_MUST_USE ds_status ds_json_config(const char *config, cJSON **out, ds_error *err);
+
 /* Members of an object, with defaults for absent (or null) ones. A member of the wrong type, or an
  * integer that is not whole or out of [min, max], is DS_ERR_FORMAT naming `name` and the key. */
 DS_MUST_USE ds_status ds_json_int(const cJSON *object, const char *key, int64_t fallback,
