@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "ds.h"
 
 typedef struct ds_backend ds_backend;
 
@@ -81,6 +82,9 @@ typedef struct ds_backend_counters {
   double seconds;              /* inside plugin and reference calls */
 } ds_backend_counters;
 ds_backend_counters ds_backend_stats_get(const ds_backend *b);
+/* The same for host apps. out->size says what the caller knows. */
+DS_MUST_USE ds_status ds_backend_stats_fill(const ds_backend *b, ds_backend_stats *out,
+                                            ds_error *err);
 
 /* "embedding", ...; "unknown" for an id that isn't in ds_ops.def. */
 const char *ds_op_name(uint32_t id);

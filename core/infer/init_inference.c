@@ -34,12 +34,15 @@ static ds_status resolve_folder(const char *path, char **out, ds_error *err) {
   return status;
 }
 
-/* The tokenizer beside the weights, where there is one. A vocabulary of 256 without one is bytes.
+/* The tokenizer beside the weights, or at the top of a checkpoint directory. A vocabulary of 256
+ * without one is bytes.
  */
-static ds_status find_tokenizer(ds_inference *e, const char *folder, ds_error *err) {
+static ds_status find_tokenizer(ds_inference *e, const char *const *folders, int n, ds_error *err) {
   static const char *const files[] = {"tokenizer.json", "vocab.json"};
-  for (size_t i = 0; folder && i < sizeof files / sizeof *files; i++) {
-    char *path = ds_path_join(folder, files[i]);
+  for (int i = 0; i < 2 * n; i++) {
+    const char *folder = folders[i / 2];
+    if (!folder) continue;
+    char *path = ds_path_join(folder, files[i % 2]);
     if (!path) return ds_fail_memory(err, folder);
     bool there = ds_file_exists(path);
     free(path);
@@ -71,26 +74,25 @@ static ds_status find_model(ds_inference *e, const ds_init_inference_args *args,
   ds_error ignored;
   e->info.size = sizeof e->info;
   e->can_generate = status == DS_OK && ds_model_get_info(e->model, &e->info, &ignored) == DS_OK;
-  if (status == DS_OK) status = find_tokenizer(e, folder ? folder : ds_model_folder(e->model), err);
+  const char *places[] = {folder ? folder : ds_model_folder(e->model), checkpoint};
+  if (status == DS_OK) status = find_tokenizer(e, places, 2, err);
   free(folder);
   return status;
 }
 
-static ds_status choose_dtype(ds_inference *e, ds_error *err) {
+static void choose_dtype(ds_inference *e) {
   e->dtype = e->config.dtype;
   if (e->dtype < 0) {
     int32_t own = ds_model_weights_dtype(e->model);
     e->dtype = own == DS_BF16 ? DS_BF16 : DS_F32;
     if (own == DS_F16) ds_log(&e->logger, DS_LOG_INFO, "the weights are f16; computing in f32");
   }
-  (void)err;
-  return DS_OK;
 }
 
 static ds_status set_up(ds_inference *e, const ds_init_inference_args *args, ds_error *err) {
   DS_TRY(ds_inference_config_parse(args->config, args->kwargs, &e->logger, &e->config, err));
   DS_TRY(find_model(e, args, err));
-  DS_TRY(choose_dtype(e, err));
+  choose_dtype(e);
   DS_TRY(ds_backend_open(&e->config.backend, &e->logger, &e->backend, err));
   DS_TRY(ds_weights_load(e, err));
   DS_TRY(ds_ctx_create(e->backend, e->dtype, &e->ctx, err));

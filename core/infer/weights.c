@@ -8,7 +8,7 @@ static ds_status load_one(ds_inference *e, int i, float *values, void *converted
   if (ds_model_has_weights(e->model))
     DS_TRY(ds_model_read_param(e->model, e->params, i, values, err));
   else
-    DS_TRY(ds_params_init_values(e->params, i, 0, values, err));
+    DS_TRY(ds_params_init_values(e->params, i, 0, values));
   const ds_tensor *t = &e->slots[i].value;
   size_t n = (size_t)ds_tensor_numel(t);
   const void *from = values;

@@ -1,0 +1,73 @@
+#include "cli.h"
+
+#include "base/str.h"
+
+#include <signal.h>
+#include <string.h>
+
+static const struct {
+  const char *name;
+  int (*run)(int argc, char **argv);
+  const char *summary;
+} commands[] = {
+    {"train", cmd_train, "train a GPT-2 or LLaMA model on text files"},
+    {"generate", cmd_generate, "continue a prompt with a trained model"},
+    {"backends", cmd_backends, "list the backends: chosen, available, or rejected and why"},
+    {"config", cmd_config, "check a ds_config.json and print what it resolves to"},
+    {"bench", cmd_bench, "measure gemm, train, decode or dispatch on this machine"},
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static void print_help(FILE *f) {
+  fprintf(f,
+          "usage: ds COMMAND [OPTION]...\n\n"
+          "dscore %s: DeepSpeed's training and inference engines on pluggable backends.\n\n"
+          "commands:\n",
+          ds_version());
+  for (int i = 0; i < N_COMMANDS; i++)
+    fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].summary);
+  fprintf(f, "\n`ds COMMAND --help` explains a command. Results go to stdout, messages to stderr; "
+             "the exit\n"
+             "code is 0 on success, 1 on failure, 2 for a wrong command line.\n\n"
+             "a first run:\n"
+             "  ds backends\n"
+             "  ds train --model config.json --data book.txt --config ds_config.json --output out\n"
+             "  ds generate --model out --prompt 'Once upon a time'\n\n"
+             "environment:\n"
+             "  DS_BACKEND      name (or names, by comma) of the backend to use; beats the config\n"
+             "  DS_PLUGIN_PATH  folders (by colon) to look for plugins in; beats the config\n"
+             "  DS_LOG          info or debug: more messages on stderr\n");
+}
+
+int main(int argc, char **argv) {
+  signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write, told like any other */
+  if (argc < 2) {
+    print_help(stderr);
+    return 2;
+  }
+  if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+      strcmp(argv[1], "help") == 0) {
+    print_help(stdout);
+    return 0;
+  }
+  if (strcmp(argv[1], "--version") == 0) {
+    printf("ds %s\n", ds_version());
+    return 0;
+  }
+  const char *names[N_COMMANDS];
+  for (int i = 0; i < N_COMMANDS; i++) {
+    names[i] = commands[i].name;
+    if (strcmp(argv[1], commands[i].name) == 0) {
+      int code = commands[i].run(argc - 2, argv + 2);
+      if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "ds %s: cannot write to stdout\n", argv[1]);
+        if (code == 0) code = 1;
+      }
+      return code;
+    }
+  }
+  const char *near = ds_nearest(argv[1], names, N_COMMANDS);
+  fprintf(stderr, "ds: unknown command \"%s\"%s%s%s (ds --help lists them)\n", argv[1],
+          near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+  return 2;
+}
