@@ -20,6 +20,13 @@ static const char usage[] =
     "Prints a line per op and dtype: PASS, FAIL or UNSUPPORTED, the cases, and the largest error\n"
     "relative to the sum of magnitudes. Exits with 1 when anything failed, 2 when it cannot run.\n";
 
+/* Asking for more memory than there is must be answered with an error, under AddressSanitizer too:
+ * it calls this when it starts. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void) {
+  return "allocator_may_return_null=1";
+}
+
 static void host_log(void *ctx, ds_log_level level, const char *message) {
   (void)ctx;
   if (level >= DS_LOG_WARN) fprintf(stderr, "plugin: %s\n", message);
