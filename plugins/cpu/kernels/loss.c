@@ -4,7 +4,7 @@
 #include "kernel.h"
 #include "simd.h"
 
-enum { BLOCK = 2048 }; /* elements read twice while they are in the first-level cache */
+enum { BLOCK = 1024 }; /* elements read twice while they are in the first-level cache */
 
 typedef struct rows {
   const void *x;
@@ -18,14 +18,15 @@ typedef struct rows {
 } rows;
 
 typedef struct soft {
-  float max, sum; /* sum of exp(x - max) */
+  float max;
+  double sum; /* of exp(x - max); in f64 from block to block, since one term may dwarf the rest */
 } soft;
 
 /* Online: one pass over memory; the sum is rescaled when the maximum of a block raises it. A NaN
  * anywhere makes the sum NaN. */
 INLINE soft soft_row(const void *x, int64_t at, int64_t width, int dt) {
   float max = -INFINITY;
-  vf sum = {0};
+  double sum = 0;
   for (int64_t lo = 0; lo < width; lo += BLOCK) {
     const int64_t hi = width - lo < BLOCK ? width : lo + BLOCK;
     vf high = vset(max);
@@ -34,11 +35,12 @@ INLINE soft soft_row(const void *x, int64_t at, int64_t width, int dt) {
       high = vmax(n == VL ? v : vsel(viota() < n, v, vset(-INFINITY)), high);
     });
     const float next = vhmax(high), base = next == -INFINITY ? 0.0f : next;
-    sum *= next == max ? 1.0f : expf(max - base);
-    VLOOP(c, n, lo, hi, { sum += vfirst(vexp(ld(x, at + c, n, dt) - base), n); });
+    vf block = {0};
+    VLOOP(c, n, lo, hi, { block += vfirst(vexp(ld(x, at + c, n, dt) - base), n); });
+    sum = sum * (next == max ? 1.0 : exp((double)(max - base))) + (double)vhsum(block);
     max = next;
   }
-  return (soft){max, vhsum(sum)};
+  return (soft){max, sum};
 }
 
 #define ROWS(name, ROW)                                                                            \
@@ -64,7 +66,7 @@ static void run_rows(const rows *a, const ds_tensor *x, int threads, range_fn *f
 INLINE void cross_entropy_row(const rows *a, int64_t r, int dt) {
   const int64_t at = r * a->width, target = a->targets[r];
   const soft s = soft_row(a->x, at, a->width, dt);
-  const double log_sum = log((double)s.sum);
+  const double log_sum = log(s.sum);
   a->lse[r] = (float)((double)s.max + log_sum);
   if (target == a->ignore)
     a->loss[r] = 0;
@@ -130,7 +132,7 @@ void K(cross_entropy_backward)(const ds_op *op, int threads) {
 INLINE void softmax_row(const rows *a, int64_t r, int dt) {
   const int64_t at = r * a->width;
   const soft s = soft_row(a->x, at, a->width, dt);
-  const float scale = 1.0f / s.sum;
+  const float scale = (float)(1.0 / s.sum);
   VLOOP(c, n, 0, a->width,
         { st(a->y, at + c, n, dt, vexp(ld(a->x, at + c, n, dt) - s.max) * scale); });
 }

@@ -12,20 +12,22 @@ typedef struct norm {
 
 INLINE void forward_row(const norm *a, int64_t r, int rms, int dt) {
   const int64_t width = a->width, at = r * width;
-  float mean = 0;
+  float mean = 0, left = 0; /* the mean is mean + left: elements next to it come out right too */
   if (!rms) {
-    vf sum = {0};
-    VLOOP(c, n, 0, width, { sum += ld(a->x, at + c, n, dt); });
-    mean = vhsum(sum) / (float)width;
+    vd sum = {0};
+    VLOOP(c, n, 0, width, { sum += vwiden_sum(ld(a->x, at + c, n, dt)); });
+    const double exact = vhsumd(sum) / (double)width;
+    mean = (float)exact;
+    left = (float)(exact - (double)mean);
   }
   vf squares = {0};
   VLOOP(c, n, 0, width, {
-    vf d = vfirst(ld(a->x, at + c, n, dt) - mean, n);
+    vf d = vfirst(ld(a->x, at + c, n, dt) - mean - left, n);
     squares += d * d;
   });
-  float rstd = 1.0f / __builtin_sqrtf(vhsum(squares) / (float)width + a->eps);
+  const float rstd = 1.0f / __builtin_sqrtf(vhsum(squares) / (float)width + a->eps);
   VLOOP(c, n, 0, width, {
-    vf h = (ld(a->x, at + c, n, dt) - mean) * rstd * ld(a->weight, c, n, dt);
+    vf h = (ld(a->x, at + c, n, dt) - mean - left) * rstd * ld(a->weight, c, n, dt);
     if (a->bias) h += ld(a->bias, c, n, dt);
     st(a->y, at + c, n, dt, h);
   });

@@ -14,17 +14,12 @@ typedef struct total {
 INLINE double block_sum(const total *a, int64_t block, int squares, int dt) {
   const int64_t lo = block * DS_CPU_SUM_BLOCK;
   const int64_t hi = a->n - lo < DS_CPU_SUM_BLOCK ? a->n : lo + DS_CPU_SUM_BLOCK;
-  vd s0 = {0}, s1 = {0};
+  vd sum = {0};
   VLOOP(i, n, lo, hi, {
-    union {
-      vf v;
-      vhalf h[2];
-    } u = {ld(a->x, i, n, dt)};
-    vd v0 = __builtin_convertvector(u.h[0], vd), v1 = __builtin_convertvector(u.h[1], vd);
-    s0 += squares ? v0 * v0 : v0;
-    s1 += squares ? v1 * v1 : v1;
+    const vf v = ld(a->x, i, n, dt);
+    sum += squares ? vwiden_squares(v) : vwiden_sum(v);
   });
-  return vhsumd(s0 + s1);
+  return vhsumd(sum);
 }
 
 #define TOTAL(name, squares, dt)                                                                   \

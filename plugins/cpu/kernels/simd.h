@@ -156,6 +156,25 @@ INLINE double vhsumd(vd v) {
   return s;
 }
 
+/* The two halves of v in f64, added. */
+INLINE vd vwiden_sum(vf v) {
+  union {
+    vf v;
+    vhalf h[2];
+  } u = {v};
+  return __builtin_convertvector(u.h[0], vd) + __builtin_convertvector(u.h[1], vd);
+}
+
+/* The two halves of v in f64, squared and added. */
+INLINE vd vwiden_squares(vf v) {
+  union {
+    vf v;
+    vhalf h[2];
+  } u = {v};
+  vd a = __builtin_convertvector(u.h[0], vd), b = __builtin_convertvector(u.h[1], vd);
+  return a * a + b * b;
+}
+
 /* ---- memory */
 
 INLINE vf vload(const float *p) {
