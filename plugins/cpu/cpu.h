@@ -28,10 +28,11 @@ enum ds_cpu_scratch_slot {
   DS_CPU_SCRATCH_OPS_2 = 1,   /* ops.c: a second one */
   DS_CPU_SCRATCH_LIBRARY = 2, /* gemm.c: oneDNN's scratchpad */
   DS_CPU_SCRATCH_PACK = 3,    /* gemm.c: B in blocked form */
-  DS_CPU_SCRATCH_CONVERT = 4, /* gemm.c, quant.c: operands in another type */
+  DS_CPU_SCRATCH_CONVERT = 4, /* gemm: operands in another type */
   DS_CPU_SCRATCH_COMM = 5,    /* comm.c: reduction chunks */
   DS_CPU_SCRATCH_BIAS = 6,    /* gemm: the bias as f32 */
-  DS_CPU_SCRATCH_COUNT = 7
+  DS_CPU_SCRATCH_QUANT = 7,   /* quant.c: operands in another type or order */
+  DS_CPU_SCRATCH_COUNT = 8
 };
 
 typedef struct ds_cpu_scratch_block {
