@@ -141,7 +141,8 @@ int main(int argc, char **argv) {
     return 0;
   }
   if (bad || k.cases < 1 || !known(k.only)) {
-    fprintf(stderr, "conformance: wrong argument %s\n%s", bad && argv[bad] ? argv[bad] : "", usage);
+    const char *what = !known(k.only) ? k.only : bad && argv[bad] ? argv[bad] : "";
+    fprintf(stderr, "conformance: wrong or missing argument %s\n%s", what, usage);
     return 2;
   }
   k.plugin = load(argv[1]);
