@@ -1,0 +1,184 @@
+/* The engine's small functions: getters, reading and writing parameters, freeing. */
+#include "train/engine.h"
+
+#include "data/dataloader.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+void ds_engine_destroy(ds_engine *e) {
+  if (!e) return;
+  ds_dataloader_destroy(e->loader);
+  ds_ctx_destroy(e->ctx);
+  if (e->owns_scheduler) ds_lr_scheduler_destroy(e->scheduler);
+  if (e->owns_optimizer)
+    ds_optimizer_destroy(e->optimizer);
+  else
+    ds_optimizer_unbind(e->optimizer);
+  if (e->norm_sum) ds_backend_free(e->backend, e->norm_sum, sizeof *e->norm_sum);
+  if (e->loss_sum) ds_backend_free(e->backend, e->loss_sum, sizeof *e->loss_sum);
+  ds_flat_finish(&e->flat);
+  ds_world_finish(&e->world);
+  ds_backend_close(e->backend);
+  free(e->slices);
+  free(e->group_of);
+  free(e->slots);
+  ds_params_destroy(e->params);
+  ds_config_finish(&e->config);
+  free(e);
+}
+
+int64_t ds_engine_updates(const ds_engine *e) {
+  return e->global_steps - e->skipped_steps;
+}
+
+void ds_engine_drop_gradients(ds_engine *e) {
+  for (int i = 0; i < e->n_params; i++) e->slots[i].has_grad = false;
+  e->micro_in_step = 0;
+  e->backward_done = false;
+  e->begin_next = true;
+}
+
+void ds_engine_apply_schedule(ds_engine *e) {
+  if (!e->scheduler || !e->optimizer) return;
+  int64_t update = ds_engine_updates(e);
+  for (int i = 0; i < e->optimizer->n_groups; i++) {
+    ds_optimizer_group *g = &e->optimizer->groups[i];
+    g->lr = ds_schedule_lr(e->scheduler, update, g->base_lr);
+    if (e->scheduler->betas) e->scheduler->betas(e->scheduler->self, update, &g->beta1, &g->beta2);
+  }
+}
+
+int64_t ds_engine_room(const ds_engine *e, int index) {
+  int64_t end = index + 1 < e->n_params ? ds_params_offset(e->params, index + 1) : e->flat.count;
+  return end - ds_params_offset(e->params, index);
+}
+
+void ds_engine_train(ds_engine *e, bool training) {
+  e->training = training;
+  ds_ctx_set_training(e->ctx, training);
+}
+
+ds_ctx *ds_engine_ctx(ds_engine *e) {
+  return e->ctx;
+}
+
+ds_status ds_engine_loss(ds_engine *e, const ds_value *loss, float *out, ds_error *err) {
+  if (!loss || !out) return ds_fail(err, DS_ERR_INVALID, "ds_engine_loss: no loss value given");
+  return ds_value_read(e->ctx, loss, out, 1, err);
+}
+
+ds_status ds_engine_zero_grad(ds_engine *e, ds_error *err) {
+  (void)err;
+  for (int i = 0; i < e->n_params; i++) e->slots[i].has_grad = false;
+  return DS_OK;
+}
+
+bool ds_engine_is_gradient_accumulation_boundary(const ds_engine *e) {
+  return e->micro_in_step + 1 >= e->config.batch.accumulation;
+}
+int64_t ds_engine_global_steps(const ds_engine *e) {
+  return e->global_steps;
+}
+int64_t ds_engine_global_samples(const ds_engine *e) {
+  return e->global_samples;
+}
+int64_t ds_engine_micro_steps(const ds_engine *e) {
+  return e->micro_steps;
+}
+int64_t ds_engine_skipped_steps(const ds_engine *e) {
+  return e->skipped_steps;
+}
+bool ds_engine_was_step_applied(const ds_engine *e) {
+  return e->applied;
+}
+double ds_engine_get_lr(const ds_engine *e) {
+  return e->optimizer ? ds_optimizer_lr(e->optimizer, 0) : NAN;
+}
+double ds_engine_get_global_grad_norm(const ds_engine *e) {
+  return e->grad_norm;
+}
+double ds_engine_loss_scale(const ds_engine *e) {
+  (void)e; /* fp16 would have one */
+  return 1;
+}
+int64_t ds_engine_train_batch_size(const ds_engine *e) {
+  return e->config.batch.train;
+}
+int64_t ds_engine_train_micro_batch_size_per_gpu(const ds_engine *e) {
+  return e->config.batch.micro;
+}
+int64_t ds_engine_gradient_accumulation_steps(const ds_engine *e) {
+  return e->config.batch.accumulation;
+}
+const ds_params *ds_engine_params(const ds_engine *e) {
+  return e->params;
+}
+
+ds_status ds_engine_set_train_batch_size(ds_engine *e, int64_t train_batch_size, ds_error *err) {
+  if (e->micro_in_step > 0 || e->backward_done)
+    return ds_fail(err, DS_ERR_STATE,
+                   "ds_engine_set_train_batch_size: only between steps, not amid accumulation");
+  int64_t unit = e->config.batch.micro * e->world.size;
+  if (train_batch_size < 1 || train_batch_size % unit != 0)
+    return ds_fail(err, DS_ERR_INVALID,
+                   "the train batch size must be a positive multiple of micro batch x world size = "
+                   "%lld * %d, not %lld",
+                   (long long)e->config.batch.micro, e->world.size, (long long)train_batch_size);
+  e->config.batch.train = train_batch_size;
+  e->config.batch.accumulation = train_batch_size / unit;
+  return DS_OK;
+}
+
+/* Checks index and n; *offset in elements. */
+static ds_status find(const ds_engine *e, const char *who, int index, const void *host, size_t n,
+                      int64_t *offset, ds_error *err) {
+  if (index < 0 || index >= e->n_params)
+    return ds_fail(err, DS_ERR_INVALID, "%s: parameter %d; there are %d", who, index, e->n_params);
+  int64_t numel = ds_params_numel(e->params, index);
+  if (!host || n != (size_t)numel)
+    return ds_fail(err, DS_ERR_INVALID, "%s: parameter \"%s\" has %lld elements, not %zu", who,
+                   ds_params_name(e->params, index), (long long)numel, n);
+  *offset = ds_params_offset(e->params, index);
+  return DS_OK;
+}
+
+ds_status ds_engine_read_param(ds_engine *e, int index, float *out, size_t n, ds_error *err) {
+  int64_t offset;
+  DS_TRY(find(e, "ds_engine_read_param", index, out, n, &offset, err));
+  return ds_backend_download(e->backend, out, e->flat.master + offset, n * sizeof *out, err);
+}
+
+ds_status ds_engine_write_param(ds_engine *e, int index, const float *in, size_t n, ds_error *err) {
+  int64_t offset;
+  DS_TRY(find(e, "ds_engine_write_param", index, in, n, &offset, err));
+  DS_TRY(ds_backend_upload(e->backend, e->flat.master + offset, in, n * sizeof *in, err));
+  return ds_flat_refresh(&e->flat, e->ctx, offset, (int64_t)n, err);
+}
+
+ds_status ds_engine_read_grad(ds_engine *e, int index, float *out, size_t n, ds_error *err) {
+  int64_t offset;
+  DS_TRY(find(e, "ds_engine_read_grad", index, out, n, &offset, err));
+  if (!e->slots[index].has_grad) {
+    memset(out, 0, n * sizeof *out);
+    return DS_OK;
+  }
+  return ds_backend_download(e->backend, out, e->flat.grad + offset, n * sizeof *out, err);
+}
+
+ds_status ds_engine_backend_stats(const ds_engine *e, ds_backend_stats *out, ds_error *err) {
+  if (!out || out->size < sizeof *out)
+    return ds_fail(err, DS_ERR_INVALID,
+                   "ds_engine_backend_stats: set size = sizeof(ds_backend_stats)");
+  ds_backend_counters c = ds_backend_stats_get(e->backend);
+  *out = (ds_backend_stats){.size = sizeof *out,
+                            .backend = ds_backend_name(e->backend),
+                            .device = ds_backend_device(e->backend),
+                            .ops = c.ops + c.gemms,
+                            .fallback_ops = c.fallback_ops,
+                            .device_allocs = c.allocs,
+                            .device_bytes = c.bytes_held,
+                            .backend_seconds = c.seconds};
+  return DS_OK;
+}

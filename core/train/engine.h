@@ -1,0 +1,63 @@
+/* engine.h - the training engine's state, shared by the files of core/train/. */
+#ifndef DS_TRAIN_ENGINE_H
+#define DS_TRAIN_ENGINE_H
+
+#include "base/log.h"
+#include "model/model.h"
+#include "model/params.h"
+#include "ops/ctx.h"
+#include "optim/optimizer.h"
+#include "optim/schedule.h"
+#include "parallel/world.h"
+#include "train/config.h"
+#include "train/flat.h"
+
+struct ds_engine {
+  ds_logger logger;
+  ds_config config; /* batch sizes are the current ones */
+  ds_backend *backend;
+  ds_world world;
+  ds_ctx *ctx;
+  uint64_t seed;
+
+  ds_model *model; /* the caller's */
+  ds_params *params;
+  int n_params;
+  ds_param_slot *slots; /* by parameter */
+  int *group_of;        /* by parameter; -1 = frozen */
+  ds_flat flat;
+
+  ds_optimizer *optimizer; /* NULL = none: the engine can only evaluate */
+  bool owns_optimizer;
+  ds_optimizer_slice *slices;
+  int n_slices;
+  ds_lr_scheduler *scheduler;
+  bool owns_scheduler;
+  ds_dataloader *loader;
+  double *norm_sum; /* device memory: f64[1] */
+  float *loss_sum;  /* device memory: f32[1] */
+
+  bool training;
+  bool begin_next;    /* the next forward starts afresh: the tape was used up, or there was none */
+  bool backward_done; /* since the last step() */
+  bool applied;       /* the last step() updated */
+  int64_t micro_in_step; /* micro steps since the last boundary */
+  int64_t global_steps, global_samples, micro_steps, skipped_steps;
+  double grad_norm; /* NAN before the first */
+};
+
+/* Updates so far: what the bias correction and the schedule count. */
+int64_t ds_engine_updates(const ds_engine *e);
+/* Gradients of the micro batches so far are forgotten, the next forward starts afresh. */
+void ds_engine_drop_gradients(ds_engine *e);
+/* Sets the groups' learning rates (and betas, where the schedule moves them) for the next update.
+ */
+void ds_engine_apply_schedule(ds_engine *e);
+/* Elements of a parameter's place in the flat buffers, padding included. */
+int64_t ds_engine_room(const ds_engine *e, int index);
+
+/* step.c: the world's mean loss of this step is `loss`; whether it is a number decides over the
+ * update. NAN-free steps go on to ds_engine_step's work. */
+DS_MUST_USE ds_status ds_step_boundary(ds_engine *e, double loss, ds_error *err);
+
+#endif

@@ -1,0 +1,297 @@
+/* ds_initialize: from arguments to a running engine, one stage after the other. */
+#include "data/dataloader.h"
+#include "tensor/tensor.h"
+#include "train/engine.h"
+#include "train/groups.h"
+#include "zero/partition.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- arguments */
+
+static ds_status check_args(const ds_initialize_args *a, ds_error *err) {
+  if (!a || a->size != sizeof *a)
+    return ds_fail(err, DS_ERR_INVALID,
+                   "ds_initialize: set the arguments up with DS_INITIALIZE_ARGS_INIT");
+  if (a->args && a->args->size != sizeof *a->args)
+    return ds_fail(err, DS_ERR_INVALID, "ds_initialize: set args up with DS_ARGS_INIT");
+  if (!a->model) return ds_fail(err, DS_ERR_INVALID, "initialize requires a model");
+  if (a->optimizer && a->optimizer_fn)
+    return ds_fail(err, DS_ERR_INVALID,
+                   "ds_initialize: optimizer and optimizer_fn are both given; give one");
+  if (a->lr_scheduler && a->lr_scheduler_fn)
+    return ds_fail(err, DS_ERR_INVALID,
+                   "ds_initialize: lr_scheduler and lr_scheduler_fn are both given; give one");
+  return DS_OK;
+}
+
+static ds_status choose_config(const ds_initialize_args *a, const ds_logger *logger,
+                               const char **config, ds_error *err) {
+  const char *given = a->config ? a->config : a->config_params;
+  const char *from_args = a->args ? a->args->deepspeed_config : NULL;
+  const char *old_name = a->args ? a->args->deepscale_config : NULL;
+  if (a->config && a->config_params)
+    ds_log(logger, DS_LOG_WARN, "ds_initialize: config and config_params are given; config wins");
+  if (old_name) {
+    ds_log(logger, DS_LOG_WARN,
+           "ds_initialize: args.deepscale_config is deprecated; use "
+           "args.deepspeed_config");
+    if (from_args)
+      return ds_fail(err, DS_ERR_INVALID,
+                     "ds_initialize: args.deepscale_config is the deprecated "
+                     "name of args.deepspeed_config, but both are given");
+    from_args = old_name;
+  }
+  if (given && from_args)
+    return ds_fail(err, DS_ERR_INVALID,
+                   "ds_initialize: config and args.deepspeed_config are both given; give one");
+  *config = given ? given : from_args;
+  if (!*config)
+    return ds_fail(err, DS_ERR_INVALID,
+                   "ds_initialize requires a config: a path or JSON text in "
+                   "config, or a path in args.deepspeed_config");
+  return DS_OK;
+}
+
+/* ---- config, backend, world */
+
+/* All that is wrong with the config in one message: batch sizes are checked even when other keys
+ * are wrong and the true world can't be asked for. */
+static ds_status read_config(ds_engine *e, const char *text, ds_error *err) {
+  ds_schema_errors errors = {0};
+  ds_error inner;
+  ds_status status = ds_config_read(text, &e->logger, &e->config, &errors, err);
+  if (status == DS_OK && errors.count > 0) {
+    int rank, world;
+    const char *origin;
+    if (ds_world_from_environment(&rank, &world, &origin, &inner) == DS_OK &&
+        !ds_config_set_world(&e->config, world, origin, &errors))
+      status = ds_fail_memory(err, "the config");
+  }
+  ds_status report =
+      ds_schema_errors_report(&errors, e->config.name ? e->config.name : "config", &inner);
+  if (status == DS_OK && report != DS_OK) status = ds_fail(err, report, "%s", inner.message);
+  return status;
+}
+
+static ds_status open_world(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
+  ds_world_args world = {.local_rank = a->args ? a->args->local_rank : -1,
+                         .distributed_port = a->distributed_port,
+                         .dist_init_required = a->dist_init_required,
+                         .mpu = a->mpu};
+  DS_TRY(ds_backend_open(&e->config.backend, &e->logger, &e->backend, err));
+  DS_TRY(ds_world_init(&e->world, e->backend, &world, &e->logger, err));
+  ds_schema_errors errors = {0};
+  if (!ds_config_set_world(&e->config, e->world.size, e->world.origin, &errors)) {
+    ds_str_finish(&errors.text);
+    return ds_fail_memory(err, "the config");
+  }
+  return ds_schema_errors_report(&errors, e->config.name, err);
+}
+
+/* ---- parameters */
+
+static ds_status declare(ds_engine *e, ds_error *err) {
+  DS_TRY(ds_model_declare(e->model, &e->params, err));
+  e->n_params = ds_params_count(e->params);
+  if (e->n_params == 0)
+    return ds_fail(err, DS_ERR_INVALID, "model \"%s\" declares no parameters",
+                   ds_model_name(e->model));
+  e->slots = calloc((size_t)e->n_params, sizeof *e->slots);
+  e->group_of = calloc((size_t)e->n_params, sizeof *e->group_of);
+  return e->slots && e->group_of ? DS_OK : ds_fail_memory(err, "parameters");
+}
+
+static ds_status initial_values(ds_engine *e, int index, float *out, ds_error *err) {
+  if (ds_model_has_weights(e->model))
+    return ds_model_read_param(e->model, e->params, index, out, err);
+  return ds_params_init_values(e->params, index, e->seed, out);
+}
+
+static ds_status fill_masters(ds_engine *e, ds_error *err) {
+  int64_t largest = 0;
+  for (int i = 0; i < e->n_params; i++)
+    if (ds_params_numel(e->params, i) > largest) largest = ds_params_numel(e->params, i);
+  float *host = malloc((size_t)largest * sizeof *host);
+  if (!host) return ds_fail_memory(err, "initial weights");
+  ds_status status = DS_OK;
+  for (int i = 0; i < e->n_params && status == DS_OK; i++) {
+    status = initial_values(e, i, host, err);
+    if (status == DS_OK)
+      status = ds_backend_upload(e->backend, e->flat.master + ds_params_offset(e->params, i), host,
+                                 (size_t)ds_params_numel(e->params, i) * sizeof *host, err);
+  }
+  free(host);
+  return status;
+}
+
+static void bind_slots(ds_engine *e) {
+  ds_flat *f = &e->flat;
+  for (int i = 0; i < e->n_params; i++) {
+    int64_t offset = ds_params_offset(e->params, i), shape[DS_MAX_RANK];
+    int32_t rank = ds_params_shape(e->params, i, shape);
+    bool wanted = e->group_of[i] >= 0;
+    e->slots[i].value = f->compute ? ds_tensor_make(f->compute + offset, DS_BF16, rank, shape)
+                                   : ds_tensor_make(f->master + offset, DS_F32, rank, shape);
+    e->slots[i].grad = wanted ? f->grad + offset : NULL;
+  }
+  ds_ctx_bind_params(e->ctx, e->slots, e->n_params);
+}
+
+static ds_status make_parameters(ds_engine *e, ds_error *err) {
+  int states = e->optimizer ? e->optimizer->vtable->n_states : 0;
+  const int shards = 1; /* ZeRO stage 0: every rank updates everything */
+  int64_t count = ds_partition_padded(ds_params_total(e->params), shards, DS_PARAM_ALIGN);
+  if (count < 0) return ds_fail(err, DS_ERR_INVALID, "the model has too many parameters");
+  DS_TRY(ds_flat_init(&e->flat, e->backend, count, e->config.bf16, states, err));
+  DS_TRY(fill_masters(e, err));
+  DS_TRY(ds_world_broadcast(&e->world, e->flat.master, count, err));
+  DS_TRY(ds_flat_refresh(&e->flat, e->ctx, 0, count, err));
+  bind_slots(e);
+  return e->optimizer ? ds_groups_slice(e, shards, 0, err) : DS_OK;
+}
+
+/* ---- optimizer and schedule */
+
+static ds_status make_optimizer(ds_engine *e, const ds_initialize_args *a,
+                                const ds_param_group *groups, int n_groups, ds_error *err) {
+  ds_optimizer *o = a->optimizer;
+  if (a->optimizer_fn) {
+    ds_error inner = {DS_OK, ""};
+    ds_status status = a->optimizer_fn(a->optimizer_ctx, e->params, &o, &inner);
+    if (status != DS_OK || !o)
+      return ds_fail(
+          err, status == DS_OK ? DS_ERR_INVALID : status, "ds_initialize: optimizer_fn %s%s",
+          status == DS_OK ? "gave no optimizer" : "failed: ", status == DS_OK ? "" : inner.message);
+    e->owns_optimizer = true;
+  } else if (!o) {
+    DS_TRY(ds_config_make_optimizer(&e->config, &o, err));
+    e->owns_optimizer = true;
+  }
+  if (!o) {
+    if (groups)
+      ds_log(&e->logger, DS_LOG_WARN, "ds_initialize: model_parameters without an optimizer");
+    return DS_OK;
+  }
+  /* A caller's optimizer that is bound elsewhere must not be unbound by us. */
+  ds_status status = ds_optimizer_bind(o, groups, n_groups, err);
+  if (status == DS_OK || e->owns_optimizer) e->optimizer = o;
+  return status;
+}
+
+static ds_status make_scheduler(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
+  ds_lr_scheduler *s = a->lr_scheduler;
+  if (a->lr_scheduler_fn) {
+    ds_error inner = {DS_OK, ""};
+    if (!e->optimizer)
+      return ds_fail(err, DS_ERR_INVALID, "ds_initialize: lr_scheduler_fn needs an optimizer");
+    ds_status status = a->lr_scheduler_fn(a->lr_scheduler_ctx, e->optimizer, &s, &inner);
+    if (status != DS_OK || !s)
+      return ds_fail(
+          err, status == DS_OK ? DS_ERR_INVALID : status, "ds_initialize: lr_scheduler_fn %s%s",
+          status == DS_OK ? "gave no schedule" : "failed: ", status == DS_OK ? "" : inner.message);
+    e->owns_scheduler = true;
+  } else if (!s && e->optimizer) {
+    DS_TRY(ds_config_make_scheduler(&e->config, e->optimizer, &s, err));
+    e->owns_scheduler = true;
+  } else if (!s && cJSON_GetObjectItemCaseSensitive(e->config.root, "scheduler")) {
+    return ds_fail(err, DS_ERR_INVALID, "%s: a scheduler without an optimizer", e->config.name);
+  }
+  e->scheduler = s;
+  if (s && !e->optimizer)
+    return ds_fail(err, DS_ERR_INVALID, "ds_initialize: lr_scheduler needs an optimizer");
+  if (s && s->betas && !e->optimizer->has_options)
+    return ds_fail(err, DS_ERR_UNSUPPORTED,
+                   "%s: OneCycle cycles Adam's betas, which the host app's optimizer doesn't have; "
+                   "set cycle_momentum to false",
+                   e->config.name);
+  ds_engine_apply_schedule(e);
+  return DS_OK;
+}
+
+/* ---- all of it */
+
+static ds_status make_loader(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
+  if (!a->training_data) {
+    if (a->collate_fn)
+      ds_log(&e->logger, DS_LOG_WARN, "ds_initialize: collate_fn without training_data");
+    return DS_OK;
+  }
+  ds_dataloader_config config = {.dataset = a->training_data,
+                                 .batch_size = e->config.batch.micro,
+                                 .rank = e->world.rank,
+                                 .world_size = e->world.size,
+                                 .seed = e->seed,
+                                 .drop_last = e->config.drop_last,
+                                 .collate = a->collate_fn,
+                                 .collate_ctx = a->collate_ctx};
+  return ds_dataloader_create(&config, &e->loader, err);
+}
+
+static ds_status make_scalars(ds_engine *e, ds_error *err) {
+  void *p;
+  DS_TRY(ds_backend_alloc(e->backend, sizeof *e->norm_sum, &p, err));
+  e->norm_sum = p;
+  DS_TRY(ds_backend_alloc(e->backend, sizeof *e->loss_sum, &p, err));
+  e->loss_sum = p;
+  return DS_OK;
+}
+
+static ds_status build(ds_engine *e, const ds_initialize_args *a, const char *config,
+                       ds_error *err) {
+  ds_param_group *groups = NULL;
+  int n_groups = 0;
+  DS_TRY(read_config(e, config, err));
+  DS_TRY(open_world(e, a, err));
+  DS_TRY(ds_ctx_create(e->backend, e->config.bf16 ? DS_BF16 : DS_F32, &e->ctx, err));
+  ds_engine_train(e, true);
+  DS_TRY(declare(e, err));
+  DS_TRY(ds_groups_assign(e, a->model_parameters, a->n_model_parameters, &groups, &n_groups, err));
+  ds_status status = make_optimizer(e, a, groups, n_groups, err);
+  free(groups);
+  if (status != DS_OK) return status;
+  DS_TRY(make_scheduler(e, a, err));
+  DS_TRY(make_parameters(e, err));
+  DS_TRY(make_scalars(e, err));
+  return make_loader(e, a, err);
+}
+
+ds_status ds_initialize(const ds_initialize_args *args, ds_engine **engine,
+                        ds_optimizer **optimizer, ds_dataloader **training_dataloader,
+                        ds_lr_scheduler **lr_scheduler, ds_error *err) {
+  if (!engine) return ds_fail(err, DS_ERR_INVALID, "ds_initialize: engine must not be NULL");
+  *engine = NULL;
+  if (optimizer) *optimizer = NULL;
+  if (training_dataloader) *training_dataloader = NULL;
+  if (lr_scheduler) *lr_scheduler = NULL;
+  DS_TRY(check_args(args, err));
+  const ds_logger logger = {args->log, args->log_ctx};
+  const char *config;
+  DS_TRY(choose_config(args, &logger, &config, err));
+
+  ds_engine *e = calloc(1, sizeof *e);
+  if (!e) return ds_fail_memory(err, "an engine");
+  e->logger = logger;
+  e->model = args->model;
+  e->seed = args->seed;
+  e->grad_norm = NAN;
+  e->begin_next = true;
+  ds_status status = build(e, args, config, err);
+  if (status != DS_OK) {
+    ds_engine_destroy(e);
+    return status;
+  }
+  ds_log(&logger, DS_LOG_INFO,
+         "training \"%s\" on %s (%s) in %s: %lld parameters, batch %lld = %lld x %lld x %d",
+         ds_model_name(e->model), ds_backend_name(e->backend), ds_backend_device(e->backend),
+         e->config.bf16 ? "bf16" : "fp32", (long long)ds_params_total(e->params),
+         (long long)e->config.batch.train, (long long)e->config.batch.micro,
+         (long long)e->config.batch.accumulation, e->world.size);
+  *engine = e;
+  if (optimizer) *optimizer = e->optimizer;
+  if (training_dataloader) *training_dataloader = e->loader;
+  if (lr_scheduler) *lr_scheduler = e->scheduler;
+  return DS_OK;
+}

@@ -1,0 +1,215 @@
+/* The life of a training step: forward, backward, step. */
+#include "base/str.h"
+#include "data/dataloader.h"
+#include "ops/tape.h"
+#include "optim/clip.h"
+#include "train/engine.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* ---- forward and backward */
+
+static ds_status run_forward(ds_engine *e, const ds_batch *batch, ds_value **out, ds_error *err) {
+  ds_value *inputs[DS_MAX_BATCH_TENSORS];
+  if (e->begin_next || !e->training) DS_TRY(ds_ctx_begin(e->ctx, err));
+  for (int i = 0; i < batch->n; i++) {
+    const ds_host_tensor *t = &batch->tensors[i];
+    inputs[i] = ds_input(e->ctx, t->dtype, t->rank, t->shape, t->data);
+  }
+  *out = ds_model_forward(e->model, e->ctx, inputs, batch->n);
+  return ds_ctx_status(e->ctx, err);
+}
+
+ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss, ds_error *err) {
+  if (!loss) return ds_fail(err, DS_ERR_INVALID, "ds_engine_forward: loss must not be NULL");
+  *loss = NULL;
+  if (!batch || batch->n < 0 || batch->n > DS_MAX_BATCH_TENSORS)
+    return ds_fail(err, DS_ERR_INVALID, "ds_engine_forward: a batch has 0 to %d tensors",
+                   DS_MAX_BATCH_TENSORS);
+  ds_status status = run_forward(e, batch, loss, err);
+  if (status != DS_OK) *loss = NULL;
+  /* In training a second forward goes on the same tape; without one nothing keeps old values. */
+  e->begin_next = status != DS_OK || !e->training;
+  return status;
+}
+
+ds_status ds_engine_backward(ds_engine *e, ds_value *loss, ds_error *err) {
+  if (!e->training)
+    return ds_fail(err, DS_ERR_STATE,
+                   "ds_engine_backward: the engine evaluates (ds_engine_train(e, true) first)");
+  if (e->begin_next)
+    return ds_fail(err, DS_ERR_STATE, "ds_engine_backward: no forward since the last backward");
+  if (!loss) return ds_fail(err, DS_ERR_INVALID, "ds_engine_backward: no loss value given");
+  const ds_tensor *t = ds_value_tensor(loss);
+  if (t->dtype != DS_F32 || ds_tensor_numel(t) != 1) {
+    char shape[64];
+    return ds_fail(err, DS_ERR_INVALID,
+                   "ds_engine_backward: the loss must be f32 of one element, not %s %s",
+                   ds_dtype_name(t->dtype), ds_tensor_describe(t, shape, sizeof shape));
+  }
+  e->begin_next = true;
+  DS_TRY(ds_ctx_backward(e->ctx, loss, 1.0 / (double)e->config.batch.accumulation, err));
+  e->backward_done = true;
+  return DS_OK;
+}
+
+/* ---- the update */
+
+/* A parameter that took no part has no gradient: zero, on all ranks alike. */
+static ds_status zero_missing(ds_engine *e, ds_error *err) {
+  for (int i = 0; i < e->n_params; i++) {
+    if (e->slots[i].has_grad || !e->slots[i].grad) continue;
+    int64_t numel = ds_params_numel(e->params, i);
+    DS_TRY(ds_backend_fill(e->backend, e->slots[i].grad, 0, (size_t)numel * sizeof(float), err));
+  }
+  return DS_OK;
+}
+
+/* "" when every gradient is finite. */
+static ds_status first_nonfinite(ds_engine *e, const char **name, ds_error *err) {
+  *name = "";
+  for (int i = 0; i < e->n_params; i++) {
+    if (!e->slots[i].grad) continue;
+    double norm;
+    DS_TRY(ds_clip_norm(e->ctx, e->slots[i].grad, ds_params_numel(e->params, i), e->norm_sum, &norm,
+                        err));
+    if (isfinite(norm)) continue;
+    *name = ds_params_name(e->params, i);
+    break;
+  }
+  return DS_OK;
+}
+
+static void end_step(ds_engine *e, bool applied) {
+  e->global_steps++;
+  e->global_samples += e->config.batch.train;
+  e->skipped_steps += !applied;
+  e->applied = applied;
+  ds_engine_drop_gradients(e);
+}
+
+static ds_status skip(ds_engine *e, double loss, ds_error *err) {
+  const char *name;
+  DS_TRY(first_nonfinite(e, &name, err));
+  end_step(e, false);
+  char where[256] = "";
+  if (name[0])
+    snprintf(where, sizeof where, "; the first parameter with a non-finite gradient is \"%s\"",
+             name);
+  if (!isfinite(loss))
+    return ds_fail(err, DS_ERR_NUMERIC, "step %lld: the loss is %g%s; no parameter was changed",
+                   (long long)e->global_steps, loss, where);
+  return ds_fail(err, DS_ERR_NUMERIC,
+                 "step %lld: the gradient norm is %g%s; no parameter was "
+                 "changed",
+                 (long long)e->global_steps, e->grad_norm, where);
+}
+
+static void print_step(const ds_engine *e) {
+  int64_t every = e->config.steps_per_print;
+  if (every <= 0 || e->global_steps % every != 0 || e->world.rank != 0) return;
+  ds_log(&e->logger, DS_LOG_INFO, "step=%lld, skipped=%lld, lr=%g, grad_norm=%g",
+         (long long)e->global_steps, (long long)e->skipped_steps, ds_engine_get_lr(e),
+         e->grad_norm);
+}
+
+static ds_status update(ds_engine *e, double factor, ds_error *err) {
+  int64_t step = ds_engine_updates(e) + 1;
+  for (int i = 0; i < e->n_slices; i++) {
+    const ds_optimizer_slice *s = &e->slices[i];
+    double lr = ds_optimizer_lr(e->optimizer, s->group);
+    DS_TRY(e->optimizer->vtable->update(e->optimizer->self, e->ctx, s, lr, factor, step, err));
+  }
+  return DS_OK;
+}
+
+ds_status ds_step_boundary(ds_engine *e, double loss, ds_error *err) {
+  ds_reduce reduce = e->config.sum_gradients ? DS_REDUCE_SUM : DS_REDUCE_MEAN;
+  DS_TRY(zero_missing(e, err));
+  DS_TRY(ds_world_allreduce(&e->world, e->flat.grad, e->flat.count, reduce, err));
+  DS_TRY(ds_clip_norm(e->ctx, e->flat.grad, e->flat.count, e->norm_sum, &e->grad_norm, err));
+  if (e->config.check_grad_overflow && !(isfinite(e->grad_norm) && isfinite(loss)))
+    return skip(e, loss, err);
+  DS_TRY(update(e, ds_clip_factor(e->grad_norm, e->config.gradient_clipping), err));
+  end_step(e, true);
+  ds_engine_apply_schedule(e);
+  print_step(e);
+  return DS_OK;
+}
+
+/* Counts a micro step; *boundary: the accumulation is complete. */
+static ds_status count_micro_step(ds_engine *e, bool *boundary, ds_error *err) {
+  e->applied = false;
+  if (!e->optimizer)
+    return ds_fail(err, DS_ERR_STATE,
+                   "ds_engine_step: the engine has no optimizer; give ds_initialize one or the "
+                   "config an \"optimizer\" section");
+  if (!e->backward_done)
+    return ds_fail(err, DS_ERR_STATE, "ds_engine_step: no backward since the last step");
+  *boundary = ds_engine_is_gradient_accumulation_boundary(e);
+  e->backward_done = false;
+  e->micro_steps++;
+  e->micro_in_step++;
+  return DS_OK;
+}
+
+ds_status ds_engine_step(ds_engine *e, ds_error *err) {
+  bool boundary;
+  DS_TRY(count_micro_step(e, &boundary, err));
+  return boundary ? ds_step_boundary(e, 0, err) : DS_OK;
+}
+
+/* ---- train_batch */
+
+/* loss_sum += loss / G, on the device: nobody waits for a micro batch. */
+static ds_status add_loss(ds_engine *e, const ds_value *loss, bool first, ds_error *err) {
+  ds_tensor in = *ds_value_tensor(loss);
+  ds_tensor out = ds_tensor_make(e->loss_sum, DS_F32, 1, (int64_t[]){1});
+  in = ds_tensor_make(in.data, DS_F32, 1, (int64_t[]){1});
+  const ds_attr factor = {.f = 1.0 / (double)e->config.batch.accumulation};
+  return ds_run_raw(e->ctx, DS_OP_SCALE, (const ds_tensor *[]){&in}, 1, (const ds_tensor *[]){&out},
+                    1, first ? 0 : 1, &factor, 1, err);
+}
+
+static ds_status micro_batch(ds_engine *e, bool first, ds_error *err) {
+  ds_batch batch;
+  ds_value *loss;
+  DS_TRY(ds_dataloader_next(e->loader, &batch, err));
+  DS_TRY(ds_engine_forward(e, &batch, &loss, err));
+  DS_TRY(ds_engine_backward(e, loss, err));
+  return add_loss(e, loss, first, err);
+}
+
+static ds_status accumulate(ds_engine *e, float *mean, ds_error *err) {
+  bool boundary = false;
+  for (bool first = true; !boundary; first = false) {
+    DS_TRY(micro_batch(e, first, err));
+    DS_TRY(count_micro_step(e, &boundary, err));
+  }
+  DS_TRY(ds_world_allreduce(&e->world, e->loss_sum, 1, DS_REDUCE_MEAN, err));
+  return ds_backend_download(e->backend, mean, e->loss_sum, sizeof *mean, err);
+}
+
+ds_status ds_engine_train_batch(ds_engine *e, float *loss, ds_error *err) {
+  float mean = NAN;
+  if (loss) *loss = mean;
+  if (!e->loader)
+    return ds_fail(err, DS_ERR_STATE,
+                   "ds_engine_train_batch: the engine has no training_data; use forward, backward "
+                   "and step");
+  if (!e->optimizer || !e->training)
+    return ds_fail(err, DS_ERR_STATE, "ds_engine_train_batch: the engine %s",
+                   e->optimizer ? "evaluates (ds_engine_train(e, true) first)"
+                                : "has no optimizer");
+  if (e->micro_in_step > 0 || e->backward_done)
+    return ds_fail(err, DS_ERR_STATE,
+                   "ds_engine_train_batch: amid an accumulation that step() began");
+  e->begin_next = true;
+  ds_engine_drop_gradients(e);
+  ds_status status = accumulate(e, &mean, err);
+  if (loss) *loss = mean;
+  if (status == DS_OK) return ds_step_boundary(e, mean, err);
+  ds_engine_drop_gradients(e);
+  return status;
+}
