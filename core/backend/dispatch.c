@@ -153,6 +153,7 @@ static ds_status add_matrix(const ds_backend *b, ds_stage *stage, const ds_gemm 
 
 static ds_status stage_gemm(const ds_backend *b, ds_stage *stage, const ds_gemm *g, ds_error *err) {
   bool ta = (g->flags & DS_GEMM_TRANS_A) != 0, tb = (g->flags & DS_GEMM_TRANS_B) != 0;
+  if (g->m == 0 || g->n == 0 || g->batch == 0) return DS_OK; /* nothing is read, a may be NULL */
   DS_TRY(add_matrix(b, stage, g, g->a, g->dtype_a, ta ? g->k : g->m, ta ? g->m : g->k, g->lda,
                     g->stride_a, false, err));
   DS_TRY(add_matrix(b, stage, g, g->b, g->dtype_b, tb ? g->n : g->k, tb ? g->k : g->n, g->ldb,

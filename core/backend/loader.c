@@ -234,11 +234,14 @@ static void add_searched(ds_str *s) {
 
 /* dlerror's text is "FILE: what" where FILE is the plugin or, when a dependency is missing, that
  * library's name. */
-static ds_status explain_dlerror(const ds_candidate *c, const char *text, ds_error *err) {
+static ds_status explain_dlerror(const ds_candidate *c, ds_error *err) {
+  char text[512]; /* the linker's own text goes with the next call to it */
+  const char *said = dlerror();
+  snprintf(text, sizeof text, "%s", said ? said : "no reason given");
   static const char missing[] = ": cannot open shared object file";
-  const char *at = text ? strstr(text, missing) : NULL;
+  const char *at = strstr(text, missing);
   size_t own = strlen(c->path);
-  if (text && strncmp(text, c->path, own) == 0 && text[own] == ':') {
+  if (strncmp(text, c->path, own) == 0 && text[own] == ':') {
     const char *rest = text + own + 1 + strspn(text + own + 1, " ");
     const char *cure = strstr(rest, "undefined symbol")
                            ? "; a library it uses is older than the one it was built with"
@@ -247,7 +250,7 @@ static ds_status explain_dlerror(const ds_candidate *c, const char *text, ds_err
                    c->note.needs[0] ? c->note.needs : "not said");
   }
   if (!at) {
-    return ds_fail(err, DS_ERR_FORMAT, "can't be loaded: %.500s", text ? text : "no reason given");
+    return ds_fail(err, DS_ERR_FORMAT, "can't be loaded: %s", text);
   }
   ds_str searched = {0};
   add_searched(&searched);
@@ -321,7 +324,7 @@ static ds_status load_file(const ds_candidate *c, const ds_logger *logger, ds_lo
   if (!l) return DS_ERR_MEMORY;
   void *handle = dlopen(c->path, RTLD_NOW | RTLD_LOCAL);
   if (!handle) {
-    ds_status status = explain_dlerror(c, dlerror(), err);
+    ds_status status = explain_dlerror(c, err);
     free(l);
     return status;
   }
