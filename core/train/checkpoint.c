@@ -86,7 +86,7 @@ static void adopt(ds_engine *e, const ds_checkpoint_state *s) {
 static ds_status apply(loading *l, ds_engine *e, ds_error *err) {
   /* The loader first: it can refuse, and then nothing has changed. */
   if (e->loader && l->state.has_loader)
-    DS_TRY(ds_dataloader_set_state(e->loader, l->state.loader, err));
+    DS_TRY(ds_dataloader_set_state(e->loader, &l->state.loader, err));
   else if (e->loader)
     ds_log(&e->logger, DS_LOG_WARN,
            "the checkpoint was saved without training_data: the data loader starts anew");

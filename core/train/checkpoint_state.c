@@ -50,10 +50,12 @@ static bool add_optimizer(const ds_engine *e, cJSON *root) {
 
 static bool add_loader(const ds_engine *e, cJSON *root) {
   if (!e->loader) return true;
-  ds_dataloader_state s = ds_dataloader_get_state(e->loader);
+  ds_dataloader_state s;
+  ds_dataloader_get_state(e->loader, &s);
   cJSON *l = cJSON_AddObjectToObject(root, "loader");
   return l && cJSON_AddNumberToObject(l, "epoch", (double)s.epoch) &&
-         cJSON_AddNumberToObject(l, "position", (double)s.position) && add_u64(l, "seed", s.seed);
+         cJSON_AddNumberToObject(l, "consumed", (double)s.consumed) &&
+         cJSON_AddNumberToObject(l, "length", (double)s.length) && add_u64(l, "seed", s.seed);
 }
 
 ds_status ds_checkpoint_state_write(const ds_engine *e, const char *folder,
@@ -137,7 +139,8 @@ static ds_status get_loader(ds_checkpoint_state *s, const cJSON *root, const cha
   s->has_loader = l != NULL;
   if (!l) return DS_OK;
   DS_TRY(ds_json_int(l, "epoch", 0, 0, most, &s->loader.epoch, name, err));
-  DS_TRY(ds_json_int(l, "position", 0, 0, most, &s->loader.position, name, err));
+  DS_TRY(ds_json_int(l, "consumed", 0, 0, most, &s->loader.consumed, name, err));
+  DS_TRY(ds_json_int(l, "length", -1, -1, most, &s->loader.length, name, err));
   return get_u64(l, "seed", &s->loader.seed, name, err);
 }
 

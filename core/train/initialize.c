@@ -219,15 +219,16 @@ static ds_status make_loader(ds_engine *e, const ds_initialize_args *a, ds_error
       ds_log(&e->logger, DS_LOG_WARN, "ds_initialize: collate_fn without training_data");
     return DS_OK;
   }
-  ds_dataloader_config config = {.dataset = a->training_data,
-                                 .batch_size = e->config.batch.micro,
-                                 .rank = e->world.rank,
-                                 .world_size = e->world.size,
-                                 .seed = e->seed,
-                                 .drop_last = e->config.drop_last,
-                                 .collate = a->collate_fn,
-                                 .collate_ctx = a->collate_ctx};
-  return ds_dataloader_create(&config, &e->loader, err);
+  ds_dataloader_options options = {.dataset = a->training_data,
+                                   .collate = a->collate_fn,
+                                   .collate_ctx = a->collate_ctx,
+                                   .micro_batch = e->config.batch.micro,
+                                   .rank = e->world.rank,
+                                   .world_size = e->world.size,
+                                   .seed = e->seed,
+                                   .shuffle = true,
+                                   .drop_last = e->config.drop_last};
+  return ds_dataloader_create(&options, &e->loader, err);
 }
 
 static ds_status make_scalars(ds_engine *e, ds_error *err) {

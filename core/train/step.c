@@ -1,5 +1,4 @@
 /* The life of a training step: forward, backward, step. */
-#include "base/str.h"
 #include "data/dataloader.h"
 #include "ops/tape.h"
 #include "optim/clip.h"
@@ -15,7 +14,9 @@ static ds_status run_forward(ds_engine *e, const ds_batch *batch, ds_value **out
   if (e->begin_next || !e->training) DS_TRY(ds_ctx_begin(e->ctx, err));
   for (int i = 0; i < batch->n; i++) {
     const ds_host_tensor *t = &batch->tensors[i];
-    inputs[i] = ds_input(e->ctx, t->dtype, t->rank, t->shape, t->data);
+    /* Numbers come in the dtype that is computed in, so that a model needn't ask. */
+    int32_t dtype = t->dtype == DS_F32 ? ds_ctx_dtype(e->ctx) : t->dtype;
+    inputs[i] = ds_input(e->ctx, dtype, t->rank, t->shape, t->data);
   }
   *out = ds_model_forward(e->model, e->ctx, inputs, batch->n);
   return ds_ctx_status(e->ctx, err);
@@ -205,7 +206,6 @@ ds_status ds_engine_train_batch(ds_engine *e, float *loss, ds_error *err) {
   if (e->micro_in_step > 0 || e->backward_done)
     return ds_fail(err, DS_ERR_STATE,
                    "ds_engine_train_batch: amid an accumulation that step() began");
-  e->begin_next = true;
   ds_engine_drop_gradients(e);
   ds_status status = accumulate(e, &mean, err);
   if (loss) *loss = mean;
