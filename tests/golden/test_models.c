@@ -19,7 +19,7 @@
 typedef struct bounds {
   double logits, loss, gradient;
 } bounds;
-static const bounds f32_bounds = {1e-4, 1e-5, 1e-4}, bf16_bounds = {0.25, 0.03, 0.06};
+static const bounds f32_bounds = {2e-5, 1e-5, 2e-5}, bf16_bounds = {0.3, 0.03, 0.08};
 
 typedef struct run {
   const char *name; /* of the model */
