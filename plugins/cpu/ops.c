@@ -214,7 +214,7 @@ static int check_shape(check *c, const tensor_spec *s, const ds_tensor *t) {
     return ds_cpu_numel(t) == 1 || refuse(c, DS_ERR_INVALID, "%s has %lld elements instead of 1",
                                           s->name, (long long)ds_cpu_numel(t));
   const int flat = !(s->flags & FIXED);
-  if (flat ? t->rank < letters && !(t->rank == 0 && letters == 1) : t->rank != letters)
+  if (flat ? t->rank < letters - 1 : t->rank != letters)
     return refuse(c, DS_ERR_INVALID, "%s has rank %d instead of [%s]", s->name, t->rank, s->dims);
   int64_t leading = 1;
   for (int32_t d = 0; d <= t->rank - letters; d++) leading *= t->shape[d];

@@ -75,7 +75,10 @@ INLINE int64_t seen_from(const attention *a, int64_t used, int64_t t) {
   return a->window > 0 ? max64(0, used - a->time + t + 1 - a->window) : 0;
 }
 
-/* ---- products */
+/* ---- products. They stay functions of their own, so that the constants of what surrounds them
+ * take none of the registers that the sums need. */
+
+#define OWN_REGISTERS static __attribute__((noinline, unused))
 
 /* c[i][j] = gain[j] c[i][j] (or 0, without acc) + sum over p < depth of a(i,p) b[p][j], for mr rows
  * and nv vectors; a(i,p) lies at a[i ai + p ap]. */
@@ -123,25 +126,42 @@ INLINE void product(int64_t m, int64_t n, int64_t depth, const float *a, int64_t
 }
 
 /* S^T block [keys][QB] = rows [keys][pad] times columns qt [pad][TQ]. */
-static inline __attribute__((unused)) void
-rows_by_queries(int64_t keys, int64_t pad, const float *rows, const float *qt, float *st_) {
+OWN_REGISTERS void rows_by_queries(int64_t keys, int64_t pad, const float *rows, const float *qt,
+                                   float *st_) {
   product(keys, QB, pad, rows, pad, 1, qt, TQ, st_, TQ, NULL, 0);
 }
 
 /* out^T block [pad][QB] = gain * itself + rows^T [pad][keys] times st_ [keys][TQ]. */
-static inline __attribute__((unused)) void columns_by_queries(int64_t keys, int64_t pad,
-                                                              const float *rows, const float *st_,
-                                                              float *out, const float *gain) {
+OWN_REGISTERS void columns_by_queries(int64_t keys, int64_t pad, const float *rows,
+                                      const float *st_, float *out, const float *gain) {
   product(pad, QB, keys, rows, 1, pad, st_, TQ, out, TQ, gain, 1);
+}
+
+/* sums [keys][pad] += st_ [keys][QB of TQ] times rows [QB][pad]. */
+OWN_REGISTERS void keys_by_rows(int64_t keys, int64_t pad, const float *st_, const float *rows,
+                                float *sums) {
+  product(keys, pad, QB, st_, TQ, 1, rows, pad, sums, pad, NULL, 1);
 }
 
 /* ---- tiles */
 
+enum { AHEAD = 8 }; /* rows: strided ones are further apart than hardware prefetchers look */
+
+/* Brings `bytes` at p near, to be read or (write = 1) written. */
+#define BRING(p, bytes, write)                                                                     \
+  do {                                                                                             \
+    for (int64_t b_ = 0; b_ < (bytes); b_ += 64)                                                   \
+      __builtin_prefetch((const char *)(p) + b_, write);                                           \
+  } while (0)
+
 /* dst [padded][pad] = scale * count rows of dim elements at src + at + r stride; zeros around. */
 INLINE void load_rows(float *dst, const attention *a, const void *src, int64_t at, int64_t stride,
                       int64_t count, int64_t padded, float scale, int dt) {
+  const int64_t size = dtype_size(dt);
   for (int64_t r = 0; r < count; r++) {
     float *row = dst + r * a->pad;
+    if (r + AHEAD < count)
+      BRING((const char *)src + (at + (r + AHEAD) * stride) * size, a->dim * size, 0);
     VLOOP(c, n, 0, a->dim, { st(row, c, n, DS_F32, ld(src, at + r * stride + c, n, dt) * scale); });
     for (int64_t c = a->dim; c < a->pad; c++) row[c] = 0;
   }
@@ -152,11 +172,15 @@ INLINE void load_rows(float *dst, const attention *a, const void *src, int64_t a
 /* The way back: count rows of dim elements, scaled, stored or added. */
 INLINE void store_rows(void *dst, int64_t at, int64_t stride, const float *src, const attention *a,
                        int64_t count, float scale, int acc, int dt) {
-  for (int64_t r = 0; r < count; r++)
+  const int64_t size = dtype_size(dt);
+  for (int64_t r = 0; r < count; r++) {
+    if (r + AHEAD < count)
+      BRING((char *)dst + (at + (r + AHEAD) * stride) * size, a->dim * size, 1);
     VLOOP(c, n, 0, a->dim, {
       vf v = ld(src, r * a->pad + c, n, DS_F32) * scale;
       st(dst, at + r * stride + c, n, dt, acc ? ld(dst, at + r * stride + c, n, dt) + v : v);
     });
+  }
 }
 
 typedef float v4 __attribute__((vector_size(16)));
@@ -168,8 +192,8 @@ typedef int32_t v4i __attribute__((vector_size(16)));
 #endif
 
 /* dst [cols][ldd] = src [rows][lds] transposed; rows and cols are multiples of 4. */
-static inline __attribute__((unused)) void transpose(const float *src, int64_t lds, float *dst,
-                                                     int64_t ldd, int64_t rows, int64_t cols) {
+OWN_REGISTERS void transpose(const float *src, int64_t lds, float *dst, int64_t ldd, int64_t rows,
+                             int64_t cols) {
   for (int64_t r = 0; r < rows; r += 4)
     for (int64_t c = 0; c < cols; c += 4) {
       v4 x[4], t[4], y[4];

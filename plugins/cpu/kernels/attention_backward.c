@@ -108,8 +108,8 @@ INLINE void backward_tile(const backward *w, const scratch *s, int64_t b, int64_
     probabilities(&v, s->p + j, s->ds + j, s->lse + j, s->delta + j);
     if (want & WANT_DQ) columns_by_queries(v.count, pad, s->keys, s->ds + j, s->dqt + j, NULL);
     if (want & WANT_DKV) {
-      product(v.count, pad, QB, s->p + j, TQ, 1, s->do_ + j * pad, pad, dv, pad, NULL, 1);
-      product(v.count, pad, QB, s->ds + j, TQ, 1, s->q + j * pad, pad, dk, pad, NULL, 1);
+      keys_by_rows(v.count, pad, s->p + j, s->do_ + j * pad, dv);
+      keys_by_rows(v.count, pad, s->ds + j, s->q + j * pad, dk);
     }
   }
 }

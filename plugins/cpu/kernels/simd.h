@@ -55,9 +55,13 @@ typedef float vhalf __attribute__((vector_size(2 * VL)));
   } while (0)
 
 INLINE vf vset(float x) {
-  vf v;
-  for (int i = 0; i < VL; i++) v[i] = x;
-  return v;
+#if VL == 16
+  return _mm512_set1_ps(x);
+#elif VL == 8
+  return _mm256_set1_ps(x);
+#else
+  return (vf){x, x, x, x};
+#endif
 }
 
 /* m ? a : b, lane by lane; m is the result of a comparison. */
@@ -118,9 +122,13 @@ INLINE vf vsqrt(vf x) {
 }
 
 INLINE vi viota(void) {
-  vi v;
-  for (int i = 0; i < VL; i++) v[i] = i;
-  return v;
+#if VL == 16
+  return (vi){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#elif VL == 8
+  return (vi){0, 1, 2, 3, 4, 5, 6, 7};
+#else
+  return (vi){0, 1, 2, 3};
+#endif
 }
 
 /* The first n lanes of v; 0 elsewhere. */

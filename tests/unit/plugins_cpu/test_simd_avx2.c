@@ -1,0 +1,25 @@
+/* The vector layer for AVX2, FMA and F16C. Skipped (77) where the machine or the compiler has none.
+ */
+#include "test.h"
+
+static void simd_cases(void);
+
+int main(void) {
+#if defined(__x86_64__) && !defined(__clang__)
+  __builtin_cpu_init();
+  if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c")))
+    return 77;
+  simd_cases();
+  return TEST_RESULT();
+#else
+  (void)simd_cases; /* other compilers can't change the instruction set within a file */
+  return 77;
+#endif
+}
+
+#if defined(__x86_64__) && !defined(__clang__)
+#include <stdint.h>
+#pragma GCC target("avx2,fma,f16c")
+#endif
+#include "simd_cases.h"
