@@ -1,0 +1,220 @@
+/* The training config: what passes, what doesn't, and that all mistakes come at once. */
+#include "ds.h"
+#include "test.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define M1 "\"train_micro_batch_size_per_gpu\": 1"
+
+/* ---- good ones: the resolved value at a path */
+
+static const cJSON *value_at(const cJSON *root, const char *path) {
+  char copy[128], *save = NULL;
+  snprintf(copy, sizeof copy, "%s", path);
+  for (char *p = strtok_r(copy, ".", &save); p; p = strtok_r(NULL, ".", &save))
+    root = cJSON_GetObjectItemCaseSensitive(root, p);
+  return root;
+}
+
+static void resolves(const char *config, const char *path, const char *want) {
+  ds_error err;
+  char *json;
+  CHECK_OK(ds_config_resolve(config, 2, &json, &err), err);
+  if (!json) return;
+  cJSON *root = cJSON_Parse(json), *expected = want ? cJSON_Parse(want) : NULL;
+  const cJSON *got = value_at(root, path);
+  if (want ? !got || !cJSON_Compare(got, expected, 1) : got != NULL) {
+    fprintf(stderr, "%s at %s: %s, want %s\n", config, path, json, want ? want : "nothing");
+    CHECK(!"the resolved value");
+  }
+  CHECK(root != NULL);
+  cJSON_Delete(root);
+  cJSON_Delete(expected);
+  free(json);
+}
+
+static void test_good(void) {
+  resolves("{" M1 "}", "train_batch_size", "2");
+  resolves("{" M1 "}", "gradient_accumulation_steps", "1");
+  resolves("{" M1 "}", "gradient_clipping", "1.0");
+  resolves("{" M1 "}", "bf16.enabled", "false");
+  resolves("{" M1 "}", "fp16.enabled", "false");
+  resolves("{" M1 "}", "zero_optimization.stage", "0");
+  resolves("{" M1 "}", "optimizer", NULL);
+  resolves("{" M1 "}", "backend", "\"auto\"");
+  resolves("{" M1 ", \"backend\": {\"name\": \"reference\"}}", "backend.name", "\"reference\"");
+  resolves("{" M1 ", \"gradient_clipping\": 0}", "gradient_clipping", "0");
+  resolves("{" M1 ", \"bfloat16\": {\"enabled\": true}}", "bf16.enabled", "true");
+  resolves("{" M1 ", \"bfloat16\": {\"enabled\": true}}", "bf16.check_grad_overflow", "true");
+  resolves("{" M1 ", \"optimizer\": {\"type\": \"ADAM\"}}", "optimizer.type", "\"Adam\"");
+  resolves("{" M1 ", \"optimizer\": {\"type\": \"adamw\"}}", "optimizer.params.lr", "0.001");
+  resolves("{" M1 ", \"optimizer\": {\"type\": \"AdamW\"}}", "optimizer.params.betas",
+           "[0.9, 0.999]");
+  resolves("{" M1 ", \"optimizer\": {\"type\": \"Adam\", \"params\": {\"lr\": \"auto\", \"betas\": "
+           "[0.8, 0.9], \"torch_adam\": true, \"bias_correction\": true}}}",
+           "optimizer.params",
+           "{\"lr\": 0.001, \"betas\": [0.8, 0.9], \"eps\": 1e-8, "
+           "\"weight_decay\": 0, \"adam_w_mode\": true, \"torch_adam\": true, \"bias_correction\": "
+           "true, \"amsgrad\": false, \"fp32_optimizer_states\": true}");
+  resolves("{" M1 ", \"scheduler\": {\"type\": \"WarmupLR\"}, \"optimizer\": {\"type\": \"Adam\"}}",
+           "scheduler.params.warmup_num_steps", "1000");
+  /* What is off passes. */
+  resolves("{" M1 ", \"fp16\": {\"enabled\": false, \"loss_scale\": 128, \"hysteresis\": 4}}",
+           "fp16.loss_scale", "128");
+  resolves("{" M1 ", \"zero_optimization\": {\"stage\": 0, \"reduce_bucket_size\": 5e8, "
+           "\"overlap_comm\": true, \"offload_optimizer\": {\"device\": \"none\"}}}",
+           "zero_optimization.reduce_bucket_size", "500000000");
+  resolves("{" M1 ", \"zero_optimization\": false}", "zero_optimization.stage", "0");
+  resolves("{" M1 ", \"tensorboard\": {\"enabled\": false, \"job_name\": \"x\"}}",
+           "tensorboard.job_name", "\"x\"");
+  resolves("{" M1 ", \"hybrid_engine\": {\"enabled\": false}, \"amp\": {}}", "train_batch_size",
+           "2");
+  resolves("{" M1 ", \"wall_clock_breakdown\": false, \"prescale_gradients\": false}",
+           "wall_clock_breakdown", "false");
+  resolves("{" M1 ", \"steps_per_print\": null, \"gradient_clipping\": \"auto\"}",
+           "gradient_clipping", "1.0");
+  resolves("{\"train_batch_size\": \"auto\", \"train_micro_batch_size_per_gpu\": \"auto\", "
+           "\"gradient_accumulation_steps\": \"auto\"}",
+           "train_batch_size", "2");
+  resolves("{\"train_batch_size\": 8, \"gradient_accumulation_steps\": \"auto\", " M1 "}",
+           "gradient_accumulation_steps", "4");
+  /* HJSON's comments and trailing commas. */
+  resolves("# first\n{ // second\n " M1 ", /* third */ \"gradient_clipping\": 2, }",
+           "gradient_clipping", "2");
+}
+
+/* ---- bad ones */
+
+static void test_bad(void) {
+  static const struct {
+    const char *config, *message;
+  } rows[] = {
+      {"{}", "Either train_batch_size or train_micro_batch_size_per_gpu needs to be provided"},
+      {"{\"train_batch_size\": 3}", "3 != 1 * 1 * 2"},
+      {"{\"train_batch_size\": 1.5}", "train_batch_size: must be a whole number, not 1.5"},
+      {"{\"train_batch_size\": \"8\"}", "train_batch_size: must be a whole number, not a string"},
+      {"{\"train_batch_size\": 0}", "train_batch_size: 0 has to be greater than 0"},
+      {"{" M1 ", \"optimzer\": {}}", "optimzer: unknown key; did you mean \"optimizer\"?"},
+      {"{" M1 ", \"zero_optimization\": {\"stagee\": 1}}",
+       "zero_optimization.stagee: unknown key; did you mean \"stage\"?"},
+      {"{" M1 ", \"quux\": 1}", "quux: unknown key"},
+      {"{" M1 ", \"seed\": 1}", "seed: unknown key"},
+      {"{" M1 ", \"bf16\": true}", "bf16: must be an object, not a boolean"},
+      {"{" M1 ", \"bf16\": {\"enabled\": 1}}", "bf16.enabled: must be true or false, not a number"},
+      {"{" M1 ", \"fp16\": {\"enabled\": true}}", "fp16.enabled: true is not there yet"},
+      {"{" M1 ", \"fp16\": {\"enabled\": true}, \"bf16\": {\"enabled\": true}}", "both be true"},
+      {"{" M1 ", \"bf16\": {}, \"bfloat16\": {}}", "another name of bf16"},
+      {"{" M1 ", \"zero_optimization\": {\"stage\": 2}}",
+       "zero_optimization.stage: 2 is not there yet; for now it can only be 0"},
+      {"{" M1 ", \"zero_optimization\": true}", "zero_optimization.stage: 1 is not there yet"},
+      {"{" M1 ", \"zero_optimization\": {\"offload_param\": {\"device\": \"cpu\"}}}",
+       "zero_optimization.offload_param.device: \"cpu\" is not there yet"},
+      {"{" M1 ", \"zero_optimization\": {\"offload_param\": {\"device\": \"gpu\"}}}",
+       "must be one of none|cpu|nvme"},
+      {"{" M1 ", \"zero_optimization\": {\"cpu_offload\": true}}",
+       "cpu_offload: true is not there"},
+      {"{" M1 ", \"zero_optimization\": {\"reduce_bucket_size\": -1}}",
+       "must be at least 0, not -1"},
+      {"{" M1 ", \"wall_clock_breakdown\": true}", "wall_clock_breakdown: true is not there yet"},
+      {"{" M1 ", \"flops_profiler\": {\"enabled\": true}}", "flops_profiler.enabled: true is not"},
+      {"{" M1 ", \"hybrid_engine\": {\"enabled\": true}}",
+       "hybrid_engine: {\"enabled\":true} is refused"},
+      {"{" M1 ", \"sparse_attention\": {\"mode\": \"fixed\"}}", "sparse_attention: "},
+      {"{" M1 ", \"communication_data_type\": \"fp16\"}",
+       "communication_data_type: \"fp16\" is not"},
+      {"{" M1 ", \"data_types\": {\"grad_accum_dtype\": \"bf16\"}}",
+       "grad_accum_dtype: \"bf16\" is"},
+      {"{" M1 ", \"gradient_clipping\": -1}", "gradient_clipping: must be at least 0, not -1"},
+      {"{" M1 ", \"gradient_allreduce_op\": \"max\"}", "must be one of mean|sum"},
+      {"{" M1 ", \"optimizer\": {}}", "optimizer.type: is missing"},
+      {"{" M1 ", \"optimizer\": {\"type\": \"Adamm\"}}", "did you mean \"Adam\"?"},
+      {"{" M1 ", \"optimizer\": {\"type\": \"Lamb\"}}",
+       "optimizer.type: \"Lamb\" is not there yet"},
+      {"{" M1 ", \"optimizer\": {\"type\": \"OneBitAdam\"}}", "\"OneBitAdam\" is refused"},
+      {"{" M1 ", \"optimizer\": {\"type\": \"Adam\", \"params\": {\"max_grad_norm\": 1}}}",
+       "optimizer.params.max_grad_norm: clips nothing here; use gradient_clipping"},
+      {"{" M1 ", \"optimizer\": {\"type\": \"Adam\", \"params\": {\"beta\": [0.9, 0.9]}}}",
+       "optimizer.params.beta: unknown key; did you mean \"betas\"?"},
+      {"{" M1 ", \"optimizer\": {\"type\": \"Adam\", \"params\": {\"betas\": [0.9]}}}",
+       "two numbers"},
+      {"{" M1 ", \"optimizer\": {\"type\": \"Adam\", \"params\": {\"bias_correction\": false}}}",
+       "bias_correction: false is not there yet"},
+      {"{" M1 ", \"scheduler\": {\"type\": \"WarmupDecayLR\"}}",
+       "scheduler.params.total_num_steps: is missing; WarmupDecayLR needs it"},
+      {"{" M1 ", \"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_typ\": 1}}}",
+       "did you mean \"warmup_type\"?"},
+      {"{" M1 ", \"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_num_steps\": 0}}}",
+       "at least 1"},
+      {"{" M1 ", \"scheduler\": {\"type\": \"StepLR\"}}", "unknown type \"StepLR\""},
+      {"{" M1 ", \"backend\": {\"nam\": \"cpu\"}}", "nam"},
+      {"{" M1 ", \"backend\": 3}", "backend"},
+      {"[1]", "must be an object, not an array"},
+      {"  ", "empty"},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    ds_error err;
+    char *json = (char *)&err;
+    CHECK_FAILS(ds_config_resolve(rows[i].config, 2, &json, &err), DS_ERR_INVALID, err,
+                rows[i].message);
+    CHECK(json == NULL);
+  }
+}
+
+static void test_syntax(void) {
+  ds_error err;
+  char *json;
+  CHECK_FAILS(ds_config_resolve("{\"a\": 1,\n \"a\": 2}", 1, &json, &err), DS_ERR_FORMAT, err,
+              "\"a\" stands twice");
+  CHECK_FAILS(ds_config_resolve("{\"a\": \n", 1, &json, &err), DS_ERR_FORMAT, err, "line");
+  CHECK_FAILS(ds_config_resolve("/no/such/config.json", 1, &json, &err), DS_ERR_NOT_FOUND, err,
+              "/no/such/config.json");
+  CHECK_FAILS(ds_config_resolve("{" M1 "}", 0, &json, &err), DS_ERR_INVALID, err, "world size");
+  CHECK_FAILS(ds_config_resolve(NULL, 1, &json, &err), DS_ERR_INVALID, err, "no config");
+}
+
+static void test_all_at_once(void) {
+  ds_error err;
+  char *json;
+  ds_status status =
+      ds_config_resolve("{\"train_batch_size\": 3, \"optimzer\": 1, \"bf16\": {\"enabled\": 2}, "
+                        "\"zero_optimization\": "
+                        "{\"stage\": 3, \"sub_group_sise\": 1}, \"backend\": {\"devise\": 1}}",
+                        2, &json, &err);
+  CHECK(status == DS_ERR_INVALID);
+  static const char *const all[] = {"6 errors",       "optimzer", "bf16.enabled",  "stage: 3",
+                                    "sub_group_size", "devise",   "3 != 1 * 1 * 2"};
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+    CHECK(strstr(err.message, all[i]) != NULL);
+    if (!strstr(err.message, all[i])) fprintf(stderr, "no %s in: %s\n", all[i], err.message);
+  }
+  /* More than a message holds: whole lines, and how many are left. */
+  char config[4096] = "{";
+  for (int i = 0; i < 60; i++) sprintf(config + strlen(config), "\"nonsense_key_%d\": 1, ", i);
+  strcat(config, M1 "}");
+  CHECK_FAILS(ds_config_resolve(config, 1, &json, &err), DS_ERR_INVALID, err, "60 errors");
+  CHECK(strstr(err.message, "more)") != NULL && strlen(err.message) < DS_ERROR_MESSAGE_MAX);
+}
+
+static void test_path(void) {
+  ds_error err;
+  char path[] = "/tmp/ds_config_XXXXXX", *json;
+  int fd = mkstemp(path);
+  const char text[] =
+      "{\n  // the batch\n  \"train_batch_size\": 6,\n  \"gradient_cliping\": 1,\n}\n";
+  CHECK(fd >= 0 && write(fd, text, sizeof text - 1) == (ssize_t)(sizeof text - 1));
+  close(fd);
+  CHECK_FAILS(ds_config_resolve(path, 2, &json, &err), DS_ERR_INVALID, err, path);
+  CHECK(strstr(err.message, "did you mean \"gradient_clipping\"") != NULL);
+  unlink(path);
+}
+
+int main(void) {
+  test_good();
+  test_bad();
+  test_syntax();
+  test_all_at_once();
+  test_path();
+  return TEST_RESULT();
+}
