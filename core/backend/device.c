@@ -71,6 +71,8 @@ ds_status ds_device_open(const ds_loaded *l, const ds_backend_config *config,
   b->plugin = ds_loaded_plugin(l);
   if (logger) b->logger = *logger;
   b->fallback = config->fallback;
+  b->opened_at_ticks = ds_backend_ticks();
+  b->opened_nanoseconds = ds_backend_nanoseconds();
   ds_loader_listen(&b->listener, l, &b->logger);
   status = check_count(b->plugin, config->device, &count, &e);
   if (status != DS_OK) goto out;
@@ -176,9 +178,9 @@ void ds_backend_free(ds_backend *b, void *p, size_t bytes) {
 #define DEVICE_CALL(b, what, call, err)                                                            \
   do {                                                                                             \
     BLANK_ERROR(e);                                                                                \
-    int64_t begin = ds_backend_now();                                                              \
+    int64_t begin = ds_backend_ticks();                                                            \
     ds_status status = (call);                                                                     \
-    (b)->nanoseconds += ds_backend_now() - begin;                                                  \
+    (b)->ticks += ds_backend_ticks() - begin;                                                      \
     return status == DS_OK ? DS_OK : ds_device_wrap((b), (what), &e, status, (err));               \
   } while (0)
 
@@ -210,6 +212,8 @@ ds_status ds_backend_sync(ds_backend *b, ds_error *err) {
 
 ds_backend_counters ds_backend_stats_get(const ds_backend *b) {
   ds_backend_counters c = b->counters;
-  c.seconds = (double)b->nanoseconds * 1e-9;
+  double ticks = (double)(ds_backend_ticks() - b->opened_at_ticks);
+  double nanoseconds = (double)(ds_backend_nanoseconds() - b->opened_nanoseconds);
+  if (ticks > 0) c.seconds = (double)b->ticks * (nanoseconds / ticks) * 1e-9;
   return c;
 }

@@ -9,9 +9,9 @@
 enum { TENSORS_MAX = DS_STAGE_MAX };
 
 static ds_status run_plugin_gemm(ds_backend *b, const ds_gemm *g, ds_error *e) {
-  int64_t begin = ds_backend_now();
+  int64_t begin = ds_backend_ticks();
   ds_status status = b->plugin->gemm->run(b->stream, g, e);
-  b->nanoseconds += ds_backend_now() - begin;
+  b->ticks += ds_backend_ticks() - begin;
   return status;
 }
 
@@ -27,7 +27,7 @@ static ds_status grow_workspace(ds_backend *b, size_t bytes, ds_error *err) {
 static ds_status run_plugin_op(ds_backend *b, const ds_op *op, ds_error *e) {
   const ds_ops_table *ops = b->plugin->ops;
   ds_op call = *op;
-  int64_t begin = ds_backend_now();
+  int64_t begin = ds_backend_ticks();
   if (ops->workspace) {
     size_t bytes = ops->workspace(b->device, op);
     if (bytes > b->workspace_size) DS_TRY(grow_workspace(b, bytes, e));
@@ -35,7 +35,7 @@ static ds_status run_plugin_op(ds_backend *b, const ds_op *op, ds_error *e) {
     call.workspace_size = b->workspace_size;
   }
   ds_status status = ops->run(b->stream, &call, e);
-  b->nanoseconds += ds_backend_now() - begin;
+  b->ticks += ds_backend_ticks() - begin;
   return status;
 }
 
@@ -94,9 +94,9 @@ static ds_status run_translated(ds_backend *b, const ds_op *op, const ds_stage *
   call.out = list + op->n_in;
   call.workspace = scratch ? b->staging + stage->bytes : NULL;
   call.workspace_size = scratch;
-  int64_t begin = ds_backend_now();
+  int64_t begin = ds_backend_ticks();
   ds_status status = b->reference->ops->run(b->reference_stream, &call, e);
-  b->nanoseconds += ds_backend_now() - begin;
+  b->ticks += ds_backend_ticks() - begin;
   return status;
 }
 
@@ -188,9 +188,9 @@ static ds_status fall_back_gemm(ds_backend *b, const ds_gemm *g, const ds_error 
   call.b = ds_stage_host(&stage, b, g->b);
   call.bias = ds_stage_host(&stage, b, g->bias);
   call.c = ds_stage_host(&stage, b, g->c);
-  int64_t begin = ds_backend_now();
+  int64_t begin = ds_backend_ticks();
   ds_status status = gemm->run(b->reference_stream, &call, &e);
-  b->nanoseconds += ds_backend_now() - begin;
+  b->ticks += ds_backend_ticks() - begin;
   if (status != DS_OK) return ds_device_wrap(b, "gemm", &e, status, err);
   return ds_stage_out(&stage, b, err);
 }
@@ -222,8 +222,8 @@ ds_status ds_backend_pack(ds_backend *b, const ds_gemm *g, void *packed, ds_erro
     return ds_fail(err, DS_ERR_UNSUPPORTED,
                    "%s: pack: the plugin packs nothing; ask ds_backend_pack_size first", b->label);
   }
-  int64_t begin = ds_backend_now();
+  int64_t begin = ds_backend_ticks();
   ds_status status = t->pack_b(b->stream, g, packed, &e);
-  b->nanoseconds += ds_backend_now() - begin;
+  b->ticks += ds_backend_ticks() - begin;
   return status == DS_OK ? DS_OK : ds_device_wrap(b, "pack", &e, status, err);
 }
