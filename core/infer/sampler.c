@@ -80,7 +80,7 @@ static int64_t cut(const ds_sampler *s, int64_t n, double *sum) {
 
 ds_status ds_sampler_pick(ds_sampler *s, const float *logits, int32_t banned, int32_t *token,
                           ds_error *err) {
-  int32_t best;
+  int32_t best = -1;
   DS_TRY(greedy(logits, s->vocab_size, banned, &best, err));
   *token = best;
   if (s->temperature == 0) return DS_OK;
