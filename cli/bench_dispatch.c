@@ -4,7 +4,7 @@
 
 #include "tensor/tensor.h"
 
-enum { ELEMENTS = 16, ROUNDS = 40 };
+enum { ELEMENTS = 16, ROUNDS = 200 };
 
 typedef struct dispatch {
   bench b;
@@ -85,14 +85,14 @@ static ds_status measure(dispatch *d, ds_error *err) {
 }
 
 int bench_dispatch(int argc, char **argv) {
-  dispatch d = {.calls = 20000};
+  dispatch d = {.calls = 1000};
   option_list words;
   ds_error err;
   const command c = {"bench dispatch",
                      "Measures what core adds to one call of a backend's op.",
                      "[--calls N] [--backend NAME] [--json]",
                      NULL,
-                     {{"--calls", OPTION_INT, &d.calls, "N", "calls in each of 40 rounds (20000)"},
+                     {{"--calls", OPTION_INT, &d.calls, "N", "calls in each of 200 rounds (1000)"},
                       BENCH_COMMON_OPTIONS(&d.common)}};
   parsed p = options_parse(&c, argc, argv, &words);
   if (p != PARSED_RUN) return p == PARSED_HELP ? 0 : 2;

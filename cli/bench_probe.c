@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { ARRAY_MIN = 256 << 20, ARRAY_MAX = 1 << 30, CACHES = 8, HUGE_PAGE = 2 << 20 };
+enum { ARRAY_MIN = 256 << 20, ARRAY_MAX = 1 << 30, CACHES = 8 };
 
 /* How long one probe runs, and how long the backend's worker threads get to fall asleep before. */
 static const double probe_seconds = 0.03;
@@ -90,30 +90,30 @@ static size_t array_bytes(void) {
 
 ds_status bench_probe_create(int threads, bench_probe **out, ds_error *err) {
   bench_probe *p = calloc(1, sizeof *p);
-  *out = NULL;
+  *out = p;
   if (!p) return ds_fail_memory(err, "the machine's probe");
   p->threads = threads;
   p->kernels = bench_kernels_choose();
-  p->bytes = array_bytes();
-  void *array =
-      mmap(NULL, p->bytes + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (array == MAP_FAILED) {
-    free(p);
-    return ds_fail(err, DS_ERR_MEMORY, "no memory for the bandwidth probe's %zu MiB",
-                   array_bytes() >> 20);
-  }
-  p->array = array;
-  p->bytes += HUGE_PAGE;
-  madvise(p->array, p->bytes, MADV_HUGEPAGE);
-  memset(p->array, 1, p->bytes);
-  *out = p;
   return DS_OK;
 }
 
 void bench_probe_destroy(bench_probe *p) {
   if (!p) return;
-  munmap(p->array, p->bytes);
+  if (p->array) munmap(p->array, p->bytes);
   free(p);
+}
+
+/* Touching so much memory for the first time takes a while, so only who reads it pays. */
+static bool make_array(bench_probe *p) {
+  if (p->array) return true;
+  size_t bytes = array_bytes();
+  void *array = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (array == MAP_FAILED) return false;
+  madvise(array, bytes, MADV_HUGEPAGE);
+  memset(array, 1, bytes);
+  p->array = array;
+  p->bytes = bytes;
+  return true;
 }
 
 double bench_probe_peak(bench_probe *p, int32_t dtype) {
@@ -125,7 +125,7 @@ double bench_probe_peak(bench_probe *p, int32_t dtype) {
 }
 
 double bench_probe_read(bench_probe *p) {
-  if (!p) return NAN;
+  if (!p || !make_array(p)) return NAN;
   double rate = run_threads(p, NULL);
   if (!isnan(rate)) bench_samples_add(&p->read, rate);
   return rate;
@@ -149,7 +149,7 @@ static void print(const char *what, const bench_samples *s, const char *unit) {
 }
 
 void bench_probe_print(const bench_probe *p) {
-  if (!p) return;
+  if (!p || p->f32.count + p->bf16.count + p->read.count == 0) return;
   printf("\nthe machine meanwhile, %d thread%s, %s:\n", p->threads, p->threads == 1 ? "" : "s",
          p->kernels.name);
   print("f32 multiply-add peak", &p->f32, "GF/s");

@@ -14,14 +14,14 @@
 
 typedef struct bench_probe bench_probe;
 
-/* threads: as many as the backend uses. Takes memory of eight times the last-level cache. */
+/* threads: as many as the backend uses. */
 DS_MUST_USE ds_status bench_probe_create(int threads, bench_probe **out, ds_error *err);
 void bench_probe_destroy(bench_probe *p);
 
 /* GF/s in products of this dtype (DS_F32, DS_BF16), a multiply-add counting two. Where the machine
  * has no bf16 dot product, bf16 is as fast as f32 at best, and the f32 figure comes back. */
 double bench_probe_peak(bench_probe *p, int32_t dtype);
-/* GB/s of reading an array much larger than the caches. */
+/* GB/s of reading an array much larger than the caches; NAN too when there is no memory for it. */
 double bench_probe_read(bench_probe *p);
 
 /* Adds "peak_f32_gflops", "peak_bf16_gflops", "read_gb_s" to the machine's description; what was
