@@ -89,6 +89,17 @@ static ds_status check_duplicates(const cJSON *item, const char *name, ds_error 
   return DS_OK;
 }
 
+/* A NUL, as it is or as an escape: cJSON would end the string there. */
+static bool holds_nul(const char *text, size_t length) {
+  if (memchr(text, '\0', length)) return true;
+  for (size_t i = 0; i + 5 < length; i++) {
+    if (text[i] != '\\') continue;
+    if (memcmp(text + i + 1, "u0000", 5) == 0) return true;
+    i++;
+  }
+  return false;
+}
+
 ds_status ds_json_parse(const char *text, size_t length, int flags, const char *name, cJSON **out,
                         ds_error *err) {
   *out = NULL;
@@ -113,6 +124,8 @@ ds_status ds_json_parse(const char *text, size_t length, int flags, const char *
   } else if (at < length) {
     status = ds_fail(err, DS_ERR_FORMAT, "%s: text after the end of the JSON at line %d, column %d",
                      name, line, column);
+  } else if (holds_nul(copy, length)) {
+    status = ds_fail(err, DS_ERR_UNSUPPORTED, "%s: a string holds the character U+0000", name);
   } else {
     status = check_duplicates(root, name, err);
   }

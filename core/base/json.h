@@ -1,9 +1,9 @@
 /* json.h - reading JSON, over cJSON.
  *
  * Parsing refuses what would be silently lost: duplicate keys, trailing text, broken syntax - each
- * with the line and column. With DS_JSON_RELAXED the comments and trailing commas of HJSON-style
- * configs pass. The tree is plain cJSON: walk it with cJSON's own functions, free it with
- * cJSON_Delete().
+ * with the line and column - and strings with a U+0000 inside (DS_ERR_UNSUPPORTED). With
+ * DS_JSON_RELAXED the comments and trailing commas of HJSON-style configs pass. The tree is plain
+ * cJSON: walk it with cJSON's own functions, free it with cJSON_Delete().
  */
 #ifndef DS_BASE_JSON_H
 #define DS_BASE_JSON_H
