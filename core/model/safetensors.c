@@ -159,7 +159,8 @@ static ds_status add_tensors(ds_safetensors *s, shard *file, const unsigned char
     DS_TRY(read_tensor(item, where, data, data_size, &s->tensors[s->count], err));
     s->count++;
   }
-  return check_cover(s->tensors + first, s->count - first, data, data_size, where, err);
+  ds_safetensor *added = s->tensors ? s->tensors + first : NULL;
+  return check_cover(added, s->count - first, data, data_size, where, err);
 }
 
 static ds_status add_shard(ds_safetensors *s, const char *file, shard **out, ds_error *err) {
