@@ -181,9 +181,11 @@ typedef struct ds_model ds_model;
 /* A model of the host app's own. vtable must stay valid; self is handed to each function. */
 DS_API ds_status ds_model_create(const ds_model_vtable *vtable, void *self, ds_model **out,
                                  ds_error *err);
-/* A built-in family (model_type gpt2 or llama) from a Hugging Face folder or a config.json; weights
- * come from model.safetensors (or the shards that model.safetensors.index.json names) where the
- * folder has them. */
+/* A built-in family (model_type gpt2 or llama) from a Hugging Face folder, or, without weights,
+ * from a config.json alone. A folder's weights come from its model.safetensors (or the shards that
+ * model.safetensors.index.json names) where it has them, and must be exactly the model's. Config
+ * keys that would change the mathematics in a way that isn't implemented are refused by name; those
+ * of dropout are read past: none is applied. */
 DS_API ds_status ds_model_load(const char *path, ds_model **out, ds_error *err);
 /* As ds_model_load, from the config's text alone. */
 DS_API ds_status ds_model_from_config(const char *config_json, ds_model **out, ds_error *err);

@@ -3,6 +3,7 @@
 #include "base/rng.h"
 #include "base/str.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -149,16 +150,29 @@ int ds_params_find(const ds_params *p, const char *name) {
   return find(p, name, hash_name(name));
 }
 
+/* Box-Muller's both halves: twice as fast as ds_rng_normal(), which matters for 10^8 weights. */
+static void fill_normal(ds_rng *rng, double scale, float *out, int64_t n) {
+  for (int64_t i = 0; i < n; i += 2) {
+    double radius = scale * sqrt(-2 * log(1 - ds_rng_uniform(rng)));
+    double angle = 6.283185307179586 * ds_rng_uniform(rng);
+    out[i] = (float)(radius * cos(angle));
+    if (i + 1 < n) out[i + 1] = (float)(radius * sin(angle));
+  }
+}
+
 ds_status ds_params_init_values(const ds_params *p, int index, uint64_t seed, float *out) {
   if (index < 0 || (size_t)index >= p->count) return DS_ERR_INVALID;
   const param *item = &p->items[index];
   ds_rng rng;
   ds_rng_init(&rng, seed, item->hash);
-  for (int64_t i = 0; i < item->numel; i++) switch (item->init) {
-      case DS_INIT_ZEROS: out[i] = 0; break;
-      case DS_INIT_ONES: out[i] = 1; break;
-      case DS_INIT_NORMAL: out[i] = (float)(item->scale * ds_rng_normal(&rng)); break;
-      case DS_INIT_UNIFORM: out[i] = (float)(item->scale * (2 * ds_rng_uniform(&rng) - 1)); break;
-    }
+  switch (item->init) {
+    case DS_INIT_NORMAL: fill_normal(&rng, item->scale, out, item->numel); break;
+    case DS_INIT_UNIFORM:
+      for (int64_t i = 0; i < item->numel; i++)
+        out[i] = (float)(item->scale * (2 * ds_rng_uniform(&rng) - 1));
+      break;
+    default:
+      for (int64_t i = 0; i < item->numel; i++) out[i] = item->init == DS_INIT_ONES;
+  }
   return DS_OK;
 }
