@@ -42,9 +42,10 @@ static ds_status new_tokens(int64_t seq_len, tokens **out, ds_error *err) {
   if (seq_len < 1)
     return ds_fail(err, DS_ERR_INVALID, "data set: seq_len must be positive, not %lld",
                    (long long)seq_len);
-  *out = calloc(1, sizeof **out);
-  if (!*out) return ds_fail_memory(err, "data set");
-  (*out)->seq_len = seq_len;
+  tokens *t = calloc(1, sizeof *t);
+  if (!t) return ds_fail_memory(err, "data set");
+  t->seq_len = seq_len;
+  *out = t;
   return DS_OK;
 }
 

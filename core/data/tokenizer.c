@@ -104,8 +104,9 @@ static const char *text_of(const ds_tokenizer_file *f) {
 
 static ds_status load_bpe(ds_tokenizer *t, const char *folder, const char *json_path,
                           const char *config, ds_error *err) {
-  const ds_tokenizer_file *json = NULL, *vocab, *merges, *added, *tc, *map;
-  ds_tokenizer_bpe *bpe;
+  const ds_tokenizer_file *json = NULL, *vocab = NULL, *merges = NULL, *added = NULL;
+  const ds_tokenizer_file *tc = NULL, *map = NULL;
+  ds_tokenizer_bpe *bpe = NULL;
   DS_TRY(keep_beside(t, folder, "tokenizer_config.json", false, &tc, err));
   DS_TRY(keep_beside(t, folder, "special_tokens_map.json", false, &map, err));
   if (json_path) {

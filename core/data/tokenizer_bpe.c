@@ -31,26 +31,24 @@ void ds_tokenizer_bpe_destroy(void *self) {
 
 /* ---------------------------------------------------------------- building */
 
-ds_status ds_tokenizer_bpe_add_token(ds_tokenizer_bpe *t, const ds_added_token *token,
-                                     const char *name, ds_error *err) {
-  size_t length = strlen(token->text);
-  if (length == 0) return ds_fail(err, DS_ERR_FORMAT, "%s: an added token is empty", name);
-  uint32_t flags = DS_TOKEN_ADDED | (token->special ? DS_TOKEN_SPECIAL : 0u);
-  int32_t known = ds_vocab_find(&t->vocab, token->text, length);
-  if (known >= 0 && known == token->id) {
+ds_status ds_tokenizer_bpe_add_token(ds_tokenizer_bpe *t, const char *text,
+                                     const ds_added_token *like, const char *name, ds_error *err) {
+  ds_added_token token = *like;
+  token.length = strlen(text);
+  if (token.length == 0) return ds_fail(err, DS_ERR_FORMAT, "%s: an added token is empty", name);
+  uint32_t flags = DS_TOKEN_ADDED | (token.special ? DS_TOKEN_SPECIAL : 0u);
+  int32_t known = ds_vocab_find(&t->vocab, text, token.length);
+  if (known >= 0 && known == token.id) {
     if (t->vocab.entries[known].flags & DS_TOKEN_ADDED)
-      return ds_fail(err, DS_ERR_FORMAT, "%s: the added token \"%.60s\" stands twice", name,
-                     token->text);
+      return ds_fail(err, DS_ERR_FORMAT, "%s: the added token \"%.60s\" stands twice", name, text);
     t->vocab.entries[known].flags |= flags;
   } else {
-    DS_TRY(ds_vocab_add(&t->vocab, token->text, length, token->id, flags, name, err));
+    DS_TRY(ds_vocab_add(&t->vocab, text, token.length, token.id, flags, name, err));
   }
-  ds_added_token copy = *token;
-  copy.length = length;
-  copy.text = strdup(token->text);
-  if (!copy.text) return ds_fail_memory(err, name);
-  ds_status status = ds_added_tokens_add(&t->added, &copy, err);
-  if (status != DS_OK) free(copy.text);
+  token.text = strdup(text);
+  if (!token.text) return ds_fail_memory(err, name);
+  ds_status status = ds_added_tokens_add(&t->added, &token, err);
+  if (status != DS_OK) free(token.text);
   return status;
 }
 

@@ -24,10 +24,11 @@ extern const ds_tokenizer_vtable ds_tokenizer_bpe_vtable;
 ds_tokenizer_bpe *ds_tokenizer_bpe_create(void);
 void ds_tokenizer_bpe_destroy(void *self);
 
-/* An added token. The text gets the id, unless it has it already. token->text is copied;
- * token->length is found here. */
-DS_MUST_USE ds_status ds_tokenizer_bpe_add_token(ds_tokenizer_bpe *t, const ds_added_token *token,
-                                                 const char *name, ds_error *err);
+/* Adds a token with the id and the flags of `like`, whose text and length don't matter. The text
+ * gets the id, unless it has it already. Adding a token twice is DS_ERR_FORMAT. */
+DS_MUST_USE ds_status ds_tokenizer_bpe_add_token(ds_tokenizer_bpe *t, const char *text,
+                                                 const ds_added_token *like, const char *name,
+                                                 ds_error *err);
 /* GPT-2's pre-tokenizer: a space in front (add_prefix_space), then its pattern (use_regex). */
 DS_MUST_USE ds_status ds_tokenizer_bpe_byte_level(ds_tokenizer_bpe *t, bool add_prefix_space,
                                                   bool use_regex, const char *name, ds_error *err);

@@ -65,12 +65,8 @@ static ds_status add_token(ds_tokenizer_bpe *t, const char *text, int64_t id, bo
     return ds_fail(err, DS_ERR_FORMAT,
                    "%s: the id of \"%.60s\" must be a whole number from 0 to %d", name, text,
                    DS_VOCAB_LIMIT - 1);
-  char *copy = strdup(text);
-  if (!copy) return ds_fail_memory(err, name);
-  ds_added_token token = {.text = copy, .id = (int32_t)id, .special = special};
-  ds_status status = ds_tokenizer_bpe_add_token(t, &token, name, err);
-  free(copy);
-  return status;
+  ds_added_token token = {.id = (int32_t)id, .special = special};
+  return ds_tokenizer_bpe_add_token(t, text, &token, name, err);
 }
 
 /* The named tokens that the vocabulary has are special. */

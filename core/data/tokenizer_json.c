@@ -2,7 +2,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 int64_t ds_tokenizer_json_id(const cJSON *item) {
@@ -50,7 +49,7 @@ static ds_status read_merge(ds_tokenizer_bpe *t, const cJSON *item, const char *
   }
   const cJSON *left = cJSON_IsArray(item) ? item->child : NULL;
   const cJSON *right = left ? left->next : NULL;
-  if (!cJSON_IsString(left) || !cJSON_IsString(right) || right->next)
+  if (!right || !cJSON_IsString(left) || !cJSON_IsString(right) || right->next)
     return ds_fail(err, DS_ERR_FORMAT, "%s: merge %zu must be \"a b\" or [\"a\", \"b\"], not %s",
                    name, number, ds_json_type(item));
   return ds_bpe_add_merge(&t->bpe, &t->vocab, left->valuestring, strlen(left->valuestring),
@@ -123,12 +122,7 @@ static ds_status read_added(ds_tokenizer_bpe *t, const cJSON *item, const char *
   int64_t id = ds_tokenizer_json_id(number);
   if (id < 0 || id >= DS_VOCAB_LIMIT) return bad_id(number, text, name, err);
   token.id = (int32_t)id;
-  char *copy = strdup(text); /* add_token copies, but its field isn't const */
-  if (!copy) return ds_fail_memory(err, name);
-  token.text = copy;
-  ds_status status = ds_tokenizer_bpe_add_token(t, &token, name, err);
-  free(copy);
-  return status;
+  return ds_tokenizer_bpe_add_token(t, text, &token, name, err);
 }
 
 static ds_status read_all(ds_tokenizer_bpe *t, const cJSON *root, const char *name, ds_error *err) {

@@ -11,7 +11,8 @@
  *
  * Where it differs from the tokenizers library: text that neither the vocabulary nor an unknown
  * token covers is an error, not dropped; bytes that aren't UTF-8 are encoded as bytes; decoding
- * gives bytes as they are, not U+FFFD; an added token decodes to itself.
+ * gives bytes as they are, not U+FFFD; an added token decodes to itself; U+180E counts as a blank
+ * (\s) in patterns.
  */
 #ifndef DS_DATA_TOKENIZER_JSON_H
 #define DS_DATA_TOKENIZER_JSON_H
