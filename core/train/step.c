@@ -141,6 +141,7 @@ ds_status ds_step_boundary(ds_engine *e, double loss, ds_error *err) {
 
 /* Counts a micro step; *boundary: the accumulation is complete. */
 static ds_status count_micro_step(ds_engine *e, bool *boundary, ds_error *err) {
+  *boundary = false;
   e->applied = false;
   if (!e->optimizer)
     return ds_fail(err, DS_ERR_STATE,
