@@ -328,6 +328,15 @@ static bool needs_workspace(uint32_t id) {
   }
 }
 
+static int64_t attention_floats(const ds_op *op, int threads) {
+  const ds_tensor *q = op->in[0], *k = op->in[1];
+  const int64_t time = q->shape[1], heads = q->shape[2], groups = k->shape[2];
+  const int64_t pad = ds_cpu_attention_pad(q->shape[3]);
+  if (time > DS_CPU_FEW_QUERIES) return threads * ds_cpu_attention_scratch(pad);
+  return q->shape[0] * ds_cpu_attention_chunks(q->shape[0], k->shape[1], threads) *
+         ds_cpu_attention_decode_scratch(heads, groups > 0 ? heads / groups : 1, time, pad);
+}
+
 static size_t ops_workspace(ds_device *dev, const ds_op *op) {
   if (!needs_workspace(op->id) || check_op(op, NULL) != DS_OK) return 0;
   const int64_t threads = dev->threads;
@@ -337,9 +346,7 @@ static size_t ops_workspace(ds_device *dev, const ds_op *op) {
     case DS_OP_RMS_NORM_BACKWARD: /* [threads][2][C] f32 */
       bytes = threads * 2 * ds_cpu_numel(op->in[2]) * 4;
       break;
-    case DS_OP_ATTENTION:
-      bytes = threads * ds_cpu_attention_scratch(ds_cpu_attention_pad(op->in[0]->shape[3])) * 4;
-      break;
+    case DS_OP_ATTENTION: bytes = attention_floats(op, dev->threads) * 4; break;
     case DS_OP_ATTENTION_BACKWARD: {
       const int64_t keys =
           (op->in[2]->shape[1] + DS_CPU_TILE_K - 1) / DS_CPU_TILE_K * DS_CPU_TILE_K;

@@ -31,6 +31,9 @@ typedef struct attention {
   int causal;
 } attention;
 
+/* attention_decode.c: at most DS_CPU_FEW_QUERIES queries. */
+void K(attention_decode)(const attention *a, const ds_tensor *o, float *lse, int threads);
+
 INLINE attention attention_of(const ds_op *op, const ds_tensor *q, const ds_tensor *k,
                               const ds_tensor *v, const ds_tensor *kv_len) {
   attention a = {.q = q, .k = k, .v = v, .kv_len = ds_cpu_data(kv_len)};
@@ -151,7 +154,7 @@ enum { AHEAD = 8 }; /* rows: strided ones are further apart than hardware prefet
 #define BRING(p, bytes, write)                                                                     \
   do {                                                                                             \
     for (int64_t b_ = 0; b_ < (bytes); b_ += 64)                                                   \
-      __builtin_prefetch((const char *)(p) + b_, write);                                           \
+      __builtin_prefetch((const char *)(p) + b_, write, 2);                                        \
   } while (0)
 
 /* dst [padded][pad] = scale * count rows of dim elements at src + at + r stride; zeros around. */

@@ -18,8 +18,8 @@
 
 /* The longest row of attention scratch, in queries and in keys. */
 enum { DS_CPU_TILE_Q = 64, DS_CPU_TILE_K = 64 };
-/* Attention with at most this many query rows per key/value head goes key by key. */
-enum { DS_CPU_FEW_ROWS = 8 };
+/* Attention with at most this many queries per head goes key by key. */
+enum { DS_CPU_FEW_QUERIES = 8 };
 /* Elements per partial sum in sum_squares and mean. */
 enum { DS_CPU_SUM_BLOCK = 16384 };
 /* Below this many bytes the fork and join of a parallel region costs more than it saves. */
@@ -76,12 +76,25 @@ static inline int64_t ds_cpu_attention_pad(int64_t d) {
   return (d + 15) / 16 * 16;
 }
 
-/* Floats for one thread: forward, and backward with sums for `keys` keys. */
+/* Floats for one thread: forward. */
 static inline int64_t ds_cpu_attention_scratch(int64_t pad) {
   return (3 * DS_CPU_TILE_Q + 2 * DS_CPU_TILE_K) * pad + DS_CPU_TILE_K * DS_CPU_TILE_Q +
          4 * DS_CPU_TILE_Q;
 }
 
+/* Decoding: into how many chunks the keys of a batch are cut, and the floats of a chunk. */
+static inline int64_t ds_cpu_attention_chunks(int64_t batch, int64_t keys, int threads) {
+  const int64_t most = keys / DS_CPU_TILE_K; /* shorter ones are not worth it */
+  const int64_t chunks = batch % threads == 0 ? 1 : threads;
+  return most < 1 ? 1 : chunks < most ? chunks : most;
+}
+
+static inline int64_t ds_cpu_attention_decode_scratch(int64_t heads, int64_t rep, int64_t time,
+                                                      int64_t pad) {
+  return (heads * (2 * pad + 2) + rep * DS_CPU_TILE_K) * time;
+}
+
+/* Backward, with sums for `keys` keys. */
 static inline int64_t ds_cpu_attention_back_scratch(int64_t pad, int64_t keys) {
   return (5 * DS_CPU_TILE_Q + 2 * DS_CPU_TILE_K + 2 * keys) * pad +
          2 * DS_CPU_TILE_K * DS_CPU_TILE_Q + 2 * DS_CPU_TILE_Q;
