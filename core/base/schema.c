@@ -222,9 +222,9 @@ static bool fill_default(const ds_schema *schema, const ds_schema_key *key, cons
   if (cJSON_GetObjectItemCaseSensitive(out, name)) return true;
   if (key->fallback) return add(out, name, cJSON_Parse(key->fallback));
   if (key->type != DS_SCHEMA_SECTION) return true;
-  cJSON *section = cJSON_CreateObject();
   cJSON *nothing = cJSON_CreateObject();
-  bool good = section && nothing && add(out, name, section);
+  cJSON *section = nothing ? cJSON_CreateObject() : NULL;
+  bool good = add(out, name, section);
   if (good) good = ds_schema_check(schema, key->path, "", nothing, section, errors);
   if (good && !section->child) cJSON_DeleteItemFromObjectCaseSensitive(out, name);
   cJSON_Delete(nothing);
