@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 
 enum { WARM_UP = 2 };
 
@@ -30,7 +31,7 @@ typedef struct train_bench {
 
 /* What the timed steps of one configuration gave. */
 typedef struct train_times {
-  bench_samples ms, outside_ms, gflops, fraction;
+  bench_samples ms, cpu_ms, outside_ms, gflops, fraction;
   uint64_t device_allocs, fallbacks, page_faults;
 } train_times;
 
@@ -61,6 +62,13 @@ static uint64_t page_faults(void) {
   return getrusage(RUSAGE_SELF, &r) == 0 ? (uint64_t)r.ru_minflt : 0;
 }
 
+/* Of all threads; well below their number times the clock's, somebody else had the cores. */
+static double cpu_seconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static ds_status time_step(train_bench *t, ds_engine *e, int32_t dtype, double flops,
                            train_times *out, ds_error *err) {
   ds_backend_stats s0 = {.size = sizeof s0}, s1 = {.size = sizeof s1};
@@ -69,9 +77,9 @@ static ds_status time_step(train_bench *t, ds_engine *e, int32_t dtype, double f
   DS_TRY(ds_engine_backend_stats(e, &s0, err));
   uint64_t faults = page_faults();
   bench_alloc_start();
-  double start = cli_now();
+  double start = cli_now(), cpu_start = cpu_seconds();
   ds_status status = ds_engine_train_batch(e, &loss, err);
-  double seconds = cli_now() - start;
+  double seconds = cli_now() - start, cpu = cpu_seconds() - cpu_start;
   bench_alloc_stop();
   out->page_faults += page_faults() - faults;
   DS_TRY(status);
@@ -79,6 +87,7 @@ static ds_status time_step(train_bench *t, ds_engine *e, int32_t dtype, double f
   double after = bench_probe_peak(t->b.probe, dtype), rate = 1e-9 * flops / seconds;
   if (!isfinite(loss)) return ds_fail(err, DS_ERR_NUMERIC, "the loss is %g", (double)loss);
   bench_samples_add(&out->ms, 1e3 * seconds);
+  bench_samples_add(&out->cpu_ms, 1e3 * cpu);
   bench_samples_add(&out->outside_ms, 1e3 * (seconds - s1.backend_seconds + s0.backend_seconds));
   bench_samples_add(&out->gflops, rate);
   if (t->b.probe) bench_samples_add(&out->fraction, 2 * rate / (before + after));
@@ -125,6 +134,7 @@ static void print_times(const train_bench *t, const train_times *x, double token
   printf("  step            %9.1f ms (%.1f to %.1f)   %.1f tokens/s\n",
          bench_samples_median(&x->ms), bench_samples_min(&x->ms), bench_samples_max(&x->ms),
          tokens * 1e3 / bench_samples_median(&x->ms));
+  printf("  processor time  %9.1f ms\n", bench_samples_median(&x->cpu_ms));
   printf("  arithmetic      %9.1f GF/s", bench_samples_median(&x->gflops));
   if (t->b.probe) printf(", %.2f of the peak", bench_samples_median(&x->fraction));
   printf("\n  outside backend %9.3f ms, %.2f %% of the step%s\n",
@@ -146,6 +156,7 @@ static cJSON *add_result(train_bench *t, int32_t dtype, int64_t seq_len, const t
   cJSON_AddNumberToObject(r, "seq_len", (double)seq_len);
   cJSON_AddNumberToObject(r, "steps", x->ms.count);
   bench_samples_json(&x->ms, r, "ms_per_step");
+  bench_samples_json(&x->cpu_ms, r, "cpu_ms_per_step");
   bench_add_number(r, "tokens_per_s", 1e3 * tokens / ms);
   bench_add_number(r, "flops_per_step", bench_model_train_flops(&t->model, t->batch, seq_len));
   bench_samples_json(&x->gflops, r, "gflops");
