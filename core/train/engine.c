@@ -145,20 +145,20 @@ static ds_status find(const ds_engine *e, const char *who, int index, const void
 }
 
 ds_status ds_engine_read_param(ds_engine *e, int index, float *out, size_t n, ds_error *err) {
-  int64_t offset;
+  int64_t offset = 0;
   DS_TRY(find(e, "ds_engine_read_param", index, out, n, &offset, err));
   return ds_backend_download(e->backend, out, e->flat.master + offset, n * sizeof *out, err);
 }
 
 ds_status ds_engine_write_param(ds_engine *e, int index, const float *in, size_t n, ds_error *err) {
-  int64_t offset;
+  int64_t offset = 0;
   DS_TRY(find(e, "ds_engine_write_param", index, in, n, &offset, err));
   DS_TRY(ds_backend_upload(e->backend, e->flat.master + offset, in, n * sizeof *in, err));
   return ds_flat_refresh(&e->flat, e->ctx, offset, (int64_t)n, err);
 }
 
 ds_status ds_engine_read_grad(ds_engine *e, int index, float *out, size_t n, ds_error *err) {
-  int64_t offset;
+  int64_t offset = 0;
   DS_TRY(find(e, "ds_engine_read_grad", index, out, n, &offset, err));
   if (!e->slots[index].has_grad) {
     memset(out, 0, n * sizeof *out);
