@@ -32,6 +32,16 @@ static ds_status read_tree(const char *config, char **name, cJSON **out, ds_erro
 
 /* ---- old spellings */
 
+/* Takes item, which may be NULL. */
+static bool replace(cJSON *object, const char *key, cJSON *item) {
+  if (item && (cJSON_GetObjectItemCaseSensitive(object, key)
+                   ? cJSON_ReplaceItemInObjectCaseSensitive(object, key, item)
+                   : cJSON_AddItemToObject(object, key, item)))
+    return true;
+  cJSON_Delete(item);
+  return false;
+}
+
 static bool rename_bfloat16(cJSON *tree, ds_schema_errors *errors) {
   if (!cJSON_GetObjectItemCaseSensitive(tree, "bfloat16")) return true;
   if (cJSON_GetObjectItemCaseSensitive(tree, "bf16")) {
@@ -39,8 +49,7 @@ static bool rename_bfloat16(cJSON *tree, ds_schema_errors *errors) {
     cJSON_DeleteItemFromObjectCaseSensitive(tree, "bfloat16");
     return true;
   }
-  cJSON *item = cJSON_DetachItemFromObjectCaseSensitive(tree, "bfloat16");
-  return cJSON_AddItemToObject(tree, "bf16", item);
+  return replace(tree, "bf16", cJSON_DetachItemFromObjectCaseSensitive(tree, "bfloat16"));
 }
 
 /* "zero_optimization": true was stage 1 once. */
@@ -52,11 +61,11 @@ static bool expand_zero(cJSON *tree, const ds_logger *logger) {
          "config: \"zero_optimization\": %s is the old form of {\"stage\": %d}; write that",
          stage ? "true" : "false", stage);
   cJSON *section = cJSON_CreateObject();
-  if (section && cJSON_AddNumberToObject(section, "stage", stage) &&
-      cJSON_ReplaceItemInObjectCaseSensitive(tree, "zero_optimization", section))
-    return true;
-  cJSON_Delete(section);
-  return false;
+  if (section && !cJSON_AddNumberToObject(section, "stage", stage)) {
+    cJSON_Delete(section);
+    return false;
+  }
+  return replace(tree, "zero_optimization", section);
 }
 
 static void warn_old_names(const cJSON *tree, const ds_logger *logger) {
@@ -76,14 +85,16 @@ static void warn_old_names(const cJSON *tree, const ds_logger *logger) {
 
 typedef const char *section_fn(const char **type, ds_schema_errors *errors);
 
-static bool check_typed(cJSON *root, const char *name, section_fn *section_of,
+static bool check_typed(const cJSON *tree, cJSON *root, const char *name, section_fn *section_of,
                         ds_schema_errors *errors) {
   cJSON *section = cJSON_GetObjectItemCaseSensitive(root, name);
   if (!section) return true;
   const cJSON *type = cJSON_GetObjectItemCaseSensitive(section, "type");
   if (!type) {
     /* A type of the wrong kind has its line already. */
-    if (errors->count == 0) ds_schema_error(errors, "%s.type: is missing", name);
+    const cJSON *given = cJSON_GetObjectItemCaseSensitive(tree, name);
+    const cJSON *wrong = cJSON_GetObjectItemCaseSensitive(given, "type");
+    if (!wrong || cJSON_IsNull(wrong)) ds_schema_error(errors, "%s.type: is missing", name);
     return true;
   }
   const char *canonical = type->valuestring;
@@ -93,21 +104,16 @@ static bool check_typed(cJSON *root, const char *name, section_fn *section_of,
   snprintf(path, sizeof path, "%s.params.", name);
   cJSON *params = cJSON_CreateObject(), *nothing = cJSON_CreateObject();
   const cJSON *given = cJSON_GetObjectItemCaseSensitive(section, "params");
-  cJSON *canonical_item = cJSON_CreateString(canonical);
   bool good =
-      params && nothing && canonical_item &&
+      params && nothing &&
       ds_schema_check(ds_config_keys(), keys, path, given ? given : nothing, params, errors);
   cJSON_Delete(nothing);
   if (!good) {
     cJSON_Delete(params);
-    cJSON_Delete(canonical_item);
     return false;
   }
-  cJSON_ReplaceItemInObjectCaseSensitive(section, "type", canonical_item);
-  if (given) return cJSON_ReplaceItemInObjectCaseSensitive(section, "params", params);
-  if (cJSON_AddItemToObject(section, "params", params)) return true;
-  cJSON_Delete(params);
-  return false;
+  return replace(section, "params", params) &&
+         replace(section, "type", cJSON_CreateString(canonical));
 }
 
 /* Keys that have no default but are needed, and pairs that exclude each other. */
@@ -193,8 +199,8 @@ ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config 
                      ds_json_type(tree));
   } else if (!out->root || !rename_bfloat16(tree, errors) || !expand_zero(tree, logger) ||
              !ds_schema_check(ds_config_keys(), "", "", tree, out->root, errors) ||
-             !check_typed(out->root, "optimizer", ds_config_optimizer_section, errors) ||
-             !check_typed(out->root, "scheduler", ds_config_scheduler_section, errors) ||
+             !check_typed(tree, out->root, "optimizer", ds_config_optimizer_section, errors) ||
+             !check_typed(tree, out->root, "scheduler", ds_config_scheduler_section, errors) ||
              !read_backend(tree, out, errors)) {
     status = ds_fail_memory(err, "the config");
   } else {

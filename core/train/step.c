@@ -98,13 +98,10 @@ static ds_status skip(ds_engine *e, double loss, ds_error *err) {
   if (name[0])
     snprintf(where, sizeof where, "; the first parameter with a non-finite gradient is \"%s\"",
              name);
-  if (!isfinite(loss))
-    return ds_fail(err, DS_ERR_NUMERIC, "step %lld: the loss is %g%s; no parameter was changed",
-                   (long long)e->global_steps, loss, where);
-  return ds_fail(err, DS_ERR_NUMERIC,
-                 "step %lld: the gradient norm is %g%s; no parameter was "
-                 "changed",
-                 (long long)e->global_steps, e->grad_norm, where);
+  bool of_loss = !isfinite(loss);
+  return ds_fail(err, DS_ERR_NUMERIC, "step %lld: the %s is %s%s; no parameter was changed",
+                 (long long)e->global_steps, of_loss ? "loss" : "gradient norm",
+                 isnan(of_loss ? loss : e->grad_norm) ? "nan" : "infinite", where);
 }
 
 static void print_step(const ds_engine *e) {

@@ -129,6 +129,8 @@ static void test_bad(void) {
       {"{" M1 ", \"gradient_clipping\": -1}", "gradient_clipping: must be at least 0, not -1"},
       {"{" M1 ", \"gradient_allreduce_op\": \"max\"}", "must be one of mean|sum"},
       {"{" M1 ", \"optimizer\": {}}", "optimizer.type: is missing"},
+      {"{" M1 ", \"optimizer\": {\"type\": null}, \"quux\": 1}", "optimizer.type: is missing"},
+      {"{" M1 ", \"optimizer\": {\"type\": 1}}", "optimizer.type: must be a string, not a number"},
       {"{" M1 ", \"optimizer\": {\"type\": \"Adamm\"}}", "did you mean \"Adam\"?"},
       {"{" M1 ", \"optimizer\": {\"type\": \"Lamb\"}}",
        "optimizer.type: \"Lamb\" is not there yet"},

@@ -309,6 +309,42 @@ static void test_nonfinite(const char *config) {
   tiny_close(&r);
 }
 
+/* The same through train_batch, where the loss itself is looked at; the loader goes on. */
+static void test_nonfinite_batch(void) {
+  ds_error err;
+  tiny_run r = {0};
+  float before[N], after[N], loss;
+  r.self.poison_at = 5; /* the first micro batch of the third step */
+  CHECK_OK(tiny_open(&r,
+                     "{" TINY_BACKEND ", \"train_batch_size\": 8, "
+                     "\"gradient_accumulation_steps\": 2" ADAM("\"lr\": 0.05") "}",
+                     NULL, true, &err),
+           err);
+  for (int i = 0; i < 2; i++) CHECK_OK(ds_engine_train_batch(r.engine, &loss, &err), err);
+  CHECK_OK(tiny_weights(r.engine, &r.self, before, &err), err);
+  CHECK_FAILS(ds_engine_train_batch(r.engine, &loss, &err), DS_ERR_NUMERIC, err,
+              "step 3: the loss is nan; the first parameter with a non-finite gradient is \"w\"");
+  CHECK(isnan(loss));
+  CHECK_OK(tiny_weights(r.engine, &r.self, after, &err), err);
+  CHECK(memcmp(before, after, sizeof before) == 0);
+  CHECK(ds_engine_skipped_steps(r.engine) == 1 && ds_engine_global_steps(r.engine) == 3);
+  CHECK_OK(ds_engine_train_batch(r.engine, &loss, &err), err);
+  CHECK(isfinite(loss) && ds_engine_was_step_applied(r.engine));
+  tiny_close(&r);
+
+  /* Without the check the numbers are taken as they are. */
+  r.self.poison_at = 1;
+  CHECK_OK(tiny_open(&r,
+                     "{" TINY_BACKEND ", \"train_batch_size\": 8, \"bf16\": {\"enabled\": true, "
+                     "\"check_grad_overflow\": false}" ADAM("\"lr\": 0.05") "}",
+                     NULL, true, &err),
+           err);
+  CHECK_OK(ds_engine_train_batch(r.engine, &loss, &err), err);
+  CHECK_OK(tiny_weights(r.engine, &r.self, after, &err), err);
+  CHECK(isnan(loss) && isnan(after[0]));
+  tiny_close(&r);
+}
+
 /* ---- the order of calls, and parameters that take no part */
 
 static void test_calls(void) {
@@ -390,6 +426,7 @@ int main(void) {
       CONFIG(ADAM("\"lr\": 0.05") ", \"scheduler\": {\"type\": \"WarmupLR\", \"params\": "
                                   "{\"warmup_num_steps\": 10, \"warmup_type\": \"linear\"}}, "
                                   "\"bf16\": {\"enabled\": true}"));
+  test_nonfinite_batch();
   test_calls();
   return TEST_RESULT();
 }
