@@ -1,8 +1,7 @@
 /* gemv_kernel.c - C = epilogue(alpha A B^T + bias) + beta C for up to 8 rows of A.
  *
- * The time goes into reading B. It is read in order, a few rows at a time so that the sums are
- * independent of each other, with the next rows fetched ahead: the processor's own prefetcher
- * starts anew at every short row.
+ * The time goes into reading B, so it is read in order, each element once, with what comes next
+ * fetched ahead.
  */
 #include "../gemv.h"
 #include "kernel.h"
@@ -10,6 +9,10 @@
 
 /* Columns of C that are finished together, so that the epilogue works on whole vectors. */
 enum { BLOCK = 64 };
+/* Bytes of B to fetch ahead of use, at least: the latency of memory at full speed. */
+enum { AHEAD = 4096 };
+/* Bytes of A that stay in the first cache while B streams past. */
+enum { A_RESIDENT = 16384 };
 
 typedef struct block {
   const ds_gemm *g;
@@ -64,7 +67,8 @@ INLINE void columns(block *k, int col, const int rows, const int cols, const int
   for (int j = 0; j < cols; j++)
     b[j] = (const char *)g->b + (k->n0 + col + j) * g->ldb * dtype_size(dt_b);
   for (int i = 0; i < rows * cols; i++) acc[i] = vset(0.0f);
-  const int64_t ahead = cols * g->ldb * dtype_size(dt_b);
+  const int64_t block_bytes = cols * g->ldb * dtype_size(dt_b);
+  const int64_t ahead = (AHEAD + block_bytes - 1) / block_bytes * block_bytes;
   int64_t at = 0;
   for (; at + lanes <= g->k; at += lanes) {
     for (int j = 0; j < cols; j++) __builtin_prefetch(b[j] + ahead + at * dtype_size(dt_b));
@@ -82,17 +86,31 @@ INLINE void sums(block *k, int count, const int rows, const int cols, const int 
   for (; col < count; col++) columns(k, col, rows, 1, dt_a, dt_b);
 }
 
-/* As many columns at a time as there are registers for. */
+/* One column at a time reads B as one stream, which memory likes best. When A is too large for the
+ * first cache beside it, reading A again for every column costs more: then as many columns at a
+ * time as there are registers for. */
 #define SUMS(name, dt_a, dt_b)                                                                     \
   static void name(block *k, int count) {                                                          \
-    if (k->g->m == 1)                                                                              \
-      sums(k, count, 1, 4, dt_a, dt_b);                                                            \
-    else if (k->g->m == 2)                                                                         \
-      sums(k, count, 2, VL == 16 ? 4 : 2, dt_a, dt_b);                                             \
-    else if (k->g->m <= 4)                                                                         \
-      sums(k, count, 4, VL == 16 ? 4 : 2, dt_a, dt_b);                                             \
-    else                                                                                           \
-      sums(k, count, 8, VL == 16 ? 2 : 1, dt_a, dt_b);                                             \
+    const int64_t m = k->g->m;                                                                     \
+    if (m * k->g->k * dtype_size(dt_a) < A_RESIDENT) {                                             \
+      if (m == 1)                                                                                  \
+        sums(k, count, 1, 1, dt_a, dt_b);                                                          \
+      else if (m == 2)                                                                             \
+        sums(k, count, 2, 1, dt_a, dt_b);                                                          \
+      else if (m <= 4)                                                                             \
+        sums(k, count, 4, 1, dt_a, dt_b);                                                          \
+      else                                                                                         \
+        sums(k, count, 8, 1, dt_a, dt_b);                                                          \
+    } else {                                                                                       \
+      if (m == 1)                                                                                  \
+        sums(k, count, 1, 4, dt_a, dt_b);                                                          \
+      else if (m == 2)                                                                             \
+        sums(k, count, 2, VL == 16 ? 4 : 2, dt_a, dt_b);                                           \
+      else if (m <= 4)                                                                             \
+        sums(k, count, 4, VL == 16 ? 4 : 2, dt_a, dt_b);                                           \
+      else                                                                                         \
+        sums(k, count, 8, VL == 16 ? 2 : 1, dt_a, dt_b);                                           \
+    }                                                                                              \
   }
 SUMS(sums_f32, DS_F32, DS_F32)
 SUMS(sums_mixed, DS_F32, DS_BF16)

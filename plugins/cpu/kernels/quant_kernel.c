@@ -65,19 +65,24 @@ static void quantize_range(const void *ctx, int64_t lo, int64_t hi, int part) {
 INLINE vf load_i8(const int8_t *p) {
   vb b;
   memcpy(&b, p, sizeof b);
-  return __builtin_convertvector(b, vf);
+#if VL == 16
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32((__m128i)b));
+#else
+  return __builtin_convertvector(__builtin_convertvector(b, vi), vf);
+#endif
 }
 
 /* 2 VL levels from VL bytes: those of even place and those of odd place. */
 INLINE void load_i4(const uint8_t *p, vf *even, vf *odd) {
   vub b;
   memcpy(&b, p, sizeof b);
-  vi v = (vi) __builtin_convertvector(b, vu);
 #if VL == 16
   const __m512 level = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
-  *even = _mm512_permutexvar_ps((__m512i)v, level);
-  *odd = _mm512_permutexvar_ps((__m512i)(v >> 4), level);
+  const __m512i v = _mm512_cvtepu8_epi32((__m128i)b);
+  *even = _mm512_permutexvar_ps(v, level); /* looks at the low four bits of a lane */
+  *odd = _mm512_permutexvar_ps(_mm512_srli_epi32(v, 4), level);
 #else
+  vi v = (vi) __builtin_convertvector(b, vu);
   *even = __builtin_convertvector((v << 28) >> 28, vf);
   *odd = __builtin_convertvector((v << 24) >> 28, vf);
 #endif
