@@ -11,7 +11,8 @@
 
 #include <string.h>
 
-enum { TILE_ELEMENTS = 2 << 20 };
+/* FEW_ROWS: up to here, reading the values again for every DS_CPU_QUANT_ROWS rows is faster. */
+enum { TILE_ELEMENTS = 2 << 20, FEW_ROWS = 16 };
 
 static const ds_cpu_quant_kernels *kernels_of(const ds_device *dev) {
   switch (dev->isa) {
@@ -96,8 +97,16 @@ static ds_status few_rows(ds_stream *s, const ds_quant *q, int64_t m, const void
                           ds_error *err) {
   float *in_order = ordered(s, q, m, a, err);
   if (in_order == NULL) return DS_ERR_MEMORY;
-  ds_cpu_quant_product p = {q, m, in_order, values, bias, scales, c};
-  kernels_of(s->dev)->product(&p, s->dev->threads);
+  for (int64_t i = 0; i < m; i += DS_CPU_QUANT_ROWS) {
+    ds_cpu_quant_product p = {q,
+                              ds_cpu_min_i64(DS_CPU_QUANT_ROWS, m - i),
+                              in_order + i * q->cols,
+                              values,
+                              bias,
+                              scales,
+                              (char *)c + ds_cpu_dtype_bytes(q->dtype, i * q->rows)};
+    kernels_of(s->dev)->product(&p, s->dev->threads);
+  }
   return DS_OK;
 }
 
@@ -147,8 +156,7 @@ static ds_status product(ds_stream *s, const ds_quant *q, int64_t m, const void 
   if (st == DS_OK && m < 0)
     st = ds_cpu_fail(err, DS_ERR_INVALID, "cpu quant: a product of m=%lld rows", (long long)m);
   if (st != DS_OK || m == 0 || q->rows == 0) return st;
-  if (m <= DS_CPU_QUANT_ROWS || q->cols == 0)
-    return few_rows(s, q, m, a, values, scales, bias, c, err);
+  if (m <= FEW_ROWS || q->cols == 0) return few_rows(s, q, m, a, values, scales, bias, c, err);
   return many_rows(s, q, m, a, values, scales, bias, c, err);
 }
 

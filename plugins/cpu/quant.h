@@ -8,7 +8,7 @@
 
 #include "ds_abi.h"
 
-enum { DS_CPU_QUANT_ROWS = 8 }; /* the most rows of A in one product */
+enum { DS_CPU_QUANT_ROWS = 4 }; /* the most rows of A in one product */
 
 typedef struct ds_cpu_quant_rows {
   const ds_quant *q;

@@ -207,16 +207,16 @@ INLINE void product_rows(const ds_cpu_quant_product *p, int64_t lo, int64_t hi, 
   for (; row < hi; row++) whole_groups(p, row, rows, 1, qtype);
 }
 
+/* One row of int8 values after another is one stream, which memory likes best; the unpacking of
+ * int4 rather wants several independent rows. */
 #define PRODUCT(name, qtype)                                                                       \
   static void name(const ds_cpu_quant_product *p, int64_t lo, int64_t hi) {                        \
     if (p->m == 1)                                                                                 \
-      product_rows(p, lo, hi, 1, 4, qtype);                                                        \
+      product_rows(p, lo, hi, 1, (qtype) == DS_I8 ? 1 : 4, qtype);                                 \
     else if (p->m == 2)                                                                            \
       product_rows(p, lo, hi, 2, VL == 16 ? 4 : 2, qtype);                                         \
-    else if (p->m <= 4)                                                                            \
-      product_rows(p, lo, hi, 4, VL == 16 ? 2 : 1, qtype);                                         \
     else                                                                                           \
-      product_rows(p, lo, hi, 8, 1, qtype);                                                        \
+      product_rows(p, lo, hi, 4, VL == 16 ? 2 : 1, qtype);                                         \
   }
 PRODUCT(product_i8, DS_I8)
 PRODUCT(product_i4, DS_I4)
