@@ -16,10 +16,9 @@ static bool empty(const ds_gemm *g) {
   return g->m == 0 || g->n == 0 || g->batch == 0;
 }
 
-/* The rows and columns in which an operand is stored, against its leading dimension. */
+/* Whether ld reaches from one stored row of an operand to the next. */
 static bool fits(int64_t rows, int64_t cols, bool transposed, int64_t ld) {
-  int64_t stored_rows = transposed ? cols : rows, stored_cols = transposed ? rows : cols;
-  return ld >= (stored_cols > 0 ? stored_cols : 1) && (stored_rows <= 1 || ld <= INT64_MAX / 8);
+  return ld >= (transposed ? rows : cols) && ld <= INT64_MAX / 8;
 }
 
 static ds_status check_numbers(const ds_gemm *g, ds_error *err) {
