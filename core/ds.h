@@ -206,7 +206,9 @@ DS_API ds_status ds_tokenizer_bytes(ds_tokenizer **out, ds_error *err);
 DS_API void ds_tokenizer_destroy(ds_tokenizer *t);
 DS_API int32_t ds_tokenizer_vocab_size(const ds_tokenizer *t); /* largest id + 1 */
 /* UTF-8 (any bytes) to new ids (free()). Any number of threads at once. special: names of special
- * tokens in the text become their ids, and the post-processor's template (BOS) is applied. */
+ * tokens in the text become their ids, and the post-processor's template (BOS) is applied; a
+ * tokenizer of LLaMA's kind (byte fallback) without a template begins with BOS unless
+ * tokenizer_config.json says "add_bos_token": false. */
 DS_API ds_status ds_tokenizer_encode(const ds_tokenizer *t, const char *text, size_t length,
                                      bool special, int32_t **ids, size_t *count, ds_error *err);
 /* New bytes (free()), NUL-terminated besides. Special tokens are left out unless `special`.

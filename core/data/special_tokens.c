@@ -76,3 +76,15 @@ ds_status ds_special_tokens_find(ds_tokenizer *t, const char *tokenizer_config,
       *list[i].id = t->vtable->find(t->self, list[i].names[k]);
   return DS_OK;
 }
+
+ds_status ds_special_tokens_add_bos(const char *tokenizer_config, bool fallback, bool *out,
+                                    ds_error *err) {
+  *out = fallback;
+  if (!tokenizer_config) return DS_OK;
+  cJSON *root;
+  const char *file = "tokenizer_config.json";
+  DS_TRY(ds_json_parse(tokenizer_config, strlen(tokenizer_config), 0, file, &root, err));
+  ds_status status = ds_json_bool(root, "add_bos_token", fallback, out, file, err);
+  cJSON_Delete(root);
+  return status;
+}

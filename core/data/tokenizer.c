@@ -98,6 +98,16 @@ static ds_status keep_beside(ds_tokenizer *t, const char *folder, const char *na
   return status;
 }
 
+/* Without a template, LLaMA's kind of tokenizer (byte fallback) begins with BOS, as Hugging Face's
+ * class for it does; tokenizer_config.json may say otherwise. */
+static ds_status begin_with_bos(const ds_tokenizer *t, ds_tokenizer_bpe *bpe,
+                                const char *tokenizer_config, ds_error *err) {
+  bool add;
+  DS_TRY(ds_special_tokens_add_bos(tokenizer_config, bpe->bpe.byte_fallback, &add, err));
+  if (!add || t->bos < 0 || bpe->prefix.count || bpe->suffix.count) return DS_OK;
+  return ds_ids_append(&bpe->prefix, &t->bos, 1, err);
+}
+
 static const char *text_of(const ds_tokenizer_file *f) {
   return f ? f->text : NULL;
 }
@@ -123,6 +133,7 @@ static ds_status load_bpe(ds_tokenizer *t, const char *folder, const char *json_
   t->self = bpe;
   t->vtable = &ds_tokenizer_bpe_vtable;
   ds_status status = ds_special_tokens_find(t, text_of(tc), text_of(map), config, err);
+  if (status == DS_OK) status = begin_with_bos(t, bpe, text_of(tc), err);
   return status == DS_OK ? DS_OK : ds_fail_prefix(err, status, "%s", folder);
 }
 

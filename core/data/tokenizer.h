@@ -49,5 +49,8 @@ struct ds_tokenizer {
 DS_MUST_USE ds_status ds_special_tokens_find(ds_tokenizer *t, const char *tokenizer_config,
                                              const char *special_tokens_map, const char *config,
                                              ds_error *err);
+/* "add_bos_token" of tokenizer_config.json (text, may be NULL); fallback where it says nothing. */
+DS_MUST_USE ds_status ds_special_tokens_add_bos(const char *tokenizer_config, bool fallback,
+                                                bool *out, ds_error *err);
 
 #endif
