@@ -15,19 +15,19 @@ static bool launched(void) {
 #include <pthread.h>
 #include <string.h>
 
+/* clang-format off: it indents the lists anew each time */
 #define CALLS(X)                                                                                   \
-  X(Allgather)                                                                                     \
-  X(Allreduce) X(Alltoall) X(Barrier) X(Bcast) X(Comm_create_group) X(Comm_free) X(Comm_group)     \
-      X(Comm_rank) X(Comm_set_errhandler) X(Comm_size) X(Comm_split_type) X(Error_string)          \
-          X(Finalize) X(Finalized) X(Group_free) X(Group_incl) X(Init_thread) X(Initialized)       \
-              X(Recv) X(Reduce_scatter_block) X(Send) X(Sendrecv)
+  X(Allgather) X(Allreduce) X(Alltoall) X(Barrier) X(Bcast) X(Comm_create_group) X(Comm_free)      \
+  X(Comm_group) X(Comm_rank) X(Comm_set_errhandler) X(Comm_size) X(Comm_split_type)                \
+  X(Error_string) X(Finalize) X(Finalized) X(Group_free) X(Group_incl) X(Init_thread)              \
+  X(Initialized) X(Recv) X(Reduce_scatter_block) X(Send) X(Sendrecv)
 
 /* Open MPI's constants are addresses of its variables. */
 #define CONSTANTS(X)                                                                               \
-  X(MPI_Comm, comm_world)                                                                          \
-  X(MPI_Comm, comm_null) X(MPI_Datatype, byte) X(MPI_Datatype, float) X(MPI_Datatype, double)      \
-      X(MPI_Datatype, int32_t) X(MPI_Datatype, int64_t) X(MPI_Op, op_sum) X(MPI_Op, op_max)        \
-          X(MPI_Op, op_min) X(MPI_Errhandler, errors_return) X(MPI_Info, info_null)
+  X(MPI_Comm, comm_world) X(MPI_Comm, comm_null) X(MPI_Datatype, byte) X(MPI_Datatype, float)      \
+  X(MPI_Datatype, double) X(MPI_Datatype, int32_t) X(MPI_Datatype, int64_t) X(MPI_Op, op_sum)      \
+  X(MPI_Op, op_max) X(MPI_Op, op_min) X(MPI_Errhandler, errors_return) X(MPI_Info, info_null)
+/* clang-format on */
 
 typedef struct runtime {
   bool ready;
