@@ -15,7 +15,8 @@ static bool launched(void) {
 #include <pthread.h>
 #include <string.h>
 
-/* clang-format off: it indents the lists anew each time */
+/* The lists: clang-format would indent them anew each time. */
+/* clang-format off */
 #define CALLS(X)                                                                                   \
   X(Allgather) X(Allreduce) X(Alltoall) X(Barrier) X(Bcast) X(Comm_create_group) X(Comm_free)      \
   X(Comm_group) X(Comm_rank) X(Comm_set_errhandler) X(Comm_size) X(Comm_split_type)                \
