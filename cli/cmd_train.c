@@ -5,16 +5,18 @@
 #include "plot.h"
 #include "progress.h"
 
+#include <errno.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct train {
   const char *model_path, *config, *tokenizer_path, *output, *svg;
   option_list data;
   int64_t seq_len, steps, seed, save_every;
-  bool resume, json;
+  bool resume, json, tokenizer_saved;
   ds_model *model;
   ds_tokenizer *tokenizer;
   ds_dataset *dataset;
@@ -50,6 +52,13 @@ static ds_status find_tokenizer(train *t, const ds_model_info *info, ds_error *e
       t->model_path, (long long)info->vocab_size);
 }
 
+/* Told now rather than at the first save. */
+static ds_status open_output(const char *path, ds_error *err) {
+  DS_TRY(ds_make_folders(path, err));
+  if (access(path, W_OK | X_OK) == 0) return DS_OK;
+  return ds_fail(err, DS_ERR_IO, "cannot write to folder %s: %s", path, strerror(errno));
+}
+
 static ds_status open_all(train *t, ds_error *err) {
   ds_model_info info = {.size = sizeof info};
   DS_TRY(ds_model_load(t->model_path, &t->model, err));
@@ -61,10 +70,6 @@ static ds_status open_all(train *t, ds_error *err) {
                    (long long)t->seq_len, (long long)info.max_positions);
   DS_TRY(ds_dataset_text(t->data.values, t->data.count, t->tokenizer, t->seq_len, info.vocab_size,
                          &t->dataset, err));
-  if (t->output) {
-    DS_TRY(ds_make_folders(t->output, err));
-    DS_TRY(ds_tokenizer_save(t->tokenizer, t->output, err));
-  }
   ds_initialize_args args = DS_INITIALIZE_ARGS_INIT;
   args.model = t->model;
   args.training_data = t->dataset;
@@ -73,7 +78,7 @@ static ds_status open_all(train *t, ds_error *err) {
   args.log = cli_log;
   DS_TRY(ds_initialize(&args, &t->engine, NULL, NULL, NULL, err));
   if (t->resume) DS_TRY(ds_engine_load_checkpoint(t->engine, t->output, NULL, NULL, err));
-  return DS_OK;
+  return t->output ? open_output(t->output, err) : DS_OK;
 }
 
 /* Steps of one epoch, when --steps was not given. */
@@ -94,8 +99,19 @@ static ds_status remember(train *t, int64_t step, float loss, ds_error *err) {
   return DS_OK;
 }
 
+/* The tokenizer belongs beside the checkpoints. Where there are some already it follows the new
+ * one: a save that fails leaves them with theirs. */
 static ds_status save(train *t, ds_error *err) {
-  return t->output ? ds_engine_save_checkpoint(t->engine, t->output, NULL, NULL, err) : DS_OK;
+  if (!t->output) return DS_OK;
+  char *latest = ds_path_join(t->output, "latest");
+  if (!latest) return ds_fail_memory(err, "a path");
+  bool follows = ds_file_exists(latest);
+  free(latest);
+  if (!follows) DS_TRY(ds_tokenizer_save(t->tokenizer, t->output, err));
+  DS_TRY(ds_engine_save_checkpoint(t->engine, t->output, NULL, NULL, err));
+  if (follows && !t->tokenizer_saved) DS_TRY(ds_tokenizer_save(t->tokenizer, t->output, err));
+  t->tokenizer_saved = true;
+  return DS_OK;
 }
 
 static ds_status run_steps(train *t, ds_error *err) {
@@ -159,6 +175,8 @@ static int check(const train *t, const option_list *words) {
     fprintf(stderr, "ds train: --seq-len must be positive\n");
   else if (t->steps == 0 || t->steps < -1)
     fprintf(stderr, "ds train: --steps must be positive\n");
+  else if (t->save_every < 0)
+    fprintf(stderr, "ds train: --save-every must not be negative\n");
   else if (t->seed < 0)
     fprintf(stderr, "ds train: --seed must not be negative\n");
   else if (t->resume && !t->output)
@@ -195,7 +213,8 @@ int cmd_train(int argc, char **argv) {
        {"--steps", OPTION_INT, &t.steps, "N", "train until step N (one epoch)"},
        {"--seed", OPTION_INT, &t.seed, "S", "of weights and shuffling (42)"},
        {"--output", OPTION_STRING, &t.output, "DIR", "where checkpoints go (none are saved)"},
-       {"--save-every", OPTION_INT, &t.save_every, "N", "save every N steps besides at the end"},
+       {"--save-every", OPTION_INT, &t.save_every, "N",
+        "save every N steps besides at the end (0: only then)"},
        {"--resume", OPTION_FLAG, &t.resume, NULL, "go on from the latest checkpoint in DIR"},
        {"--svg", OPTION_STRING, &t.svg, "FILE", "write the loss curve"},
        {"--json", OPTION_FLAG, &t.json, NULL,

@@ -39,8 +39,7 @@ static void print_help(FILE *f) {
              "  DS_LOG          info or debug: more messages on stderr\n");
 }
 
-int main(int argc, char **argv) {
-  signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write, told like any other */
+static int run(int argc, char **argv) {
   if (argc < 2) {
     print_help(stderr);
     return 2;
@@ -57,17 +56,19 @@ int main(int argc, char **argv) {
   const char *names[N_COMMANDS];
   for (int i = 0; i < N_COMMANDS; i++) {
     names[i] = commands[i].name;
-    if (strcmp(argv[1], commands[i].name) == 0) {
-      int code = commands[i].run(argc - 2, argv + 2);
-      if (fflush(stdout) != 0 || ferror(stdout)) {
-        fprintf(stderr, "ds %s: cannot write to stdout\n", argv[1]);
-        if (code == 0) code = 1;
-      }
-      return code;
-    }
+    if (strcmp(argv[1], names[i]) == 0) return commands[i].run(argc - 2, argv + 2);
   }
   const char *near = ds_nearest(argv[1], names, N_COMMANDS);
   fprintf(stderr, "ds: unknown command \"%s\"%s%s%s (ds --help lists them)\n", argv[1],
           near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
   return 2;
+}
+
+int main(int argc, char **argv) {
+  signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write, told like any other */
+  int code = run(argc, argv);
+  bool unwritten = fflush(stdout) != 0;
+  if (!unwritten && !ferror(stdout)) return code;
+  fprintf(stderr, "ds: cannot write to stdout\n");
+  return code ? code : 1;
 }

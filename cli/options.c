@@ -31,6 +31,17 @@ static const option *find(const command *c, const char *name, size_t length) {
   return NULL;
 }
 
+/* "-" alone is a word, as everywhere. */
+static bool looks_like_option(const char *arg) {
+  return arg[0] == '-' && arg[1] != '\0';
+}
+
+/* Whether an argument is certainly not meant as the value of the option before it. A prompt may
+ * begin with a dash. */
+static bool is_option(const command *c, const char *arg) {
+  return strcmp(arg, "--help") == 0 || find(c, arg, strcspn(arg, "=")) != NULL;
+}
+
 static parsed unknown(const command *c, const char *name) {
   const char *names[32];
   size_t n = 0;
@@ -86,7 +97,8 @@ static int take(const command *c, const option *o, int argc, char **argv, int i)
     *(bool *)o->target = true;
     return 1;
   }
-  const char *value = equals ? equals + 1 : i + 1 < argc ? argv[i + 1] : NULL;
+  const char *next = i + 1 < argc && !is_option(c, argv[i + 1]) ? argv[i + 1] : NULL;
+  const char *value = equals ? equals + 1 : next;
   if (!value) {
     fprintf(stderr, "ds %s: %s wants a value: %s\n", c->name, o->name, o->value);
     return 0;
@@ -95,7 +107,7 @@ static int take(const command *c, const option *o, int argc, char **argv, int i)
   if (o->type != OPTION_LIST) return set_value(c, o, value) ? taken : 0;
   if (!push(c, o->name, o->target, value)) return 0;
   if (!equals)
-    for (; i + taken < argc && strncmp(argv[i + taken], "--", 2) != 0; taken++)
+    for (; i + taken < argc && !looks_like_option(argv[i + taken]); taken++)
       if (!push(c, o->name, o->target, argv[i + taken])) return 0;
   return taken;
 }
@@ -107,7 +119,7 @@ parsed options_parse(const command *c, int argc, char **argv, option_list *words
       print_help(c);
       return PARSED_HELP;
     }
-    if (strncmp(argv[i], "--", 2) != 0) {
+    if (!looks_like_option(argv[i])) {
       if (!push(c, "arguments", words, argv[i++])) return PARSED_WRONG;
       continue;
     }
