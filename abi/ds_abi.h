@@ -205,7 +205,8 @@ typedef struct ds_device_table {
   /* [per-stream] Waits until all work given to s is done; reports the first failure of that work.
    */
   DS_MUST_USE ds_status (*stream_sync)(ds_stream *s, ds_error *err);
-  /* [per-stream] host -> device. src may be reused when the call returns. */
+  /* [per-stream] host -> device. src may be reused when the call returns. This and the next three:
+   * 0 bytes succeed and do nothing. */
   DS_MUST_USE ds_status (*upload)(ds_stream *s, void *dst, const void *src, size_t bytes,
                                   ds_error *err);
   /* [per-stream] device -> host. Waits for the stream. */
@@ -217,7 +218,8 @@ typedef struct ds_device_table {
   /* [per-stream] */
   DS_MUST_USE ds_status (*fill)(ds_stream *s, void *dst, uint8_t byte, size_t bytes, ds_error *err);
 
-  /* Events. Optional as a group (all NULL): core then waits with stream_sync. */
+  /* Events. Optional as a group (all NULL): core then waits with stream_sync. Waiting for an event
+   * that was never recorded succeeds at once. */
   DS_MUST_USE ds_status (*event_create)(ds_device *dev, ds_event **out,
                                         ds_error *err); /* [per-device] */
   void (*event_destroy)(ds_event *e);                   /* [per-device] */
@@ -247,8 +249,9 @@ typedef enum ds_epilogue {
 /* C[m,n] = epilogue(alpha * A[m,k] . B[k,n] + bias[n]) + beta * C[m,n], row-major, for each of
  * `batch` matrices. Accumulation is in f32 or better. beta is 0 or 1; with beta 0, C is not read
  * (it may hold NaN). m, n, batch may be 0 (nothing to do); k = 0 gives the epilogue of the bias. C
- * overlaps no input. Every plugin with a gemm table takes (A,B,C) dtypes f32,f32,f32; others as
- * `supports` says. */
+ * overlaps no input. A leading dimension is at least its row's length, so 0 is right for rows
+ * without elements. dtype_bias is DS_F32 where bias is NULL. Every plugin with a gemm table takes
+ * (A,B,C) dtypes f32,f32,f32; others as `supports` says. */
 typedef struct ds_gemm {
   uint32_t size;  /* sizeof(ds_gemm) */
   uint32_t flags; /* DS_GEMM_* */
@@ -288,7 +291,7 @@ typedef struct ds_quant {
   int32_t qtype; /* DS_I8 or DS_I4 */
   int32_t dtype; /* of x: DS_F32 or DS_BF16 */
   int32_t reserved;
-  int64_t rows, cols; /* x is [rows,cols] */
+  int64_t rows, cols; /* x is [rows,cols]; cols is even for DS_I4 */
   int64_t group;      /* divides cols; scales are f32 [rows, cols/group] */
 } ds_quant;
 
@@ -300,8 +303,8 @@ typedef struct ds_quant_table {
   DS_MUST_USE ds_status (*dequantize)(ds_stream *s, const ds_quant *q, const void *values,
                                       const float *scales, void *x,
                                       ds_error *err); /* [per-stream] */
-  /* [per-stream] C[m,rows] = A[m,cols] . dequantize(values)^T + bias; A and C of dtype q->dtype,
-   * contiguous. */
+  /* [per-stream] C[m,rows] = A[m,cols] . dequantize(values)^T + bias; A, C and bias of dtype
+   * q->dtype, contiguous. */
   DS_MUST_USE ds_status (*gemm)(ds_stream *s, const ds_quant *q, int64_t m, const void *a,
                                 const void *values, const float *scales, const void *bias, void *c,
                                 ds_error *err);
