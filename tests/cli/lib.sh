@@ -11,6 +11,7 @@ export LC_ALL
 export OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
 
 DS=$1 SOURCE=$3
+case $DS in /*) ;; *) DS=$PWD/$DS ;; esac # meson names it from the build folder
 HERE=$(cd "${0%/*}" && pwd)
 WORK=$2/$(basename "$0" .sh)
 rm -rf "$WORK"
