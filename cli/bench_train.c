@@ -134,7 +134,10 @@ static void print_times(const train_bench *t, const train_times *x, double token
   printf("  step            %9.1f ms (%.1f to %.1f)   %.1f tokens/s\n",
          bench_samples_median(&x->ms), bench_samples_min(&x->ms), bench_samples_max(&x->ms),
          tokens * 1e3 / bench_samples_median(&x->ms));
-  printf("  processor time  %9.1f ms\n", bench_samples_median(&x->cpu_ms));
+  double cores = bench_samples_median(&x->cpu_ms) / bench_samples_median(&x->ms);
+  bool shared = t->b.probe && cores < 0.8 * bench_threads(&t->b);
+  printf("  processor time  %9.1f ms, %.2f cores%s\n", bench_samples_median(&x->cpu_ms), cores,
+         shared ? ": others are at work on this machine, measure again" : "");
   printf("  arithmetic      %9.1f GF/s", bench_samples_median(&x->gflops));
   if (t->b.probe) printf(", %.2f of the peak", bench_samples_median(&x->fraction));
   printf("\n  outside backend %9.3f ms, %.2f %% of the step%s\n",
