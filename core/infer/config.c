@@ -2,8 +2,6 @@
 
 #include "base/schema.h"
 
-#include <ctype.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -69,16 +67,12 @@ static ds_status load(const char *config, const char *name, cJSON **out, ds_erro
     *out = cJSON_CreateObject();
     return *out ? DS_OK : ds_fail_memory(err, name);
   }
-  const char *p = config;
-  while (isspace((unsigned char)*p)) p++;
-  ds_status status = *p == '{' || *p == '\0' || strncmp(p, "//", 2) == 0 || *p == '#'
-                         ? ds_json_parse(config, strlen(config), DS_JSON_RELAXED, name, out, err)
-                         : ds_json_load(config, (size_t)16 << 20, DS_JSON_RELAXED, out, err);
-  if (status == DS_OK && !cJSON_IsObject(*out)) {
-    status = ds_fail(err, DS_ERR_INVALID, "%s must be an object, not %s", name, ds_json_type(*out));
-    cJSON_Delete(*out);
-    *out = NULL;
-  }
+  DS_TRY(ds_json_config(config, out, err));
+  if (cJSON_IsObject(*out)) return DS_OK;
+  ds_status status =
+      ds_fail(err, DS_ERR_INVALID, "%s must be an object, not %s", name, ds_json_type(*out));
+  cJSON_Delete(*out);
+  *out = NULL;
   return status;
 }
 

@@ -65,6 +65,11 @@ static ds_status find_model(ds_inference *e, const ds_init_inference_args *args,
   if (!e->model) {
     status = ds_model_load(folder, &e->model, err);
     e->owns_model = status == DS_OK;
+    if (status == DS_OK && !ds_model_has_weights(e->model))
+      status = ds_fail(err, DS_ERR_NOT_FOUND,
+                       "%s has no weights (model.safetensors); for random ones, load it with "
+                       "ds_model_load() and give the model",
+                       folder);
   } else if (folder) {
     status =
         ds_fail(err, DS_ERR_INVALID,

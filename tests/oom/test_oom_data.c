@@ -4,56 +4,13 @@
 
 #include "base/file.h"
 #include "data/dataloader.h"
+#include "failing_malloc.h"
 
-#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-extern void *__libc_malloc(size_t);
-extern void *__libc_calloc(size_t, size_t);
-extern void *__libc_realloc(void *, size_t);
-extern void *__libc_memalign(size_t, size_t);
-extern void __libc_free(void *);
-
-static long allocation, fail_at, outstanding; /* single-threaded */
-static int armed;
-
-static int refuse(void) {
-  return armed && ++allocation == fail_at;
-}
-
-void *malloc(size_t n) {
-  void *p = refuse() ? NULL : __libc_malloc(n);
-  outstanding += p != NULL;
-  return p;
-}
-void *calloc(size_t n, size_t size) {
-  void *p = refuse() ? NULL : __libc_calloc(n, size);
-  outstanding += p != NULL;
-  return p;
-}
-void *realloc(void *old, size_t n) {
-  if (refuse()) return NULL;
-  void *p = __libc_realloc(old, n);
-  outstanding += !old && p;
-  return p;
-}
-void *aligned_alloc(size_t align, size_t n) {
-  void *p = refuse() ? NULL : __libc_memalign(align, n);
-  outstanding += p != NULL;
-  return p;
-}
-int posix_memalign(void **out, size_t align, size_t n) {
-  *out = aligned_alloc(align, n);
-  return *out ? 0 : ENOMEM;
-}
-void free(void *p) {
-  outstanding -= p != NULL;
-  __libc_free(p);
-}
 
 static char folder[] = "/tmp/dscore-test-oom-data-XXXXXX";
 

@@ -1,0 +1,53 @@
+/* failing_malloc.h - a malloc of the test program's own, before the C library's: counts what is
+ * outstanding, and refuses the allocation number `fail_at` while armed. Include it in one file of a
+ * program without threads. */
+#ifndef DS_TEST_FAILING_MALLOC_H
+#define DS_TEST_FAILING_MALLOC_H
+
+#include <errno.h>
+#include <stdlib.h>
+
+extern void *__libc_malloc(size_t);
+extern void *__libc_calloc(size_t, size_t);
+extern void *__libc_realloc(void *, size_t);
+extern void *__libc_memalign(size_t, size_t);
+extern void __libc_free(void *);
+
+static long allocation, fail_at, outstanding; /* single-threaded */
+static int armed;
+
+static int refuse(void) {
+  return armed && ++allocation == fail_at;
+}
+
+void *malloc(size_t n) {
+  void *p = refuse() ? NULL : __libc_malloc(n);
+  outstanding += p != NULL;
+  return p;
+}
+void *calloc(size_t n, size_t size) {
+  void *p = refuse() ? NULL : __libc_calloc(n, size);
+  outstanding += p != NULL;
+  return p;
+}
+void *realloc(void *old, size_t n) {
+  if (refuse()) return NULL;
+  void *p = __libc_realloc(old, n);
+  outstanding += !old && p;
+  return p;
+}
+void *aligned_alloc(size_t align, size_t n) {
+  void *p = refuse() ? NULL : __libc_memalign(align, n);
+  outstanding += p != NULL;
+  return p;
+}
+int posix_memalign(void **out, size_t align, size_t n) {
+  *out = aligned_alloc(align, n);
+  return *out ? 0 : ENOMEM;
+}
+void free(void *p) {
+  outstanding -= p != NULL;
+  __libc_free(p);
+}
+
+#endif
