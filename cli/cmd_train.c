@@ -31,6 +31,14 @@ static void on_signal(int number) {
   interrupted = number;
 }
 
+/* From the first step on there is something to save; the second signal doesn't wait for it. */
+static void catch_signals(void) {
+  struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART | (int)SA_RESETHAND};
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGINT, &action, NULL);
+  sigaction(SIGTERM, &action, NULL);
+}
+
 /* --tokenizer, else the model folder's, else bytes for a vocabulary of 256. */
 static ds_status find_tokenizer(train *t, const ds_model_info *info, ds_error *err) {
   if (t->tokenizer_path && strcmp(t->tokenizer_path, "bytes") == 0)
@@ -149,6 +157,7 @@ static ds_status train_all(train *t, ds_error *err) {
             (long long)ds_engine_global_steps(t->engine), (long long)t->steps);
     return DS_OK;
   }
+  catch_signals();
   DS_TRY(run_steps(t, err));
   DS_TRY(save(t, err));
   if (t->svg) {
@@ -223,8 +232,6 @@ int cmd_train(int argc, char **argv) {
   if (p != PARSED_RUN) return p == PARSED_HELP ? 0 : 2;
   int wrong = check(&t, &words);
   if (wrong) return wrong;
-  signal(SIGINT, on_signal);
-  signal(SIGTERM, on_signal);
   ds_error err;
   int code = train_all(&t, &err) == DS_OK ? 0 : cli_fail("train", &err);
   ds_engine_destroy(t.engine);

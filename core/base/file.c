@@ -21,7 +21,7 @@ static ds_status fail_errno(ds_error *err, const char *what, const char *path) {
 
 /* Opens a regular file for reading and gets its size. */
 static ds_status open_regular(const char *path, int *fd, size_t *size, ds_error *err) {
-  *fd = open(path, O_RDONLY | O_CLOEXEC);
+  *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* never wait for a pipe's other end */
   if (*fd < 0) return fail_errno(err, "open", path);
   struct stat st;
   if (fstat(*fd, &st) != 0) {

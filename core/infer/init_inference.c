@@ -26,6 +26,12 @@ static ds_status resolve_folder(const char *path, char **out, ds_error *err) {
         status = ds_fail(err, DS_ERR_FORMAT, "%s names no checkpoint: \"%.40s\"", latest, tag);
       else
         *out = ds_path_join(path, tag);
+      if (*out && !ds_is_folder(*out)) {
+        status = ds_fail(err, DS_ERR_NOT_FOUND, "checkpoint %s is not there, though %s names it",
+                         *out, latest);
+        free(*out);
+        *out = NULL;
+      }
       free(tag);
     }
   }
