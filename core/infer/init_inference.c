@@ -1,42 +1,34 @@
 /* init_inference.c - from a folder or a model and a config to an engine that generates. */
+#include "base/checkpoint_folder.h"
 #include "base/file.h"
 #include "infer/engine.h"
 #include "infer/weights.h"
 #include "tensor/tensor.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* A training engine's checkpoint directory stands for the folder that its `latest` names. */
+/* A training engine's checkpoint directory stands for the folder that its `latest` names. What has
+ * a manifest is held against it: a flipped bit in a weight would otherwise pass for a weight. */
 static ds_status resolve_folder(const char *path, char **out, ds_error *err) {
-  *out = NULL;
-  char *latest = ds_path_join(path, "latest");
-  if (!latest) return ds_fail_memory(err, path);
-  ds_status status = DS_OK;
-  if (!ds_file_exists(latest)) {
-    *out = strdup(path);
-  } else {
-    char *tag;
-    status = ds_file_read(latest, 4096, &tag, NULL, err);
-    if (status == DS_OK) {
-      for (size_t n = strlen(tag); n > 0 && isspace((unsigned char)tag[n - 1]); n--)
-        tag[n - 1] = '\0';
-      if (tag[0] == '\0' || strchr(tag, '/') || strcmp(tag, "..") == 0)
-        status = ds_fail(err, DS_ERR_FORMAT, "%s names no checkpoint: \"%.40s\"", latest, tag);
-      else
-        *out = ds_path_join(path, tag);
-      if (*out && !ds_is_folder(*out)) {
-        status = ds_fail(err, DS_ERR_NOT_FOUND, "checkpoint %s is not there, though %s names it",
-                         *out, latest);
-        free(*out);
-        *out = NULL;
-      }
-      free(tag);
-    }
-  }
+  char *latest = ds_path_join(path, "latest"), *manifest = ds_path_join(path, "manifest");
+  bool directory = latest && ds_file_exists(latest);
+  bool checkpoint = directory || (manifest && ds_file_exists(manifest));
+  ds_status status = latest && manifest ? DS_OK : ds_fail_memory(err, path);
   free(latest);
-  if (status == DS_OK && !*out) status = ds_fail_memory(err, path);
+  free(manifest);
+  *out = NULL;
+  if (status == DS_OK && directory) {
+    status = ds_checkpoint_folder_find(path, NULL, out, NULL, err);
+  } else if (status == DS_OK) {
+    *out = strdup(path);
+    if (!*out) status = ds_fail_memory(err, path);
+  }
+  if (status == DS_OK && checkpoint) status = ds_checkpoint_folder_verify(*out, err);
+  if (status != DS_OK) {
+    free(*out);
+    *out = NULL;
+  }
   return status;
 }
 

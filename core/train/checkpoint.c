@@ -3,7 +3,7 @@
 #include "base/json.h"
 #include "base/str.h"
 #include "train/checkpoint_files.h"
-#include "train/checkpoint_folder.h"
+#include "base/checkpoint_folder.h"
 #include "train/checkpoint_state.h"
 
 #include <stdlib.h>

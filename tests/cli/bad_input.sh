@@ -190,7 +190,7 @@ for f in config.json engine.json manifest model.safetensors optimizer.safetensor
     esac
     refused "$f" train --model wide.json --tokenizer saved --steps 5 --output c --resume
     case $f in
-    config.json | model.safetensors) refused "$f" generate c ;;
+    config.json | model.safetensors | manifest) refused "$f" generate c ;;
     esac
   done
 done

@@ -5,8 +5,8 @@
  * `latest` is replaced last. So at any moment the newest whole checkpoint can be loaded. A manifest
  * holds size and checksum of every file, and of itself.
  */
-#ifndef DS_TRAIN_CHECKPOINT_FOLDER_H
-#define DS_TRAIN_CHECKPOINT_FOLDER_H
+#ifndef DS_BASE_CHECKPOINT_FOLDER_H
+#define DS_BASE_CHECKPOINT_FOLDER_H
 
 #include "base/status.h"
 

@@ -1,6 +1,6 @@
 /* checksum.h - 64 bits that change when any single bit of a file does. Not against an adversary. */
-#ifndef DS_TRAIN_CHECKSUM_H
-#define DS_TRAIN_CHECKSUM_H
+#ifndef DS_BASE_CHECKSUM_H
+#define DS_BASE_CHECKSUM_H
 
 #include <stddef.h>
 #include <stdint.h>

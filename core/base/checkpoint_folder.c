@@ -1,8 +1,8 @@
-#include "train/checkpoint_folder.h"
+#include "base/checkpoint_folder.h"
 
 #include "base/file.h"
 #include "base/str.h"
-#include "train/checksum.h"
+#include "base/checksum.h"
 
 #include <ctype.h>
 #include <dirent.h>

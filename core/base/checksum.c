@@ -1,4 +1,4 @@
-#include "train/checksum.h"
+#include "base/checksum.h"
 
 #include <string.h>
 
