@@ -162,8 +162,9 @@ typedef struct ds_model_vtable {
   const char *name;
   /* Declares the parameters, in a fixed order. */
   ds_status (*declare)(void *self, ds_params *params, ds_error *err);
-  /* Training: the batch's tensors in the collate function's order -> the loss f32[1]. Language
-   * models: inputs[0] ids i32[B,T], inputs[1] labels i32[B,T] (-100 = don't count); without labels
+  /* Training: the batch's tensors in the collate function's order -> the loss f32[1]. f32 tensors
+   * arrive in the compute dtype. Language models: inputs[0] ids i32[B,T], inputs[1] labels i32[B,T]
+   * (-100 = don't count); without labels
    * -> logits [B,T,V]. */
   ds_value *(*forward)(void *self, ds_ctx *ctx, ds_value *const *inputs, int n_inputs);
   /* The rest is for text generation; NULL in other models. decode: ids i32[B,T] -> logits [B,V] of
@@ -489,11 +490,13 @@ typedef struct ds_inference ds_inference;
 
 typedef struct ds_init_inference_args {
   uint32_t size;
-  ds_model *model;        /* the caller's; or */
-  const char *checkpoint; /* a Hugging Face folder, or a checkpoint directory of a training engine
-                             (its latest, or one tag) */
-  const char *config;     /* path or JSON text; NULL = defaults */
-  const char *kwargs;     /* JSON text; wins over config, deeply */
+  ds_model *model; /* the caller's; or */
+  /* A Hugging Face folder with weights, or a checkpoint directory of a training engine (its latest,
+   * or one tag), whose files are held against their checksums first. A given model without weights
+   * starts from random ones, with a warning; a checkpoint without weights is an error. */
+  const char *checkpoint;
+  const char *config; /* path or JSON text; NULL = defaults */
+  const char *kwargs; /* JSON text; wins over config, deeply */
   ds_log_fn log;
   void *log_ctx;
 } ds_init_inference_args;
