@@ -1,4 +1,4 @@
-/* ds_abi.h - the dscore backend ABI, version 0.1
+/* ds_abi.h - the dscore backend ABI, version 0.9: the candidate for 1.0
  *
  * The only header a backend plugin includes. Plain C11 data, also valid C++17.
  *
@@ -11,7 +11,7 @@
  *   Versions    Every table begins with a ds_table {size, major, minor}. Change is append-only: a
  *               field, once published, never moves. A reader looks at a field only if
  *               DS_HAS(table, field) - the table is large enough - and, for functions, if it is
- *               not NULL. While major is 0 the rules of change are those of abi/CHANGES.md.
+ *               not NULL. Sizes are compared with >=, never with ==. abi/CHANGES.md has the rules.
  *   Errors      Every function that can fail returns a ds_status and takes a caller-owned
  *               ds_error *err, which may be NULL. On failure a plugin writes the message there; on
  *               success it leaves err alone. Outputs are unspecified after a failure.
@@ -28,8 +28,13 @@
  *   Order       Work given to one stream runs in the order given. Work is asynchronous unless
  *               a function says that it waits: inputs must stay valid and unchanged until the work
  *               is done, which the caller learns from stream_sync or an event. Descriptor structs
- *               and the arrays they point to (ds_op, ds_gemm, ds_tensor, attributes) are read
- * before the call returns; only device memory must outlive it.
+ *               and the arrays they point to (ds_op, ds_gemm, ds_quant, ds_tensor, attributes) are
+ *               read before the call returns; only device memory must outlive it.
+ *   Failures    Work that fails after its call has returned is reported by the next call on that
+ *               stream, stream_sync at the latest, with a message that names the work. From then on
+ *               the stream is dead: every call on it fails with the same status, and what work
+ * after the failure did is unspecified. Other streams go on. stream_destroy works, and core may
+ * create another stream; on a lost device stream_create fails too.
  */
 #ifndef DS_ABI_H
 #define DS_ABI_H
@@ -42,7 +47,10 @@ extern "C" {
 #endif
 
 #define DS_ABI_MAJOR 0
-#define DS_ABI_MINOR 1
+#define DS_ABI_MINOR 9
+/* The oldest minor that this header only appends to: code compiled with it works with every minor
+ * from here on, as long as it asks DS_HAS before it uses what came later. */
+#define DS_ABI_COMPAT_MINOR 9
 
 /* ---------------------------------------------------------------- status and errors */
 
@@ -60,7 +68,8 @@ typedef enum ds_status {
   DS_ERR_NUMERIC = 10,    /* a NaN or infinity where a number is needed */
   DS_ERR_STATE = 11,      /* the call is not allowed now (wrong order of calls) */
   DS_ERR_END = 12,        /* no more items; not a failure of the source */
-  DS_ERR_INTERNAL = 13    /* a bug in the callee */
+  DS_ERR_INTERNAL = 13,   /* a bug in the callee */
+  DS_ERR_ABORTED = 14     /* given up because somebody called abort */
 } ds_status;
 
 #define DS_ERROR_MESSAGE_MAX 1024
@@ -212,10 +221,11 @@ typedef struct ds_device_table {
   /* [per-stream] device -> host. Waits for the stream. */
   DS_MUST_USE ds_status (*download)(ds_stream *s, void *dst, const void *src, size_t bytes,
                                     ds_error *err);
-  /* [per-stream] device -> device, same device. Ranges must not overlap. */
+  /* [per-stream] device -> device, same device. Ranges must not overlap. Optional: core then goes
+   * through the host. */
   DS_MUST_USE ds_status (*copy)(ds_stream *s, void *dst, const void *src, size_t bytes,
                                 ds_error *err);
-  /* [per-stream] */
+  /* [per-stream] Optional: core then uploads. */
   DS_MUST_USE ds_status (*fill)(ds_stream *s, void *dst, uint8_t byte, size_t bytes, ds_error *err);
 
   /* Events. Optional as a group (all NULL): core then waits with stream_sync. Waiting for an event
@@ -284,29 +294,69 @@ typedef struct ds_gemm_table {
 
 /* ---------------------------------------------------------------- quant table */
 
-/* Symmetric quantization in groups along the last dimension: q = clamp(round_half_even(x / s)), s =
- * max|x| / qmax, s = 1 for an all-zero group; qmax is 127 (DS_I8) or 7 (DS_I4). */
+enum {
+  DS_QUANT_ASYMMETRIC = 1u << 0, /* with zero points; only for DS_I8 and DS_I4 */
+  DS_QUANT_PER_TENSOR = 1u << 1  /* one group for all of x; `group` is ignored */
+};
+
+/* A quantized matrix x [rows,cols], by groups of values that share a scale: per tensor (the flag),
+ * per row, which is per channel of a weight (group = cols), or several groups in a row (group
+ * divides cols). Groups are counted row by row; there are rows * (cols/group) of them, or 1.
+ *
+ *   symmetric   s = max|x| / qmax, q = clamp(round(x/s), -qmax, qmax); qmax = 127 (DS_I8), 7
+ * (DS_I4). asymmetric  lo = min(x, 0), hi = max(x, 0), so that 0 is met exactly; s = (hi-lo) /
+ * (qmax-qmin), z = clamp(round(qmin - lo/s), qmin, qmax), q = clamp(round(x/s) + z, qmin, qmax),
+ *               with qmin = -128 (DS_I8) or -8 (DS_I4). x is then s * (q - z).
+ *               (Jacob et al. 2018; ONNX QuantizeLinear.)
+ *   fp8         as symmetric, with q the nearest fp8 value of x/s, saturating: DS_F8E4M3 (qmax 448,
+ *               "e4m3fn": no infinity) and DS_F8E5M2 (qmax 57344). (Micikevicius et al. 2022.)
+ *
+ * All in f32, rounding half to even; a group with no other value than 0 has s = 1 and z = 0. A NaN
+ * or infinity in a group makes its scale NaN or infinity, so that it is seen after dequantization.
+ *
+ * DS_I4 values stand two to a byte, low nibble first; cols is even. */
 typedef struct ds_quant {
-  uint32_t size;
-  int32_t qtype; /* DS_I8 or DS_I4 */
-  int32_t dtype; /* of x: DS_F32 or DS_BF16 */
-  int32_t reserved;
-  int64_t rows, cols; /* x is [rows,cols]; cols is even for DS_I4 */
-  int64_t group;      /* divides cols; scales are f32 [rows, cols/group] */
+  uint32_t size;  /* sizeof(ds_quant) */
+  uint32_t flags; /* DS_QUANT_* */
+  int32_t qtype;  /* DS_I8, DS_I4, DS_F8E4M3 or DS_F8E5M2 */
+  int32_t dtype;  /* of x: DS_F32 or DS_BF16 */
+  int64_t rows, cols;
+  int64_t group;
+  void *values;  /* [rows,cols] of qtype, contiguous */
+  float *scales; /* one a group */
+  int8_t *zeros; /* one a group with DS_QUANT_ASYMMETRIC, else NULL */
 } ds_quant;
+
+enum {
+  DS_QUANT_GEMM_DYNAMIC = 1u << 0 /* A is quantized as well; see ds_quant_gemm */
+};
+
+/* C[m,rows] = A[m,cols] . x^T + bias[rows], where x is what the ds_quant says. A, bias and C are of
+ * the ds_quant's dtype; sums are in f32 or better (i32 for int8 x int8).
+ * With DS_QUANT_GEMM_DYNAMIC (qtype DS_I8 only) each row of A is first quantized by itself,
+ * symmetric DS_I8 as above: LLM.int8's "vector-wise" scales (Dettmers et al. 2022). C is then
+ * exactly what those integers and scales give, but for rounding in f32. */
+typedef struct ds_quant_gemm {
+  uint32_t size;  /* sizeof(ds_quant_gemm) */
+  uint32_t flags; /* DS_QUANT_GEMM_* */
+  int64_t m;
+  int64_t lda, ldc; /* elements from one row to the next */
+  const void *a;
+  const void *bias; /* or NULL */
+  void *c;          /* overlaps no input */
+} ds_quant_gemm;
 
 typedef struct ds_quant_table {
   ds_table base;
-  int (*supports)(ds_device *dev, const ds_quant *q); /* [any-thread] */
-  DS_MUST_USE ds_status (*quantize)(ds_stream *s, const ds_quant *q, const void *x, void *values,
-                                    float *scales, ds_error *err); /* [per-stream] */
-  DS_MUST_USE ds_status (*dequantize)(ds_stream *s, const ds_quant *q, const void *values,
-                                      const float *scales, void *x,
-                                      ds_error *err); /* [per-stream] */
-  /* [per-stream] C[m,rows] = A[m,cols] . dequantize(values)^T + bias; A, C and bias of dtype
-   * q->dtype, contiguous. */
-  DS_MUST_USE ds_status (*gemm)(ds_stream *s, const ds_quant *q, int64_t m, const void *a,
-                                const void *values, const float *scales, const void *bias, void *c,
+  /* [any-thread] Whether quantize and dequantize would take q (g NULL), or gemm q and g. Pointers
+   * in both are ignored. */
+  int (*supports)(ds_device *dev, const ds_quant *q, const ds_quant_gemm *g);
+  /* [per-stream] x [rows,cols], contiguous -> q's values, scales and zeros. */
+  DS_MUST_USE ds_status (*quantize)(ds_stream *s, const ds_quant *q, const void *x, ds_error *err);
+  /* [per-stream] The other way. */
+  DS_MUST_USE ds_status (*dequantize)(ds_stream *s, const ds_quant *q, void *x, ds_error *err);
+  /* [per-stream] */
+  DS_MUST_USE ds_status (*gemm)(ds_stream *s, const ds_quant *q, const ds_quant_gemm *g,
                                 ds_error *err);
 } ds_quant_table;
 
@@ -329,8 +379,20 @@ typedef struct ds_comm_world {
 } ds_comm_world;
 
 /* Collectives: every rank of the communicator calls in the same order with the same count, dtype
- * and reduce. count is in elements. Buffers are device memory; send == recv means in place where
- * that is noted. [per-stream] */
+ * and reduce. count is in elements. Buffers are device memory; send and recv don't overlap except
+ * where "in place" is noted. Every plugin with a comm table takes DS_F32, DS_BF16, DS_F16, DS_I32
+ * and DS_I8 (sums of DS_I8 wrap around; a mean of whole numbers is cut towards zero); what only
+ * moves takes every dtype but DS_I4. bf16 and f16 are summed in f32 and rounded once. The order of
+ * summation is the same for the same communicator, count and dtype.
+ *
+ * All but barrier are asynchronous on s: work before them on s is done first, work after them on s
+ * waits, work on other streams runs meanwhile, and a failure is the stream's (see Failures). One
+ * communicator's calls must have one order on all ranks: give them to one stream, or order the
+ * streams by events. [per-stream], and one call at a time for one ds_comm.
+ *
+ * Time: timeout_ms given to create bounds create and then each call, from when it could begin;
+ * 0 is no limit. What runs out of time fails with DS_ERR_TIMEOUT, naming the call, this rank and
+ * the limit, and the communicator is as after abort. */
 typedef struct ds_comm_table {
   ds_table base;
   /* [any-thread] Starts the launcher's runtime if it is not running (and then ends it at process
@@ -342,24 +404,44 @@ typedef struct ds_comm_table {
   DS_MUST_USE ds_status (*create)(ds_device *dev, const int32_t *ranks, int32_t rank_count,
                                   const ds_kv_store *kv, int64_t timeout_ms, ds_comm **out,
                                   ds_error *err);
+  /* Waits for the work in flight unless c was aborted. Not collective. NULL is allowed. */
   void (*destroy)(ds_comm *c);
   DS_MUST_USE ds_status (*allreduce)(ds_comm *c, ds_stream *s, const void *send, void *recv,
                                      int64_t count, int32_t dtype, ds_reduce op,
-                                     ds_error *err); /* in place allowed */
+                                     ds_error *err); /* in place: send == recv */
+  /* send [ranks,recv_count] -> recv [recv_count]; in place: recv is the caller's own part of send.
+   */
   DS_MUST_USE ds_status (*reduce_scatter)(ds_comm *c, ds_stream *s, const void *send, void *recv,
                                           int64_t recv_count, int32_t dtype, ds_reduce op,
                                           ds_error *err);
+  /* send [send_count] -> recv [ranks,send_count]; in place: send is the caller's own part of recv.
+   */
   DS_MUST_USE ds_status (*allgather)(ds_comm *c, ds_stream *s, const void *send, void *recv,
                                      int64_t send_count, int32_t dtype, ds_error *err);
   DS_MUST_USE ds_status (*broadcast)(ds_comm *c, ds_stream *s, void *buffer, int64_t count,
                                      int32_t dtype, int32_t root, ds_error *err);
-  DS_MUST_USE ds_status (*barrier)(ds_comm *c, ds_stream *s, ds_error *err); /* waits */
+  /* Returns when every rank has called it and the work before it on s is done. */
+  DS_MUST_USE ds_status (*barrier)(ds_comm *c, ds_stream *s, ds_error *err);
+  /* Between two ranks; messages of one pair arrive in the order sent. A send may wait for its recv.
+   */
   DS_MUST_USE ds_status (*send)(ds_comm *c, ds_stream *s, const void *buffer, int64_t count,
                                 int32_t dtype, int32_t peer, ds_error *err);
   DS_MUST_USE ds_status (*recv)(ds_comm *c, ds_stream *s, void *buffer, int64_t count,
                                 int32_t dtype, int32_t peer, ds_error *err);
+  /* send [ranks,count_per_rank] -> recv [ranks,count_per_rank]: part i goes to rank i. */
   DS_MUST_USE ds_status (*alltoall)(ds_comm *c, ds_stream *s, const void *send, void *recv,
                                     int64_t count_per_rank, int32_t dtype, ds_error *err);
+  /* Collective over c: ranks that give one color form a communicator, in the order of key and,
+   * where keys are equal, of their rank in c. color is at least 0; with -1 a rank joins none and
+   * gets NULL. The new one has c's time limit, outlives c, and is destroyed by itself. */
+  DS_MUST_USE ds_status (*split)(ds_comm *c, int32_t color, int32_t key, ds_comm **out,
+                                 ds_error *err);
+  /* This rank's number in c and how many there are. [any-thread] */
+  DS_MUST_USE ds_status (*rank)(ds_comm *c, int32_t *rank, int32_t *size, ds_error *err);
+  /* [any-thread] Gives c up, on this rank: calls on it that wait, and all later ones, fail with
+   * DS_ERR_ABORTED; returns at once. The other ranks are not told. Memory named in work that was
+   * not done may still be written until destroy has returned. Only destroy is left to do. */
+  void (*abort)(ds_comm *c);
 } ds_comm_table;
 
 /* ---------------------------------------------------------------- ops table */
@@ -475,7 +557,8 @@ typedef struct ds_note_section {
   ds_note desc;
 } ds_note_section;
 
-/* Put this once, at file scope, in one C file of a plugin. */
+/* Put this once, at file scope, in one C file of a plugin. The range says: works with every core
+ * since DS_ABI_COMPAT_MINOR. A plugin that can't do without what came later writes its own note. */
 #define DS_PLUGIN_NOTE(name_, version_, priority_, needs_)                                         \
   __attribute__((section(".note.dscore"), used, aligned(4)))                                       \
   const ds_note_section ds_plugin_note_ = {sizeof DS_NOTE_NAME,                                    \
@@ -483,7 +566,7 @@ typedef struct ds_note_section {
                                            DS_NOTE_TYPE,                                           \
                                            DS_NOTE_NAME,                                           \
                                            {sizeof(ds_note),                                       \
-                                            {DS_ABI_MAJOR, DS_ABI_MINOR, DS_ABI_MINOR, 0},         \
+                                            {DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR, DS_ABI_MINOR, 0},  \
                                             priority_,                                             \
                                             name_,                                                 \
                                             version_,                                              \

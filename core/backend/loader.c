@@ -275,7 +275,7 @@ static void pin_core(void) {
 }
 
 static ds_status query(ds_loaded *l, void *symbol, ds_error *err) {
-  const ds_version_range abi = {DS_ABI_MAJOR, 1, DS_ABI_MINOR, 0};
+  const ds_version_range abi = {DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR, DS_ABI_MINOR, 0};
   ds_plugin_query_fn *fn;
   ds_error e;
   e.status = DS_OK;
@@ -284,7 +284,7 @@ static ds_status query(ds_loaded *l, void *symbol, ds_error *err) {
   const ds_plugin *p = fn(&l->host, abi, &e);
   if (!p) {
     e.message[sizeof e.message - 1] = '\0';
-    bool known = e.status > DS_OK && e.status <= DS_ERR_INTERNAL;
+    bool known = e.status > DS_OK && e.status <= DS_ERR_ABORTED;
     return ds_fail(err, known ? e.status : DS_ERR_NOT_FOUND, "is unavailable: %s",
                    e.message[0] ? e.message : "it gives no reason");
   }
@@ -315,7 +315,7 @@ static ds_status check_identity(const ds_candidate *c, ds_error *err) {
 /* Opens the file and asks it. Under the load lock. An entry is kept once the query ran. */
 static ds_status load_file(const ds_candidate *c, const ds_logger *logger, ds_loaded **out,
                            ds_error *err) {
-  const ds_version_range abi = {DS_ABI_MAJOR, 1, DS_ABI_MINOR, 0};
+  const ds_version_range abi = {DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR, DS_ABI_MINOR, 0};
   ds_listener listener = {0};
   ds_error e;
   DS_TRY(ds_note_negotiate(abi, c->note.abi, err));

@@ -47,6 +47,7 @@ const char *ds_status_name(ds_status status) {
     case DS_ERR_STATE: return "not allowed now";
     case DS_ERR_END: return "end of data";
     case DS_ERR_INTERNAL: return "internal error";
+    case DS_ERR_ABORTED: return "aborted";
   }
   return "unknown status";
 }

@@ -23,12 +23,12 @@ static const ds_plugin plugin = {
 const ds_plugin *ds_plugin_query(const ds_host *host, ds_version_range host_abi, ds_error *err) {
   (void)host; /* the plugin has its own memory and nothing to log */
   if (host_abi.major != DS_ABI_MAJOR || host_abi.min_minor > DS_ABI_MINOR ||
-      host_abi.max_minor < DS_ABI_MINOR) {
+      host_abi.max_minor < DS_ABI_COMPAT_MINOR) {
     ds_cpu_fail(err, DS_ERR_VERSION,
-                "cpu plugin " VERSION " speaks ABI %d.%d, the host speaks %d.%d to %d.%d: upgrade "
-                "the older of the two",
-                DS_ABI_MAJOR, DS_ABI_MINOR, host_abi.major, host_abi.min_minor, host_abi.major,
-                host_abi.max_minor);
+                "cpu plugin " VERSION " speaks ABI %d.%d to %d.%d, the host speaks %d.%d to %d.%d: "
+                "upgrade the older of the two",
+                DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR, DS_ABI_MAJOR, DS_ABI_MINOR, host_abi.major,
+                host_abi.min_minor, host_abi.major, host_abi.max_minor);
     return NULL;
   }
   return &plugin;

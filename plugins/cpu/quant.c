@@ -33,7 +33,8 @@ static ds_status check(const ds_quant *q, ds_error *err) {
   if (q->size < sizeof *q)
     return ds_cpu_fail(err, DS_ERR_INVALID, "cpu quant: size is %u, ds_quant has %zu bytes",
                        q->size, sizeof *q);
-  if ((q->qtype != DS_I8 && q->qtype != DS_I4) || (q->dtype != DS_F32 && q->dtype != DS_BF16))
+  if (q->flags != 0 || (q->qtype != DS_I8 && q->qtype != DS_I4) ||
+      (q->dtype != DS_F32 && q->dtype != DS_BF16))
     return ds_cpu_fail(err, DS_ERR_UNSUPPORTED,
                        "cpu quant: %s of %s; i8 and i4 of f32 and bf16 are",
                        ds_cpu_dtype_name(q->qtype), ds_cpu_dtype_name(q->dtype));
@@ -48,29 +49,28 @@ static ds_status check(const ds_quant *q, ds_error *err) {
   return DS_OK;
 }
 
-static int supports(ds_device *dev, const ds_quant *q) {
+static int supports(ds_device *dev, const ds_quant *q, const ds_quant_gemm *g) {
   (void)dev;
-  return check(q, NULL) == DS_OK;
+  return check(q, NULL) == DS_OK &&
+         (g == NULL || (g->flags == 0 && g->lda == q->cols && g->ldc == q->rows));
 }
 
 static bool empty(const ds_quant *q) {
   return q->rows == 0 || q->cols == 0;
 }
 
-static ds_status quantize(ds_stream *s, const ds_quant *q, const void *x, void *values,
-                          float *scales, ds_error *err) {
+static ds_status quantize(ds_stream *s, const ds_quant *q, const void *x, ds_error *err) {
   ds_status st = check(q, err);
   if (st != DS_OK || empty(q)) return st;
-  ds_cpu_quant_rows r = {q, (void *)x, values, scales, 0};
+  ds_cpu_quant_rows r = {q, (void *)x, q->values, q->scales, 0};
   kernels_of(s->dev)->quantize(&r, s->dev->threads);
   return DS_OK;
 }
 
-static ds_status dequantize(ds_stream *s, const ds_quant *q, const void *values,
-                            const float *scales, void *x, ds_error *err) {
+static ds_status dequantize(ds_stream *s, const ds_quant *q, void *x, ds_error *err) {
   ds_status st = check(q, err);
   if (st != DS_OK || empty(q)) return st;
-  ds_cpu_quant_rows r = {q, x, (void *)values, (float *)scales, 0};
+  ds_cpu_quant_rows r = {q, x, q->values, q->scales, 0};
   kernels_of(s->dev)->dequantize(&r, s->dev->threads);
   return DS_OK;
 }
@@ -149,9 +149,11 @@ static ds_status many_rows(ds_stream *s, const ds_quant *q, int64_t m, const voi
   return st;
 }
 
-static ds_status product(ds_stream *s, const ds_quant *q, int64_t m, const void *a,
-                         const void *values, const float *scales, const void *bias, void *c,
-                         ds_error *err) {
+static ds_status product(ds_stream *s, const ds_quant *q, const ds_quant_gemm *g, ds_error *err) {
+  int64_t m = g->m;
+  const void *a = g->a, *values = q->values, *bias = g->bias;
+  const float *scales = q->scales;
+  void *c = g->c;
   ds_status st = check(q, err);
   if (st == DS_OK && m < 0)
     st = ds_cpu_fail(err, DS_ERR_INVALID, "cpu quant: a product of m=%lld rows", (long long)m);

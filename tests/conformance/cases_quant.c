@@ -8,23 +8,42 @@
 #include "harness.h"
 
 static int quant_supports(conformance *k, const test_case *c) {
-  return k->plugin->quant->supports(k->dev, c->call);
+  const ds_quant_gemm g = {.size = sizeof g,
+                           .m = c->in[0].shape[0],
+                           .lda = ((const ds_quant *)c->call)->cols,
+                           .ldc = ((const ds_quant *)c->call)->rows};
+  return k->plugin->quant->supports(k->dev, c->call, c->spec->id == 2002 ? &g : NULL);
 }
 
 static ds_status run_quantize(conformance *k, const test_case *c, void *const *in, void *const *out,
                               ds_error *err) {
-  return k->plugin->quant->quantize(k->stream, c->call, in[0], out[0], out[1], err);
+  ds_quant q = *(const ds_quant *)c->call;
+  q.values = out[0];
+  q.scales = out[1];
+  return k->plugin->quant->quantize(k->stream, &q, in[0], err);
 }
 
 static ds_status run_dequantize(conformance *k, const test_case *c, void *const *in,
                                 void *const *out, ds_error *err) {
-  return k->plugin->quant->dequantize(k->stream, c->call, in[0], in[1], out[0], err);
+  ds_quant q = *(const ds_quant *)c->call;
+  q.values = in[0];
+  q.scales = in[1];
+  return k->plugin->quant->dequantize(k->stream, &q, out[0], err);
 }
 
 static ds_status run_product(conformance *k, const test_case *c, void *const *in, void *const *out,
                              ds_error *err) {
-  return k->plugin->quant->gemm(k->stream, c->call, c->in[0].shape[0], in[0], in[1], in[2], in[3],
-                                out[0], err);
+  ds_quant q = *(const ds_quant *)c->call;
+  q.values = in[1];
+  q.scales = in[2];
+  const ds_quant_gemm g = {.size = sizeof g,
+                           .m = c->in[0].shape[0],
+                           .lda = q.cols,
+                           .ldc = q.rows,
+                           .a = in[0],
+                           .bias = in[3],
+                           .c = out[0]};
+  return k->plugin->quant->gemm(k->stream, &q, &g, err);
 }
 
 static double limit_of(const ds_quant *q) {

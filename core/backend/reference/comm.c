@@ -1,4 +1,6 @@
 /* comm.c - collectives in a world of one rank: each gives back what it was given. */
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,8 +8,12 @@
 #include "base/status.h"
 
 struct ds_comm {
-  char unused;
+  atomic_bool aborted;
 };
+
+static ds_status gave_up(const char *call, ds_error *err) {
+  return ds_fail(err, DS_ERR_ABORTED, "reference: %s: the communicator was aborted", call);
+}
 
 static ds_status comm_world(ds_comm_world *out, ds_error *err) {
   ds_comm_world full = {
@@ -39,7 +45,7 @@ static ds_status comm_create(ds_device *dev, const int32_t *ranks, int32_t rank_
     return ds_fail(err, DS_ERR_INVALID, "reference: there is no rank %d, the world is rank 0 of 1",
                    (int)ranks[0]);
   }
-  ds_comm *c = malloc(sizeof *c);
+  ds_comm *c = calloc(1, sizeof *c);
   if (!c) return ds_fail_memory(err, "a reference communicator");
   *out = c;
   return DS_OK;
@@ -66,9 +72,10 @@ static ds_status bytes_of(const char *call, int64_t count, int32_t dtype, size_t
   return DS_OK;
 }
 
-static ds_status move(const char *call, const void *send, void *recv, int64_t count, int32_t dtype,
-                      ds_error *err) {
+static ds_status move(const ds_comm *c, const char *call, const void *send, void *recv,
+                      int64_t count, int32_t dtype, ds_error *err) {
   size_t bytes = 0;
+  if (c->aborted) return gave_up(call, err);
   DS_TRY(bytes_of(call, count, dtype, &bytes, err));
   if (bytes == 0 || send == recv) return DS_OK;
   if (!send || !recv) {
@@ -80,59 +87,52 @@ static ds_status move(const char *call, const void *send, void *recv, int64_t co
 }
 
 /* Sum, mean, max and min of one value are that value. */
-static ds_status reduce(const char *call, const void *send, void *recv, int64_t count,
-                        int32_t dtype, ds_reduce op, ds_error *err) {
+static ds_status reduce(const ds_comm *c, const char *call, const void *send, void *recv,
+                        int64_t count, int32_t dtype, ds_reduce op, ds_error *err) {
   if ((int)op < DS_REDUCE_SUM || (int)op > DS_REDUCE_MIN) {
     return ds_fail(err, DS_ERR_INVALID, "reference: %s: there is no reduction %d", call, (int)op);
   }
-  return move(call, send, recv, count, dtype, err);
+  return move(c, call, send, recv, count, dtype, err);
 }
 
 static ds_status comm_allreduce(ds_comm *c, ds_stream *s, const void *send, void *recv,
                                 int64_t count, int32_t dtype, ds_reduce op, ds_error *err) {
-  (void)c;
   (void)s;
-  return reduce("allreduce", send, recv, count, dtype, op, err);
+  return reduce(c, "allreduce", send, recv, count, dtype, op, err);
 }
 
 static ds_status comm_reduce_scatter(ds_comm *c, ds_stream *s, const void *send, void *recv,
                                      int64_t recv_count, int32_t dtype, ds_reduce op,
                                      ds_error *err) {
-  (void)c;
   (void)s;
-  return reduce("reduce_scatter", send, recv, recv_count, dtype, op, err);
+  return reduce(c, "reduce_scatter", send, recv, recv_count, dtype, op, err);
 }
 
 static ds_status comm_allgather(ds_comm *c, ds_stream *s, const void *send, void *recv,
                                 int64_t send_count, int32_t dtype, ds_error *err) {
-  (void)c;
   (void)s;
-  return move("allgather", send, recv, send_count, dtype, err);
+  return move(c, "allgather", send, recv, send_count, dtype, err);
 }
 
 static ds_status comm_alltoall(ds_comm *c, ds_stream *s, const void *send, void *recv,
                                int64_t count_per_rank, int32_t dtype, ds_error *err) {
-  (void)c;
   (void)s;
-  return move("alltoall", send, recv, count_per_rank, dtype, err);
+  return move(c, "alltoall", send, recv, count_per_rank, dtype, err);
 }
 
 static ds_status comm_broadcast(ds_comm *c, ds_stream *s, void *buffer, int64_t count,
                                 int32_t dtype, int32_t root, ds_error *err) {
-  (void)c;
   (void)s;
   if (root != 0) {
     return ds_fail(err, DS_ERR_INVALID, "reference: broadcast: there is no rank %d, only rank 0",
                    (int)root);
   }
-  return move("broadcast", buffer, buffer, count, dtype, err);
+  return move(c, "broadcast", buffer, buffer, count, dtype, err);
 }
 
 static ds_status comm_barrier(ds_comm *c, ds_stream *s, ds_error *err) {
-  (void)c;
   (void)s;
-  (void)err;
-  return DS_OK;
+  return c->aborted ? gave_up("barrier", err) : DS_OK;
 }
 
 /* One rank has nobody to talk to: another peer is wrong, itself would never return elsewhere. */
@@ -164,6 +164,31 @@ static ds_status comm_recv(ds_comm *c, ds_stream *s, void *buffer, int64_t count
   return no_peer("recv", peer, err);
 }
 
+static ds_status comm_split(ds_comm *c, int32_t color, int32_t key, ds_comm **out, ds_error *err) {
+  (void)key;
+  *out = NULL;
+  if (color < -1) {
+    return ds_fail(err, DS_ERR_INVALID,
+                   "reference: split: color %d; it is at least 0, or -1 for none", (int)color);
+  }
+  if (c->aborted) return gave_up("split", err);
+  if (color == -1) return DS_OK;
+  *out = calloc(1, sizeof **out);
+  return *out ? DS_OK : ds_fail_memory(err, "a reference communicator");
+}
+
+static ds_status comm_rank(ds_comm *c, int32_t *rank, int32_t *size, ds_error *err) {
+  (void)c;
+  (void)err;
+  *rank = 0;
+  *size = 1;
+  return DS_OK;
+}
+
+static void comm_abort(ds_comm *c) {
+  c->aborted = true;
+}
+
 const ds_comm_table ds_reference_comm = {
     .base = DS_REFERENCE_TABLE(ds_comm_table),
     .world = comm_world,
@@ -177,4 +202,7 @@ const ds_comm_table ds_reference_comm = {
     .send = comm_send,
     .recv = comm_recv,
     .alltoall = comm_alltoall,
+    .split = comm_split,
+    .rank = comm_rank,
+    .abort = comm_abort,
 };

@@ -13,7 +13,7 @@ static ds_status check(const ds_quant *q, ds_error *err) {
                    "quant: size is %u, must be at least %zu (sizeof(ds_quant))", (unsigned)q->size,
                    sizeof(ds_quant));
   }
-  if (q->qtype != DS_I8 && q->qtype != DS_I4) {
+  if ((q->qtype != DS_I8 && q->qtype != DS_I4) || q->flags != 0) {
     return ds_fail(err, DS_ERR_UNSUPPORTED, "quant: qtype is %d; i8 and i4 are offered",
                    (int)q->qtype);
   }
@@ -37,9 +37,10 @@ static ds_status check(const ds_quant *q, ds_error *err) {
   return DS_OK;
 }
 
-static int quant_supports(ds_device *dev, const ds_quant *q) {
+static int quant_supports(ds_device *dev, const ds_quant *q, const ds_quant_gemm *g) {
   (void)dev;
-  return check(q, NULL) == DS_OK;
+  return check(q, NULL) == DS_OK &&
+         (!g || (g->flags == 0 && g->lda == q->cols && g->ldc == q->rows));
 }
 
 static ds_status check_pointers(const ds_quant *q, const void *x, const void *values,
@@ -79,8 +80,9 @@ static float group_scale(const ds_quant *q, const void *x, int64_t first, float 
   return s == 0 ? 1 : s;
 }
 
-static ds_status quant_quantize(ds_stream *s, const ds_quant *q, const void *x, void *values,
-                                float *scales, ds_error *err) {
+static ds_status quant_quantize(ds_stream *s, const ds_quant *q, const void *x, ds_error *err) {
+  void *values = q->values;
+  float *scales = q->scales;
   (void)s;
   DS_TRY(check(q, err));
   DS_TRY(check_pointers(q, x, values, scales, err));
@@ -97,8 +99,9 @@ static ds_status quant_quantize(ds_stream *s, const ds_quant *q, const void *x, 
   return DS_OK;
 }
 
-static ds_status quant_dequantize(ds_stream *s, const ds_quant *q, const void *values,
-                                  const float *scales, void *x, ds_error *err) {
+static ds_status quant_dequantize(ds_stream *s, const ds_quant *q, void *x, ds_error *err) {
+  const void *values = q->values;
+  const float *scales = q->scales;
   (void)s;
   DS_TRY(check(q, err));
   DS_TRY(check_pointers(q, x, values, scales, err));
@@ -139,9 +142,12 @@ static void store_c(const ds_quant *q, const ds_tile *t, const void *bias, void 
   }
 }
 
-static ds_status quant_gemm(ds_stream *s, const ds_quant *q, int64_t m, const void *a,
-                            const void *values, const float *scales, const void *bias, void *c,
+static ds_status quant_gemm(ds_stream *s, const ds_quant *q, const ds_quant_gemm *g,
                             ds_error *err) {
+  int64_t m = g->m;
+  const void *a = g->a, *values = q->values, *bias = g->bias;
+  const float *scales = q->scales;
+  void *c = g->c;
   (void)s;
   DS_TRY(check(q, err));
   if (m < 0) return ds_fail(err, DS_ERR_INVALID, "quant: gemm: m is %lld", (long long)m);

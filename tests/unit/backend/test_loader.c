@@ -18,7 +18,7 @@ static void test_refusals(void) {
     const char *file, *name, *text;
   } cases[] = {
       {"abi_major", "future",
-       "speaks ABI 99.1 to 99.7, this dscore speaks 0.1 to 0.1: upgrade dscore"},
+       "speaks ABI 99.1 to 99.7, this dscore speaks 0.9 to 0.9: upgrade dscore"},
       {"no_note", "no_note", "without a dscore note"},
       {"no_symbol", "no_symbol", "does not export ds_plugin_query"},
       {"unavailable", "unavailable",

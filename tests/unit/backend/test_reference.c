@@ -218,23 +218,32 @@ static void test_quant(void) {
   float x[] = {-7, 2.5f, 0, 0}, scales[2], back[4], c[1], a[] = {1, 1, 1, 1}, bias[] = {0.5f};
   uint8_t packed[2];
   int8_t bytes[4];
-  ds_quant q = {
-      .size = sizeof q, .qtype = DS_I4, .dtype = DS_F32, .rows = 1, .cols = 4, .group = 2};
-  CHECK_OK(t->quantize(NULL, &q, x, packed, scales, &err), err);
+  ds_quant q = {.size = sizeof q,
+                .qtype = DS_I4,
+                .dtype = DS_F32,
+                .rows = 1,
+                .cols = 4,
+                .group = 2,
+                .values = packed,
+                .scales = scales};
+  const ds_quant_gemm g = {
+      .size = sizeof g, .m = 1, .lda = 4, .ldc = 1, .a = a, .bias = bias, .c = c};
+  CHECK_OK(t->quantize(NULL, &q, x, &err), err);
   CHECK_ROW(scales, 1, 1);
   CHECK(packed[0] == 0x29 && packed[1] == 0); /* low nibble first: -7 is 9 */
-  CHECK_OK(t->dequantize(NULL, &q, packed, scales, back, &err), err);
+  CHECK_OK(t->dequantize(NULL, &q, back, &err), err);
   CHECK_ROW(back, -7, 2, 0, 0);
-  CHECK_OK(t->gemm(NULL, &q, 1, a, packed, scales, bias, c, &err), err);
+  CHECK_OK(t->gemm(NULL, &q, &g, &err), err);
   CHECK_ROW(c, -4.5);
   q.qtype = DS_I8;
   q.group = 4;
-  CHECK_OK(t->quantize(NULL, &q, x, bytes, scales, &err), err);
+  q.values = bytes;
+  CHECK_OK(t->quantize(NULL, &q, x, &err), err);
   CHECK(bytes[0] == -127 && bytes[1] == 45 && bytes[2] == 0); /* 2.5 * 127 / 7 = 45.4 */
   CHECK_NEAR((double)scales[0], 7.0 / 127, 1e-8);
   q.group = 3;
-  CHECK(!t->supports(NULL, &q));
-  CHECK_FAILS(t->quantize(NULL, &q, x, bytes, scales, &err), DS_ERR_INVALID, err,
+  CHECK(!t->supports(NULL, &q, NULL));
+  CHECK_FAILS(t->quantize(NULL, &q, x, &err), DS_ERR_INVALID, err,
               "group 3 does not divide cols 4");
 }
 
