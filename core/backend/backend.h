@@ -2,9 +2,12 @@
  * on.
  *
  * A ds_backend has one stream; work is given in order, and may run later (see ds_abi.h). Whatever
- * the plugin lacks - an op, a GEMM form - runs on the built-in reference: on the plugin's memory
- * where the host can reach it, else through copies. Such fallbacks are counted, and allowed, warned
- * of (once an op) or refused by policy. One thread at a time; different backends are independent.
+ * the plugin lacks - an op, a product's form, quantization - runs on the built-in reference: on the
+ * plugin's memory where the host can reach it, else through copies (stage.h says how much host
+ * memory they take). A device without copy or fill is served through the host. Such fallbacks are
+ * counted by kind, and allowed, warned of (once a kind) or refused by policy. Comm has none: a
+ * world of one needs no collectives, and several ranks need the plugin's. One thread at a time;
+ * different backends are independent.
  */
 #ifndef DS_BACKEND_BACKEND_H
 #define DS_BACKEND_BACKEND_H
@@ -62,6 +65,7 @@ DS_MUST_USE ds_status ds_backend_upload(ds_backend *b, void *dst, const void *sr
                                         ds_error *err);
 DS_MUST_USE ds_status ds_backend_download(ds_backend *b, void *dst, const void *src, size_t bytes,
                                           ds_error *err); /* waits */
+/* By the device, else through the host, which waits. Ranges must not overlap. */
 DS_MUST_USE ds_status ds_backend_copy(ds_backend *b, void *dst, const void *src, size_t bytes,
                                       ds_error *err);
 DS_MUST_USE ds_status ds_backend_fill(ds_backend *b, void *dst, uint8_t byte, size_t bytes,
@@ -75,16 +79,23 @@ DS_MUST_USE ds_status ds_backend_gemm(ds_backend *b, const ds_gemm *g, ds_error 
 size_t ds_backend_pack_size(ds_backend *b, const ds_gemm *g);
 DS_MUST_USE ds_status ds_backend_pack(ds_backend *b, const ds_gemm *g, void *packed, ds_error *err);
 
+/* The quant table's functions (see ds_abi.h); tensors are device memory. */
+DS_MUST_USE ds_status ds_backend_quantize(ds_backend *b, const ds_quant *q, const void *x,
+                                          ds_error *err);
+DS_MUST_USE ds_status ds_backend_dequantize(ds_backend *b, const ds_quant *q, void *x,
+                                            ds_error *err);
+DS_MUST_USE ds_status ds_backend_quant_gemm(ds_backend *b, const ds_quant *q,
+                                            const ds_quant_gemm *g, ds_error *err);
+
 typedef struct ds_backend_counters {
-  uint64_t ops, gemms;         /* calls */
+  uint64_t ops, gemms, quants; /* calls */
   uint64_t fallback_ops;       /* of them, run by the reference */
   uint64_t allocs, bytes_held; /* device memory */
   double seconds;              /* inside plugin and reference calls */
 } ds_backend_counters;
 ds_backend_counters ds_backend_stats_get(const ds_backend *b);
-/* The same for host apps. out->size says what the caller knows. */
-DS_MUST_USE ds_status ds_backend_stats_fill(const ds_backend *b, ds_backend_stats *out,
-                                            ds_error *err);
+/* The same for host apps, by the rules that ds.h gives. */
+DS_MUST_USE ds_status ds_backend_stats_fill(ds_backend *b, ds_backend_stats *out, ds_error *err);
 
 /* "embedding", ...; "unknown" for an id that isn't in ds_ops.def. */
 const char *ds_op_name(uint32_t id);

@@ -86,45 +86,49 @@ void ds_loader_unlisten(ds_listener *listener) {
 
 /* ---- tables */
 
-/* A function of a table. Those of one group are all there or all absent. */
+/* A function of a table: required, optional by itself, or one of a group that is all there or all
+ * absent. */
+enum { REQUIRED = 0, GROUP = 1, ALONE = 2 };
 typedef struct function {
   const char *name;
   size_t offset;
-  int group; /* 0: required */
+  int need;
 } function;
 
-#define FUNCTION(table, name, group)                                                               \
-  { #name, offsetof(table, name), group }
-#define DEVICE(name) FUNCTION(ds_device_table, name, 0)
-#define EVENT(name)  FUNCTION(ds_device_table, name, 1)
-#define COMM(name)   FUNCTION(ds_comm_table, name, 0)
+#define FUNCTION(table, name, need)                                                                \
+  { #name, offsetof(table, name), need }
+#define DEVICE(name) FUNCTION(ds_device_table, name, REQUIRED)
+#define OPTION(name) FUNCTION(ds_device_table, name, ALONE)
+#define EVENT(name)  FUNCTION(ds_device_table, name, GROUP)
+#define COMM(name)   FUNCTION(ds_comm_table, name, REQUIRED)
 
 static const function device_functions[] = {
     DEVICE(count),       DEVICE(open),        DEVICE(close),         DEVICE(info),
     DEVICE(alloc),       DEVICE(free),        DEVICE(stream_create), DEVICE(stream_destroy),
-    DEVICE(stream_sync), DEVICE(upload),      DEVICE(download),      DEVICE(copy),
-    DEVICE(fill),        EVENT(event_create), EVENT(event_destroy),  EVENT(event_record),
+    DEVICE(stream_sync), DEVICE(upload),      DEVICE(download),      OPTION(copy),
+    OPTION(fill),        EVENT(event_create), EVENT(event_destroy),  EVENT(event_record),
     EVENT(event_wait),   EVENT(event_sync),   {NULL, 0, 0}};
-static const function gemm_functions[] = {FUNCTION(ds_gemm_table, supports, 0),
-                                          FUNCTION(ds_gemm_table, run, 0),
-                                          FUNCTION(ds_gemm_table, pack_size, 1),
-                                          FUNCTION(ds_gemm_table, pack_b, 1),
+static const function gemm_functions[] = {FUNCTION(ds_gemm_table, supports, REQUIRED),
+                                          FUNCTION(ds_gemm_table, run, REQUIRED),
+                                          FUNCTION(ds_gemm_table, pack_size, GROUP),
+                                          FUNCTION(ds_gemm_table, pack_b, GROUP),
                                           {NULL, 0, 0}};
-static const function quant_functions[] = {FUNCTION(ds_quant_table, supports, 0),
-                                           FUNCTION(ds_quant_table, quantize, 0),
-                                           FUNCTION(ds_quant_table, dequantize, 0),
-                                           FUNCTION(ds_quant_table, gemm, 0),
+static const function quant_functions[] = {FUNCTION(ds_quant_table, supports, REQUIRED),
+                                           FUNCTION(ds_quant_table, quantize, REQUIRED),
+                                           FUNCTION(ds_quant_table, dequantize, REQUIRED),
+                                           FUNCTION(ds_quant_table, gemm, REQUIRED),
                                            {NULL, 0, 0}};
 static const function comm_functions[] = {COMM(world),     COMM(create),         COMM(destroy),
                                           COMM(allreduce), COMM(reduce_scatter), COMM(allgather),
                                           COMM(broadcast), COMM(barrier),        COMM(send),
                                           COMM(recv),      COMM(alltoall),       {NULL, 0, 0}};
-static const function ops_functions[] = {
-    FUNCTION(ds_ops_table, supports, 0), FUNCTION(ds_ops_table, run, 0), {NULL, 0, 0}};
-static const function graph_functions[] = {FUNCTION(ds_graph_table, begin, 0),
-                                           FUNCTION(ds_graph_table, end, 0),
-                                           FUNCTION(ds_graph_table, launch, 0),
-                                           FUNCTION(ds_graph_table, destroy, 0),
+static const function ops_functions[] = {FUNCTION(ds_ops_table, supports, REQUIRED),
+                                         FUNCTION(ds_ops_table, run, REQUIRED),
+                                         {NULL, 0, 0}};
+static const function graph_functions[] = {FUNCTION(ds_graph_table, begin, REQUIRED),
+                                           FUNCTION(ds_graph_table, end, REQUIRED),
+                                           FUNCTION(ds_graph_table, launch, REQUIRED),
+                                           FUNCTION(ds_graph_table, destroy, REQUIRED),
                                            {NULL, 0, 0}};
 
 static bool is_set(const void *table, size_t offset) {
@@ -138,13 +142,13 @@ static ds_status check_functions(const char *name, const void *table, const func
   const function *present = NULL, *absent = NULL;
   for (const function *f = list; f->name; f++) {
     bool set = is_set(table, f->offset);
-    if (f->group == 0 && !set) {
+    if (f->need == REQUIRED && !set) {
       return ds_fail(err, DS_ERR_VERSION,
                      "its %s table lacks the required function \"%s\"; the plugin must supply it",
                      name, f->name);
     }
-    if (f->group != 0 && set) present = f;
-    if (f->group != 0 && !set) absent = f;
+    if (f->need == GROUP && set) present = f;
+    if (f->need == GROUP && !set) absent = f;
   }
   if (present && absent) {
     return ds_fail(err, DS_ERR_VERSION,

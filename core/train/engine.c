@@ -168,17 +168,5 @@ ds_status ds_engine_read_grad(ds_engine *e, int index, float *out, size_t n, ds_
 }
 
 ds_status ds_engine_backend_stats(const ds_engine *e, ds_backend_stats *out, ds_error *err) {
-  if (!out || out->size < sizeof *out)
-    return ds_fail(err, DS_ERR_INVALID,
-                   "ds_engine_backend_stats: set size = sizeof(ds_backend_stats)");
-  ds_backend_counters c = ds_backend_stats_get(e->backend);
-  *out = (ds_backend_stats){.size = sizeof *out,
-                            .backend = ds_backend_name(e->backend),
-                            .device = ds_backend_device(e->backend),
-                            .ops = c.ops + c.gemms,
-                            .fallback_ops = c.fallback_ops,
-                            .device_allocs = c.allocs,
-                            .device_bytes = c.bytes_held,
-                            .backend_seconds = c.seconds};
-  return DS_OK;
+  return ds_backend_stats_fill(e->backend, out, err);
 }

@@ -25,7 +25,7 @@ static void test_refusals(void) {
        "is unavailable: no driver: libvendor.so.1 not found; install"},
       {"no_device", "no_device", "no device: no card in any slot: plug one in"},
       {"other_name", "other_name", "\"other_name\", its table \"impostor\""},
-      {"incomplete", "incomplete", "lacks the required function \"copy\""},
+      {"incomplete", "incomplete", "lacks the required function \"download\""},
       {"dependency", "dependency", "needs the library libds_test_gone.so.7"},
       {"undefined", "undefined", "undefined symbol: ds_test_nowhere"},
       {"silent", "silent", "gives no reason"},
