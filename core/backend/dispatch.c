@@ -88,20 +88,22 @@ static ds_status fall_back_op(ds_backend *b, const ds_op *op, const char *why, d
   return ds_stage_out(&stage, b, err);
 }
 
-static ds_status run_op(ds_backend *b, const ds_op *op, ds_error *err) {
-  DS_BLANK_ERROR(
-      e); /* not the caller's: an UNSUPPORTED that the reference makes good leaves no trace */
-  if (!b->plugin->ops) return fall_back_op(b, op, "the plugin has no ops table", err);
-  ds_status status = run_plugin_op(b, op, &e);
-  if (status == DS_OK) return DS_OK;
-  if (status == DS_ERR_UNSUPPORTED) return fall_back_op(b, op, ds_fallback_reason(&e), err);
-  return ds_device_wrap(b, ds_op_name(op->id), &e, status, err);
+/* After the plugin did not run it; `said` is what it said. */
+static ds_status make_good_op(ds_backend *b, const ds_op *op, ds_status status,
+                              const ds_error *said, ds_error *err) {
+  if (status != DS_ERR_UNSUPPORTED) {
+    return ds_device_wrap(b, ds_op_name(op->id), said, status, err);
+  }
+  return fall_back_op(
+      b, op, b->plugin->ops ? ds_fallback_reason(said) : "the plugin has no ops table", err);
 }
 
 ds_status ds_backend_op(ds_backend *b, const ds_op *op, ds_error *err) {
   ds_kind_counter *k = &b->kinds[op_kind(op)];
+  DS_BLANK_ERROR(e); /* not the caller's: an UNSUPPORTED that is made good leaves no trace */
   int64_t begin = ds_backend_ticks();
-  ds_status status = run_op(b, op, err);
+  ds_status status = b->plugin->ops ? run_plugin_op(b, op, &e) : DS_ERR_UNSUPPORTED;
+  if (status != DS_OK) status = make_good_op(b, op, status, &e, err);
   k->calls++;
   k->ticks += ds_backend_ticks() - begin;
   return status;
@@ -167,19 +169,19 @@ static ds_status fall_back_gemm(ds_backend *b, const ds_gemm *g, const char *why
   return ds_stage_out(&stage, b, err);
 }
 
-static ds_status run_gemm(ds_backend *b, const ds_gemm *g, ds_error *err) {
-  DS_BLANK_ERROR(e);
-  if (!b->plugin->gemm) return fall_back_gemm(b, g, "the plugin has no gemm table", err);
-  ds_status status = b->plugin->gemm->run(b->stream, g, &e);
-  if (status == DS_OK) return DS_OK;
-  if (status == DS_ERR_UNSUPPORTED) return fall_back_gemm(b, g, ds_fallback_reason(&e), err);
-  return ds_device_wrap(b, "gemm", &e, status, err);
+static ds_status make_good_gemm(ds_backend *b, const ds_gemm *g, ds_status status,
+                                const ds_error *said, ds_error *err) {
+  if (status != DS_ERR_UNSUPPORTED) return ds_device_wrap(b, "gemm", said, status, err);
+  return fall_back_gemm(
+      b, g, b->plugin->gemm ? ds_fallback_reason(said) : "the plugin has no gemm table", err);
 }
 
 ds_status ds_backend_gemm(ds_backend *b, const ds_gemm *g, ds_error *err) {
   ds_kind_counter *k = &b->kinds[DS_KIND_GEMM];
+  DS_BLANK_ERROR(e);
   int64_t begin = ds_backend_ticks();
-  ds_status status = run_gemm(b, g, err);
+  ds_status status = b->plugin->gemm ? b->plugin->gemm->run(b->stream, g, &e) : DS_ERR_UNSUPPORTED;
+  if (status != DS_OK) status = make_good_gemm(b, g, status, &e, err);
   k->calls++;
   k->ticks += ds_backend_ticks() - begin;
   return status;

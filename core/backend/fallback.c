@@ -13,20 +13,22 @@ ds_status ds_fallback_allow(ds_backend *b, uint32_t kind, const char *what, cons
     return ds_fail(err, DS_ERR_UNSUPPORTED, "%s: %s (%s): %s", b->label, name, what, why);
   }
   if (b->fallback == DS_FALLBACK_ERROR) {
-    return ds_fail(err, DS_ERR_UNSUPPORTED,
-                   "%s: %s (%s): %s; \"fallback\": \"error\" in the config's \"backend\" forbids "
-                   "%s instead: set it to \"warn\" or \"allow\", or choose a backend that has %s",
-                   b->label, name, what, why,
-                   computes ? "the built-in reference" : "going through the host", name);
+    return ds_fail(
+        err, DS_ERR_UNSUPPORTED,
+        "%s: %s (%s): %s, and \"fallback\": \"error\" in the config's \"backend\" "
+        "forbids %s; set it to \"warn\" or \"allow\", or choose a backend that offers it",
+        b->label, name, what, why,
+        computes ? "to run it on the built-in reference" : "to go through the host");
   }
   k->fallbacks++;
   if (b->fallback == DS_FALLBACK_WARN && !k->warned) {
     k->warned = true;
-    ds_log(&b->logger, DS_LOG_WARN,
-           "%s: %s (%s) %s, which is slow: %s; this is said once for all %s, and \"fallback\": "
-           "\"allow\" in the config's \"backend\" silences it",
-           b->label, name, what, computes ? "runs on the reference" : "goes through the host", why,
-           name);
+    ds_log(
+        &b->logger, DS_LOG_WARN,
+        "%s: %s (%s) %s, which is slow: %s (said at the first %s only; \"fallback\": \"allow\" in "
+        "the config's \"backend\" silences it)",
+        b->label, name, what, computes ? "runs on the reference" : "goes through the host", why,
+        name);
   }
   return DS_OK;
 }

@@ -44,7 +44,7 @@ static ds_status wrap(const ds_backend *b, uint32_t kind, const ds_error *e, ds_
 }
 
 static ds_status copy(ds_backend *b, void *dst, const void *src, size_t bytes, ds_error *err) {
-  const char *why = "its device table has no copy";
+  const char *why = "the plugin's device table has no copy";
   DS_BLANK_ERROR(e);
   DS_BLANK_ERROR(said);
   if (b->plugin->device->copy) {
@@ -57,7 +57,7 @@ static ds_status copy(ds_backend *b, void *dst, const void *src, size_t bytes, d
 }
 
 static ds_status fill(ds_backend *b, void *dst, uint8_t byte, size_t bytes, ds_error *err) {
-  const char *why = "its device table has no fill";
+  const char *why = "the plugin's device table has no fill";
   DS_BLANK_ERROR(e);
   DS_BLANK_ERROR(said);
   if (b->plugin->device->fill) {
