@@ -88,3 +88,9 @@ refused 'floor:0: device fill \(u8\[[0-9]+\]\): the plugin.s device table has no
   train --steps 1 --config "$strict"
 refused 'floor:0: embedding \(in i32\[1,3\] f32\[32,32\] out f32\[1,3,32\]\): the plugin has no ops table.*"fallback"' \
   "$DS" generate --model gpt2-reference --prompt The --config '{"backend": {"fallback": "error"}}'
+
+# Several processes need collectives, however they were started.
+more=', "train_batch_size": 4, "optimizer": {"type": "AdamW", "params": {}}'
+RANK=0 WORLD_SIZE=2 refused 'WORLD_SIZE is 2, but backend "floor" has no collectives' on floor train --steps 1
+OMPI_COMM_WORLD_SIZE=2 refused 'started 2 processes \(OMPI_COMM_WORLD_SIZE\), but backend "floor" has no collectives' \
+  on floor train --steps 1
