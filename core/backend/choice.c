@@ -14,7 +14,8 @@ ds_status ds_choice_try(ds_choice *c, size_t candidate, const ds_backend_config 
   const ds_loaded *loaded;
   ds_error why;
   *out = NULL;
-  ds_status status = ds_loader_load(&c->candidates.items[candidate], c->logger, &loaded, &why);
+  ds_status status = ds_loader_load(&c->candidates.items[candidate], config->probe_timeout,
+                                    c->logger, &loaded, &why);
   if (status == DS_OK) status = ds_device_open(loaded, config, c->logger, out, &why);
   if (status == DS_OK) return DS_OK;
   c->reasons[candidate] = strdup(why.message);

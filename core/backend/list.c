@@ -26,7 +26,8 @@ static bool describe(const ds_candidate *k, const char *state, const char *reaso
 /* Whether one that was not chosen could be: with its own defaults, for the options in the config
  * are another's. */
 static ds_status describe_other(ds_choice *c, size_t i, ds_backend_candidate *out, ds_error *err) {
-  const ds_backend_config defaults = {.fallback = c->config->fallback};
+  const ds_backend_config defaults = {.fallback = c->config->fallback,
+                                      .probe_timeout = c->config->probe_timeout};
   ds_backend *b = NULL;
   if (!c->reasons[i]) DS_TRY(ds_choice_try(c, i, &defaults, &b, err));
   bool good = describe(&c->candidates.items[i], b ? "available" : "rejected", c->reasons[i],
