@@ -28,7 +28,7 @@ typedef struct probe {
   pid_t child;
   ds_probe_report *report;
   output out, err;
-  bool hung;
+  bool hung, stuck;
   bool known; /* that status and code are: nobody else reaped it */
   siginfo_t ended;
 } probe;
@@ -142,18 +142,18 @@ static bool has_ended(probe *p) {
   return p->known;
 }
 
-static void watch(probe *p, double seconds) {
-  int64_t end = milliseconds() + (int64_t)(seconds * 1000);
+/* Until it has ended, or hangs, or has not begun within `patience`. */
+static void watch(probe *p, double seconds, int64_t patience) {
+  int64_t begin = milliseconds(), end = begin + (int64_t)(seconds * 1000);
   while (!has_ended(p)) {
     struct pollfd fds[] = {{p->out.fd, POLLIN, 0}, {p->err.fd, POLLIN, 0}};
-    int64_t left = end - milliseconds();
-    if (left <= 0) {
-      p->hung = true;
-      return;
-    }
+    int64_t now = milliseconds();
+    p->stuck = p->report->step == DS_PROBE_START && now - begin >= patience;
+    p->hung = now >= end;
+    if (p->stuck || p->hung) return;
     /* Its end closes the pipes, which wakes us, unless a grandchild has them. */
     int tick = p->out.fd < 0 && p->err.fd < 0 ? 1 : 10;
-    poll(fds, 2, left < tick ? (int)left : tick);
+    poll(fds, 2, end - now < tick ? (int)(end - now) : tick);
     read_output(&p->out);
     read_output(&p->err);
   }
@@ -164,7 +164,7 @@ static void watch(probe *p, double seconds) {
 static void finish(probe *p) {
   if (p->child > 0) {
     kill(-p->child, SIGKILL);
-    if (p->hung) kill(p->child, SIGKILL);
+    if (p->hung || p->stuck) kill(p->child, SIGKILL);
     for (int i = 0; i < 1000 && !has_ended(p); i++) poll(NULL, 0, 1);
     waitid(P_PID, (id_t)p->child, &(siginfo_t){0}, WEXITED | WNOHANG);
   }
@@ -234,36 +234,43 @@ static ds_status judge(probe *p, double seconds, ds_error *err) {
   return status == DS_OK ? DS_OK : ds_fail(err, status, "%s", r->error.message);
 }
 
-static ds_status run(const ds_candidate *c, double seconds, ds_probe_check *check, void *ctx,
-                     ds_probe_result *out, bool *linker_crashed, ds_error *err) {
+/* One child. *stuck: it never began. */
+static ds_status run(const ds_candidate *c, double seconds, int64_t patience, ds_probe_check *check,
+                     void *ctx, ds_probe_result *out, bool *stuck, ds_error *err) {
   ds_probe_job job = {.candidate = c, .check = check, .ctx = ctx};
   probe p = {0};
   memset(out, 0, sizeof *out);
   ds_status status = start(&p, &job, err);
-  if (status == DS_OK) watch(&p, seconds);
+  if (status == DS_OK) watch(&p, seconds, patience);
   finish(&p);
-  if (status == DS_OK) {
+  *stuck = p.stuck;
+  if (status == DS_OK && !p.stuck) {
     status = judge(&p, seconds, err);
     out->signals = p.report->signals;
     snprintf(out->printed, sizeof out->printed, "%s", p.err.text);
-    snprintf(out->linker, sizeof out->linker, "%.*s", (int)sizeof p.report->linker_said - 1,
-             p.report->linker_said);
-    if (p.report->step != DS_PROBE_DONE) out->linker[0] = '\0';
+    if (p.report->step == DS_PROBE_DONE)
+      snprintf(out->linker, sizeof out->linker, "%.*s", (int)sizeof p.report->linker_said - 1,
+               p.report->linker_said);
     out->lasting = status != DS_ERR_IO && !out->linker[0];
-    *linker_crashed = p.report->step <= DS_PROBE_LOAD && p.report->linker && p.report->signal;
   }
   if (p.report) munmap(p.report, sizeof *p.report);
   return status;
 }
 
+/* A child that was forked while another thread was inside the linker is stuck: then another. */
 ds_status ds_probe_run(const ds_candidate *c, double seconds, ds_probe_check *check, void *ctx,
                        ds_probe_result *out, ds_error *err) {
-  bool linker_crashed = false;
-  ds_status status = run(c, seconds, check, ctx, out, &linker_crashed, err);
-  /* Another thread may have been inside the linker when we forked, and have left its lists half
-   * changed. That doesn't happen twice. */
-  if (linker_crashed) status = run(c, seconds, check, ctx, out, &linker_crashed, err);
-  return status;
+  int64_t end = milliseconds() + (int64_t)(seconds * 1000);
+  bool stuck = false;
+  for (int64_t patience = 50; patience == 50 || milliseconds() < end; patience += patience / 4) {
+    ds_status status = run(c, seconds, patience, check, ctx, out, &stuck, err);
+    if (!stuck) return status;
+  }
+  return ds_fail(err, DS_ERR_IO,
+                 "can't be tried in a child process, for within %g s there was no moment when no "
+                 "thread was loading a library (a constructor must not open backends); set "
+                 "\"probe_timeout\": 0 in the config's \"backend\" to do without",
+                 seconds);
 }
 
 void *ds_probe_find_query(void *handle, ds_error *err) {

@@ -40,8 +40,8 @@ typedef struct ds_probe_result {
  *   DS_ERR_FORMAT    the linker refuses it (out->linker says why), or it has no query
  *   DS_ERR_IO        no child could be made, or the file changed meanwhile: try again
  *   others           of `check`
- * Takes about as long as loading the plugin does. Not while another thread's fork handlers need the
- * caller's locks. */
+ * Takes about as long as loading the plugin does; in a host whose other threads load libraries all
+ * the time a few tries, each as long as the first is given to begin (50 ms). */
 DS_MUST_USE ds_status ds_probe_run(const ds_candidate *c, double seconds, ds_probe_check *check,
                                    void *ctx, ds_probe_result *out, ds_error *err);
 

@@ -140,6 +140,22 @@ static ds_status check_unchanged(const ds_candidate *c, ds_error *err) {
   return ds_fail(err, DS_ERR_IO, "was replaced while it was being loaded; try again");
 }
 
+static int stop(struct dl_phdr_info *info, size_t size, void *arg) {
+  (void)info;
+  (void)size;
+  (void)arg;
+  return 1;
+}
+
+/* Waits on the locks of the linker: one that another thread of the host held when it forked is held
+ * for ever here. (glibc resets those of malloc and stdio, not these.) Past this, no thread was
+ * inside the linker, and its lists are whole. */
+static void pass_locks(void) {
+  Dl_info info;
+  dladdr((const void *)deadly, &info);
+  dl_iterate_phdr(stop, NULL);
+}
+
 static ds_status load(const ds_probe_job *job, ds_error *err) {
   static const ds_version_range abi = {DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR, DS_ABI_MINOR, 0};
   static const ds_host host = {
@@ -184,6 +200,7 @@ void ds_probe_child(const ds_probe_job *job) {
   for (int i = 0; i < 4; i++)
     if (fstat(descriptors[i], &before[i]) != 0) _exit(1);
 
+  pass_locks();
   report->error.status = load(job, &report->error);
 
   for (int i = 0; i < 4; i++)

@@ -7,7 +7,7 @@
 #include "backend/probe.h"
 
 typedef enum ds_probe_step {
-  DS_PROBE_START,
+  DS_PROBE_START, /* getting ready; waits for ever on a lock that was another thread's */
   DS_PROBE_LOAD,  /* in the dynamic linker, or in what it runs: constructors */
   DS_PROBE_QUERY, /* in ds_plugin_query */
   DS_PROBE_CHECK, /* reading what it gave */
