@@ -285,7 +285,10 @@ static ds_status explain_dlerror(const ds_candidate *c, const char *text, ds_err
                    c->note.needs[0] ? c->note.needs : "not said");
   }
   if (!at) {
-    return ds_fail(err, DS_ERR_FORMAT, "can't be loaded: %s", text);
+    return ds_fail(err, DS_ERR_FORMAT, "can't be loaded: %s%s", text,
+                   strstr(text, "version `") ? "; that library is older than the one it was built "
+                                               "with: upgrade it"
+                                             : "");
   }
   ds_str searched = {0};
   add_searched(&searched);

@@ -42,7 +42,8 @@
 
 DS_PLUGIN_NOTE(NAME, "1.0", 10, "nothing");
 
-#define NOWHERE ((void *)(uintptr_t)0x10)
+static volatile uintptr_t nowhere = 0x10; /* the compiler must not see it coming */
+#define NOWHERE ((void *)nowhere)
 
 static int sink;
 
