@@ -28,8 +28,10 @@ typedef enum ds_fallback_policy {
 /* The config's "backend" section:
  *   "backend": "cpu"  |  ["cuda", "cpu"]  |  "auto"  |
  *   "backend": {"name": (as before) = "auto", "device": 0, "plugin_path": "dir[:dir]" or [dirs],
- * "options": {...}, "fallback": "allow" | "warn" | "error" = "warn"} The environment overrides:
- * DS_BACKEND (a name, or names with commas), DS_PLUGIN_PATH (dir[:dir]). */
+ * "options": {...}, "fallback": "allow" | "warn" | "error" = "warn", "probe_timeout": 10}
+ * probe_timeout: seconds that a plugin may take to load when it is tried in a child process first
+ * (probe.h); 0 loads it without that. The environment overrides: DS_BACKEND (a name, or names with
+ * commas), DS_PLUGIN_PATH (dir[:dir]); both are ignored in a set-uid program. */
 typedef struct ds_backend_config {
   char **names; /* in order of preference; "auto" = by priority */
   int n_names;
@@ -38,6 +40,7 @@ typedef struct ds_backend_config {
   int n_plugin_path;
   char *options; /* JSON object for the plugin, or NULL */
   ds_fallback_policy fallback;
+  double probe_timeout; /* seconds; 0: the usual limit, negative: no probe */
 } ds_backend_config;
 
 /* section NULL = defaults. Every mistake in the section is named. out is finished on failure. */
