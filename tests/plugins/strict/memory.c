@@ -54,7 +54,7 @@ static const strict_task *pending_use(const ds_device *d, const strict_block *b,
   for (int i = 0; i < d->n_streams; i++)
     for (const strict_task *t = d->streams[i]->first; t; t = t->next)
       for (int k = 0; k < t->n_ranges; k++)
-        if (strict_overlap(&t->ranges[k], &whole)) {
+        if (t->seq > d->known[i] && strict_overlap(&t->ranges[k], &whole)) {
           *stream = i;
           return t;
         }
