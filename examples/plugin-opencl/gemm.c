@@ -23,7 +23,7 @@ static int choose(const ds_gemm *g, grid *out) {
   if (g->m > 8) {
     *out = (grid){
         {(size_t)(g->n + TILE - 1) / TILE, (size_t)(g->m + TILE - 1) / TILE, (size_t)g->batch},
-        {16, 16, 1}};
+        {8, 8, 1}};
     return K_gemm_tile;
   }
   if (g->flags & DS_GEMM_TRANS_B) {

@@ -17,9 +17,10 @@
 /* The kernels, by name. Those of the last line need f64. */
 #define KERNELS(K)                                                                                 \
   K(gemm_tile)                                                                                     \
-  K(gemm_dot) K(gemm_column) K(add) K(mul) K(scale) K(activation) K(activation_dx) K(swiglu)       \
-      K(swiglu_dx) K(mean_dx) K(copy_strided) K(adamw) K(rope) K(take_rows) K(scatter_rows)        \
-          K(norm) K(norm_dx) K(norm_dw) K(column_sums) K(softmax) K(argmax) K(cross_entropy_rows)  \
+  K(gemm_dot)                                                                                      \
+  K(gemm_column) K(add) K(mul) K(scale) K(activation) K(activation_dx) K(swiglu) K(swiglu_dx)      \
+      K(mean_dx) K(copy_strided) K(adamw) K(rope) K(take_rows) K(scatter_rows) K(norm) K(norm_dx)  \
+          K(norm_dw) K(column_sums) K(softmax) K(argmax) K(cross_entropy_rows)                     \
               K(cross_entropy_sum) K(cross_entropy_dx) K(attention) K(attention_delta)             \
                   K(attention_dq) K(attention_dkv) K(partial_sums) K(mean_end) K(sum_squares_end)
 
@@ -34,7 +35,7 @@ enum {
 enum {
   LANES = 64,     /* work-items that share a row */
   EACH = 256,     /* work-items in a group of an elementwise kernel */
-  TILE = 64,      /* a product's tile of C, by 16 x 16 work-items */
+  TILE = 64,      /* a product's tile of C: 8 x 8 work-items, each with 8 x 8 elements */
   PARTS = 128,    /* partial sums of a sum over everything */
   MOST_HEAD = 256 /* the widest attention head */
 };

@@ -43,15 +43,25 @@ static inline float lanes_max(float v, __local float *scratch) {
   return scratch[0];
 }
 
+static inline float sigmoid(float x) {
+  return 1 / (1 + exp(-x));
+}
+
+/* The argument of gelu's tanh, doubled: (1 + tanh(u)) / 2 = sigmoid(2u), which loses nothing where
+ * tanh is near -1 or 1. */
+static inline float gelu_u2(float x) {
+  return 1.5957691216f * (x + 0.044715f * x * x * x);
+}
+
 /* ds_activation and ds_epilogue by number; 0 is the identity. */
 static inline float activate(long kind, float x) {
   switch (kind) {
-    case 1: return 0.5f * x * (1 + tanh(0.7978845608f * (x + 0.044715f * x * x * x)));
+    case 1: return x * sigmoid(gelu_u2(x));
     case 2: return 0.5f * x * erfc(-x * 0.7071067812f);
     case 3: return x > 0 || isnan(x) ? x : 0;
     case 4: return x / (1 + exp(-x));
     case 5: return tanh(x);
-    case 6: return 1 / (1 + exp(-x));
+    case 6: return sigmoid(x);
     default: return x;
   }
 }
@@ -59,22 +69,19 @@ static inline float activate(long kind, float x) {
 static inline float slope(long kind, float x) {
   switch (kind) {
     case 1: {
-      const float u = 0.7978845608f * (x + 0.044715f * x * x * x), t = tanh(u);
-      return 0.5f * (1 + t) + 0.5f * x * (1 - t * t) * 0.7978845608f * (1 + 0.134145f * x * x);
+      const float u2 = gelu_u2(x), g = sigmoid(u2), rest = sigmoid(-u2);
+      return g + g * rest * x * 1.5957691216f * (1 + 0.134145f * x * x);
     }
     case 2: return 0.5f * erfc(-x * 0.7071067812f) + x * 0.3989422804f * exp(-0.5f * x * x);
     case 3: return isnan(x) ? x : x > 0;
     case 4: {
-      const float g = 1 / (1 + exp(-x));
-      return g * (1 + x * (1 - g));
+      const float g = sigmoid(x);
+      return g * (1 + x * sigmoid(-x));
     }
     case 5: {
-      const float t = tanh(x);
-      return 1 - t * t;
+      const float t = cosh(x);
+      return 1 / (t * t);
     }
-    default: {
-      const float g = 1 / (1 + exp(-x));
-      return g * (1 - g);
-    }
+    default: return sigmoid(x) * sigmoid(-x);
   }
 }

@@ -19,17 +19,19 @@
     put(&c[(i) * ldc + (j)], v_, beta != 0);                                                       \
   } while (0)
 
-#define STEP 16       /* of k at a time */
-#define OWN (TILE / 16) /* a work-item computes OWN x OWN elements */
+#define STEP 16 /* of k at a time */
 
-__kernel __attribute__((reqd_work_group_size(16, 16, 1))) void gemm_tile(GEMM_ARGS) {
-  __local float as[STEP][TILE + 1], bs[STEP][TILE + 1];
+/* 8 x 8 work-items, 8 x 8 elements each: a product reads 16 numbers for 64 multiplications, and
+ * eight neighbours make a vector on a processor. */
+__kernel __attribute__((reqd_work_group_size(8, 8, 1))) void gemm_tile(GEMM_ARGS) {
+  __local float as[STEP][TILE], bs[STEP][TILE];
   GEMM_BEGIN;
-  const int x = get_local_id(0), y = get_local_id(1), me = y * 16 + x;
+  const int x = get_local_id(0), y = get_local_id(1), me = y * 8 + x;
   const long i0 = get_group_id(1) * (long)TILE, j0 = get_group_id(0) * (long)TILE;
-  float sum[OWN][OWN] = {{0}};
+  float8 sum[8];
+  for (int i = 0; i < 8; i++) sum[i] = 0;
   for (long p0 = 0; p0 < k; p0 += STEP) {
-    for (int e = me; e < STEP * TILE; e += 256) {
+    for (int e = me; e < STEP * TILE; e += 64) {
       /* Neighbours read neighbours, whichever index is the contiguous one. */
       const int ap = a_col == 1 ? e % STEP : e / TILE, ai = a_col == 1 ? e / STEP : e % TILE;
       const int bp = b_col == 1 ? e / TILE : e % STEP, bj = b_col == 1 ? e % TILE : e / STEP;
@@ -37,16 +39,19 @@ __kernel __attribute__((reqd_work_group_size(16, 16, 1))) void gemm_tile(GEMM_AR
       bs[bp][bj] = j0 + bj < n && p0 + bp < k ? b[(p0 + bp) * b_row + (j0 + bj) * b_col] : 0;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
-    for (int p = 0; p < STEP; p++)
-      for (int i = 0; i < OWN; i++)
-        for (int j = 0; j < OWN; j++) sum[i][j] += as[p][y * OWN + i] * bs[p][x + 16 * j];
+    for (int p = 0; p < STEP; p++) {
+      const float8 right = vload8(x, bs[p]);
+      for (int i = 0; i < 8; i++) sum[i] += as[p][y * 8 + i] * right;
+    }
     barrier(CLK_LOCAL_MEM_FENCE);
   }
-  for (int i = 0; i < OWN; i++)
-    for (int j = 0; j < OWN; j++) {
-      const long row = i0 + y * OWN + i, col = j0 + x + 16 * j;
-      if (row < m && col < n) GEMM_STORE(row, col, sum[i][j]);
-    }
+  for (int i = 0; i < 8; i++) {
+    float row[8];
+    vstore8(sum[i], 0, row);
+    for (int j = 0; j < 8; j++)
+      if (i0 + y * 8 + i < m && j0 + x * 8 + j < n)
+        GEMM_STORE(i0 + y * 8 + i, j0 + x * 8 + j, row[j]);
+  }
 }
 
 SHARED gemm_dot(GEMM_ARGS) {
