@@ -157,7 +157,7 @@ ds_stream *ds_backend_raw_stream(ds_backend *b) {
 
 ds_status ds_backend_recover(ds_backend *b, bool *died, ds_error *err) {
   const ds_device_table *t = b->plugin->device;
-  BLANK_ERROR(e);
+  DS_BLANK_ERROR(e);
   ds_stream *fresh = NULL;
   bool dead = t->stream_sync(b->stream, NULL) != DS_OK;
   if (died) *died = dead;
