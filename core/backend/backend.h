@@ -2,9 +2,12 @@
  * on.
  *
  * A ds_backend has one stream; work is given in order, and may run later (see ds_abi.h). Whatever
- * the plugin lacks - an op, a GEMM form - runs on the built-in reference: on the plugin's memory
- * where the host can reach it, else through copies. Such fallbacks are counted, and allowed, warned
- * of (once an op) or refused by policy. One thread at a time; different backends are independent.
+ * the plugin lacks - an op, a product's form, quantization - runs on the built-in reference: on the
+ * plugin's memory where the host can reach it, else through copies (stage.h says how much host
+ * memory they take). A device without copy or fill is served through the host. Such fallbacks are
+ * counted by kind, and allowed, warned of (once a kind) or refused by policy. Comm has none: a
+ * world of one needs no collectives, and several ranks need the plugin's. One thread at a time;
+ * different backends are independent.
  */
 #ifndef DS_BACKEND_BACKEND_H
 #define DS_BACKEND_BACKEND_H

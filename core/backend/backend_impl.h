@@ -38,14 +38,6 @@ typedef struct ds_kind_counter {
   bool warned;
 } ds_kind_counter;
 
-/* The name of a kind in messages and statistics: an op's, "gemm", "device copy", ... */
-const char *ds_kind_name(uint32_t kind);
-
-/* A failure buffer that reads as "no message" when the plugin wrote none. */
-#define DS_BLANK_ERROR(name)                                                                       \
-  ds_error name;                                                                                   \
-  name.message[0] = '\0'
-
 struct ds_backend {
   const ds_plugin *plugin; /* complete tables, see loader.h */
   ds_device *device;
@@ -97,6 +89,14 @@ static inline int64_t ds_backend_ticks(void) {
  * no name. DS_ERR_NOT_FOUND: there is no such device. */
 DS_MUST_USE ds_status ds_device_open(const ds_loaded *l, const ds_backend_config *config,
                                      const ds_logger *logger, ds_backend **out, ds_error *err);
+
+/* The name of a kind in messages and statistics: an op's, "gemm", "device copy", ... */
+const char *ds_kind_name(uint32_t kind);
+
+/* A failure buffer that reads as "no message" when the plugin wrote none. */
+#define DS_BLANK_ERROR(name)                                                                       \
+  ds_error name;                                                                                   \
+  name.message[0] = '\0'
 
 /* Puts "label: what: " before the message, less what of that the plugin put there itself. */
 ds_status ds_device_wrap(const ds_backend *b, const char *what, const ds_error *from,
