@@ -572,7 +572,8 @@ typedef struct ds_backend_candidate {
   const char *path; /* NULL: built in */
   int32_t priority;
   const char *state;  /* "chosen", "available" or "rejected" */
-  const char *reason; /* why, and the cure; NULL when available or chosen */
+  const char *reason; /* rejected: why, and the cure; available: which other of its name was taken,
+                         or NULL; chosen: NULL */
   const char *device; /* the first device's name; NULL when rejected */
 } ds_backend_candidate;
 

@@ -6,8 +6,11 @@
  * plugin's memory where the host can reach it, else through copies (stage.h says how much host
  * memory they take). A device without copy or fill is served through the host. Such fallbacks are
  * counted by kind, and allowed, warned of (once a kind) or refused by policy. Comm has none: a
- * world of one needs no collectives, and several ranks need the plugin's. One thread at a time;
- * different backends are independent.
+ * world of one needs no collectives, and several ranks need the plugin's.
+ *
+ * Failures of the device read "NAME:DEVICE, stream N: CALL: what the plugin says", where CALL is the
+ * one that failed or at which the failure of earlier work was noticed: the plugin's words name the
+ * work. One thread at a time; different backends are independent.
  */
 #ifndef DS_BACKEND_BACKEND_H
 #define DS_BACKEND_BACKEND_H
@@ -28,8 +31,10 @@ typedef enum ds_fallback_policy {
 /* The config's "backend" section:
  *   "backend": "cpu"  |  ["cuda", "cpu"]  |  "auto"  |
  *   "backend": {"name": (as before) = "auto", "device": 0, "plugin_path": "dir[:dir]" or [dirs],
- * "options": {...}, "fallback": "allow" | "warn" | "error" = "warn"} The environment overrides:
- * DS_BACKEND (a name, or names with commas), DS_PLUGIN_PATH (dir[:dir]). */
+ * "options": {...}, "fallback": "allow" | "warn" | "error" = "warn", "probe_timeout": 10}
+ * probe_timeout: seconds that a plugin may take to load when it is tried in a child process first
+ * (probe.h); 0 loads it without that. The environment overrides: DS_BACKEND (a name, or names with
+ * commas), DS_PLUGIN_PATH (dir[:dir]); both are ignored in a set-uid program. */
 typedef struct ds_backend_config {
   char **names; /* in order of preference; "auto" = by priority */
   int n_names;
@@ -38,6 +43,7 @@ typedef struct ds_backend_config {
   int n_plugin_path;
   char *options; /* JSON object for the plugin, or NULL */
   ds_fallback_policy fallback;
+  double probe_timeout; /* seconds; 0: the usual limit, negative: no probe */
 } ds_backend_config;
 
 /* section NULL = defaults. Every mistake in the section is named. out is finished on failure. */
@@ -58,6 +64,12 @@ bool ds_backend_host_accessible(const ds_backend *b);
 const ds_plugin *ds_backend_plugin(const ds_backend *b);
 ds_device *ds_backend_raw_device(ds_backend *b);
 ds_stream *ds_backend_raw_stream(ds_backend *b);
+
+/* After a failure: waits for the stream, and where it died (see Failures in ds_abi.h) makes a new
+ * one in its place. *died (may be NULL) tells whether it had: what its work was to write is then
+ * undefined, all other memory as before. Fails where no new stream can be made: the device is lost,
+ * every later call fails, and closing still works. */
+DS_MUST_USE ds_status ds_backend_recover(ds_backend *b, bool *died, ds_error *err);
 
 DS_MUST_USE ds_status ds_backend_alloc(ds_backend *b, size_t bytes, void **out, ds_error *err);
 void ds_backend_free(ds_backend *b, void *p, size_t bytes); /* waits for the stream; NULL allowed */

@@ -42,6 +42,7 @@ struct ds_backend {
   const ds_plugin *plugin; /* complete tables, see loader.h */
   ds_device *device;
   ds_stream *stream;
+  int stream_number;     /* 0, and one more for each stream that died */
   uint32_t flags;        /* DS_DEVICE_* */
   char device_name[128]; /* as the plugin tells */
   char *label;           /* begins messages: "name", or "name:1" where there are several devices */
@@ -98,7 +99,8 @@ const char *ds_kind_name(uint32_t kind);
   ds_error name;                                                                                   \
   name.message[0] = '\0'
 
-/* Puts "label: what: " before the message, less what of that the plugin put there itself. */
+/* The failure of a call on the stream: puts "label: what: " before the message (with the stream's
+ * number where it is the device that failed), less what of that the plugin put there itself. */
 ds_status ds_device_wrap(const ds_backend *b, const char *what, const ds_error *from,
                          ds_status status, ds_error *err);
 

@@ -14,11 +14,24 @@ static const char *skip(const char *text, const char *word) {
   return text + strspn(text, " ");
 }
 
-ds_status ds_device_wrap(const ds_backend *b, const char *what, const ds_error *from,
-                         ds_status status, ds_error *err) {
+static ds_status wrap(const ds_backend *b, const char *stream, const char *what,
+                      const ds_error *from, ds_status status, ds_error *err) {
   const char *message = from->message[0] ? from->message : ds_status_name(status);
   message = skip(skip(skip(message, b->label), b->plugin->name), what);
-  return ds_fail(err, status, "%s: %s: %s", b->label, what, message);
+  return ds_fail(err, status, "%s%s: %s: %s", b->label, stream, what, message);
+}
+
+/* The others say that what was asked for is wrong or not offered, on whichever stream. */
+static bool is_of_device(ds_status status) {
+  return status == DS_ERR_DEVICE || status == DS_ERR_TIMEOUT || status == DS_ERR_ABORTED ||
+         status == DS_ERR_INTERNAL;
+}
+
+ds_status ds_device_wrap(const ds_backend *b, const char *what, const ds_error *from,
+                         ds_status status, ds_error *err) {
+  char stream[32] = "";
+  if (is_of_device(status)) snprintf(stream, sizeof stream, ", stream %d", b->stream_number);
+  return wrap(b, stream, what, from, status, err);
 }
 
 static ds_status open_reference(ds_backend *b, ds_error *err) {
@@ -142,6 +155,22 @@ ds_stream *ds_backend_raw_stream(ds_backend *b) {
   return b->stream;
 }
 
+ds_status ds_backend_recover(ds_backend *b, bool *died, ds_error *err) {
+  const ds_device_table *t = b->plugin->device;
+  DS_BLANK_ERROR(e);
+  ds_stream *fresh = NULL;
+  bool dead = t->stream_sync(b->stream, NULL) != DS_OK;
+  if (died) *died = dead;
+  if (!dead) return DS_OK;
+  ds_status status = t->stream_create(b->device, &fresh, &e);
+  /* The dead stream stays where there is no other: its calls go on to say why it died. */
+  if (status != DS_OK) return wrap(b, "", "stream_create", &e, status, err);
+  t->stream_destroy(b->stream);
+  b->stream = fresh;
+  b->stream_number++;
+  return DS_OK;
+}
+
 ds_status ds_backend_alloc(ds_backend *b, size_t bytes, void **out, ds_error *err) {
   DS_BLANK_ERROR(e);
   *out = NULL;
@@ -152,7 +181,7 @@ ds_status ds_backend_alloc(ds_backend *b, size_t bytes, void **out, ds_error *er
     char what[48];
     *out = NULL;
     snprintf(what, sizeof what, "alloc of %zu bytes", bytes);
-    return ds_device_wrap(b, what, &e, status, err);
+    return wrap(b, "", what, &e, status, err);
   }
   b->bytes_held += bytes;
   return DS_OK;

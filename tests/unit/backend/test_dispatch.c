@@ -314,8 +314,8 @@ static void test_errors(void) {
   x = tensor(&t, 0, 1, shape, NULL);
   CHECK_FAILS(run(&t, DS_OP_SCALE, (const ds_tensor *[]){&x}, 1, (const ds_tensor *[]){&x}, 1, 0,
                   NULL, 0, &err),
-              DS_ERR_DEVICE, err, "partial: scale: the device fell off");
-  CHECK(strncmp(err.message, "partial: scale: the", 19) == 0); /* not said twice */
+              DS_ERR_DEVICE, err, "partial, stream 0: scale: the device fell off");
+  CHECK(strncmp(err.message, "partial, stream 0: scale: the", 29) == 0); /* not said twice */
   bench_close(&t);
 }
 
