@@ -113,6 +113,45 @@ ds_status ds_elf_segment(ds_elf_bytes file, const Elf64_Ehdr *h, unsigned i, Elf
   return DS_OK;
 }
 
+/* ---- where the dynamic linker would map */
+
+typedef struct span {
+  uint64_t first, end; /* addresses of what is loaded so far; a span without any is 0, 0 */
+} span;
+
+static ds_status check_load(const Elf64_Phdr *p, span *s, ds_error *err) {
+  if (p->p_filesz > p->p_memsz || p->p_memsz > UINT64_MAX / 4 || p->p_vaddr > UINT64_MAX / 4 ||
+      p->p_vaddr < s->end) {
+    return ds_fail(err, DS_ERR_FORMAT,
+                   "its segments overlap or are not in order; the file is damaged, copy it again");
+  }
+  if (!s->end) s->first = p->p_vaddr;
+  s->end = p->p_vaddr + p->p_memsz;
+  return DS_OK;
+}
+
+ds_status ds_elf_check_layout(ds_elf_bytes file, ds_error *err) {
+  Elf64_Ehdr h;
+  Elf64_Phdr p;
+  ds_elf_bytes segment;
+  span s = {0, 0};
+  DS_TRY(ds_elf_header(file, &h, err));
+  for (unsigned i = 0; i < h.e_phnum; i++) {
+    DS_TRY(ds_elf_segment(file, &h, i, &p, &segment, err));
+    if (p.p_type == PT_LOAD) DS_TRY(check_load(&p, &s, err));
+  }
+  for (unsigned i = 0; i < h.e_phnum; i++) {
+    DS_TRY(ds_elf_segment(file, &h, i, &p, &segment, err));
+    bool inside = p.p_vaddr >= s.first && p.p_vaddr <= s.end && p.p_memsz <= s.end - p.p_vaddr;
+    if ((p.p_type == PT_DYNAMIC || p.p_type == PT_GNU_RELRO || p.p_type == PT_TLS) && !inside) {
+      return ds_fail(err, DS_ERR_FORMAT,
+                     "segment %u lies outside what is loaded; the file is damaged, copy it again",
+                     i);
+    }
+  }
+  return DS_OK;
+}
+
 /* ---- where the dynamic linker would look */
 
 /* The bytes from an address on, as far as its segment holds them. */
