@@ -192,13 +192,44 @@ static void test_current_folder(void) {
   tree_remove(&t);
 }
 
+/* Puts other words, no longer, where they stand in a file. */
+static void patch(const char *path, const char *from, const char *to) {
+  char *data;
+  size_t size;
+  ds_error err;
+  CHECK_OK(ds_file_read(path, (size_t)1 << 26, &data, &size, &err), err);
+  char *at = memmem(data, size, from, strlen(from) + 1);
+  CHECK(at && strlen(to) <= strlen(from));
+  if (at) memcpy(at, to, strlen(to) + 1);
+  CHECK_OK(ds_file_write(path, data, size, &err), err);
+  free(data);
+}
+
 /* A plugin that would let the linker look in the current folder for what it needs. */
 static void test_search_of_linker(void) {
-  check_found(TEST_PLUGIN_DIR "/runpath_empty.so", "runpath_empty",
-              "its RUNPATH \"/usr/lib::/lib\" has an empty or relative part");
-  check_found(TEST_PLUGIN_DIR "/runpath_relative.so", "runpath_relative", "its RUNPATH \"lib\"");
-  check_found(TEST_PLUGIN_DIR "/runpath_old.so", "runpath_old", "current folder");
-  check_found(TEST_PLUGIN_DIR "/nested.so", "nested", NULL); /* absolute */
+  static const char given[] = "/dscore/one:/dscore/two";
+  static const char *const bad[] = {"xdscore/one:/dscore/two", "./score/one:/dscore/two",
+                                    "/dscore/one::dscore/two", "/dscore/one:/dscore/tw:",
+                                    ":dscore/one:/dscore/two", "/dscore/one:$LIB/re/two",
+                                    "/dscore/one:.",           "/dscore/one:"};
+  static const char *const good[] = {given, "$ORIGIN/one:/dscore/two", "/dscore/one", ""};
+  static const char *const plugins[] = {"runpath", "rpath"};
+  tree t;
+  tree_make(&t);
+  for (size_t p = 0; p < 2; p++) {
+    copy_plugin(t.a, "path", plugins[p]);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+      patch(copy_plugin(t.a, "path", plugins[p]), given, bad[i]);
+      check_found(t.a, "dscore_path.so", "has an empty or relative part");
+    }
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+      patch(copy_plugin(t.a, "path", plugins[p]), given, good[i]);
+      check_found(t.a, "dscore_path.so", NULL);
+    }
+  }
+  patch(copy_plugin(t.a, "path", "dependency"), "libds_test_gone.so.7", "./bds_test_gone.so.7");
+  check_found(t.a, "dscore_path.so", "needs the library \"./bds_test_gone.so.7\", a relative path");
+  tree_remove(&t);
 }
 
 /* A note in a file that has shrunk meanwhile is a reason, no SIGBUS. */
