@@ -1,6 +1,7 @@
 /* test_discovery.c - where plugins may lie, what is looked at, and what is refused unrun. */
 #include "backend/discovery.h"
 
+#include <elf.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -232,6 +233,32 @@ static void test_search_of_linker(void) {
   tree_remove(&t);
 }
 
+/* Of another machine: refused by what stands in the file, never loaded. */
+static void test_machines(void) {
+  static const struct {
+    size_t at;
+    unsigned char byte;
+    const char *text;
+  } cases[] = {
+      {EI_CLASS, ELFCLASS32, "not a 64-bit shared object (ELF class 1)"},
+      {EI_DATA, __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? ELFDATA2MSB : ELFDATA2LSB,
+       "of another byte order"},
+      {offsetof(Elf64_Ehdr, e_machine), EM_386, "built for x86 (32-bit) (ELF machine 3)"},
+      {offsetof(Elf64_Ehdr, e_machine), EM_MIPS, "built for another machine (ELF machine 8)"},
+      {offsetof(Elf64_Ehdr, e_type), ET_REL, "no shared object (type 1)"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    tree t;
+    tree_make(&t);
+    const char *path = copy_plugin(t.a, "foreign", "constructor_exit");
+    FILE *f = fopen(path, "r+");
+    CHECK(f && fseek(f, (long)cases[i].at, SEEK_SET) == 0 && fputc(cases[i].byte, f) >= 0 &&
+          (cases[i].at < EI_NIDENT || fputc(0, f) >= 0) && fclose(f) == 0);
+    check_found(t.a, "dscore_foreign.so", cases[i].text);
+    tree_remove(&t);
+  }
+}
+
 /* A note in a file that has shrunk meanwhile is a reason, no SIGBUS. */
 static void test_shrinking(void) {
   tree t;
@@ -254,6 +281,7 @@ int main(void) {
   test_other_files();
   test_current_folder();
   test_search_of_linker();
+  test_machines();
   test_shrinking();
   return TEST_RESULT();
 }
