@@ -10,6 +10,7 @@
 #include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <ucontext.h>
@@ -19,8 +20,10 @@
 
 static const int deadly[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP};
 
-/* For the signal handler, which gets no argument. Set in the child only. */
+/* For handlers, which get no argument. Set in the child only. The plugin may fork: what becomes of
+ * its children is no news of it. */
 static ds_probe_report *child_report;
+static pid_t child_pid;
 
 static void *program_counter(const void *context) {
 #if defined(__x86_64__)
@@ -39,6 +42,7 @@ static void on_deadly(int signal_number, siginfo_t *info, void *context) {
   Dl_info at;
   const char *pc = program_counter(context);
   (void)info;
+  if (getpid() != child_pid) goto die;
   child_report->signal = signal_number;
   child_report->linker = _r_debug.r_state != RT_CONSISTENT;
   if (pc && dladdr(pc, &at) && at.dli_fname) {
@@ -47,6 +51,7 @@ static void on_deadly(int signal_number, siginfo_t *info, void *context) {
     snprintf(child_report->where, sizeof child_report->where, "%.100s+0x%lx",
              slash ? slash + 1 : at.dli_fname, (unsigned long)(pc - (const char *)at.dli_fbase));
   }
+die:
   raise(signal_number); /* the default action: SA_RESETHAND */
 }
 
@@ -54,12 +59,11 @@ static void on_deadly(int signal_number, siginfo_t *info, void *context) {
 static void on_exit_called(int status, void *arg) {
   ds_probe_report *report = arg;
   report->exit_status = status;
-  report->exited = 1;
+  if (getpid() == child_pid) report->exited = 1;
   _exit(status & 255);
 }
 
 static void on_quick_exit_called(void) {
-  child_report->exited = 1;
   _exit(1);
 }
 
@@ -183,16 +187,18 @@ static ds_status load(const ds_probe_job *job, ds_error *err) {
 
 void ds_probe_child(const ds_probe_job *job) {
   const struct rlimit no_core = {0, 0};
-  char stack[65536]; /* for handlers: a stack may be what is exhausted */
-  const stack_t alternative = {.ss_sp = stack, .ss_size = sizeof stack};
+  stack_t alternative = {.ss_size = 65536}; /* for handlers: a stack may be what is exhausted */
   struct stat before[4], after;
   ds_probe_report *report = job->report;
   child_report = report;
+  child_pid = getpid();
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != job->parent) _exit(1);
   setpgid(0, 0);
   setrlimit(RLIMIT_CORE, &no_core);
-  sigaltstack(&alternative, NULL);
+  alternative.ss_sp = mmap(NULL, alternative.ss_size, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+  if (alternative.ss_sp == MAP_FAILED || sigaltstack(&alternative, NULL) != 0) _exit(1);
   reset_signals();
   on_exit(on_exit_called, report);
   at_quick_exit(on_quick_exit_called);
@@ -202,6 +208,7 @@ void ds_probe_child(const ds_probe_job *job) {
 
   pass_locks();
   report->error.status = load(job, &report->error);
+  if (getpid() != child_pid) _exit(0); /* the plugin forked, and this is not the one to tell */
 
   for (int i = 0; i < 4; i++)
     if (fstat(descriptors[i], &after) != 0 || !is_same_file(&before[i], &after))
