@@ -1,7 +1,7 @@
 """A Python program as the host: the library is loaded privately (RTLD_LOCAL, as ctypes does), lists
 its backends, and generates with a model of random weights, on each backend that can be opened.
 
-    host.py LIBDSCORE.SO
+    host.py LIBDSCORE.SO [PLUGIN...]     plugins that must be found beside it
 """
 import ctypes
 import json
@@ -43,7 +43,10 @@ MODEL = json.dumps({
 
 os.environ.pop("DS_BACKEND", None)
 os.environ.pop("DS_PLUGIN_PATH", None)
-ds = ctypes.CDLL(sys.argv[1], mode=os.RTLD_LOCAL)
+# By a relative path, as from a build folder: its plugins are found, the current folder is not searched.
+os.chdir(os.path.dirname(sys.argv[1]))
+ds = ctypes.CDLL("./" + os.path.basename(sys.argv[1]), mode=os.RTLD_LOCAL)
+os.chdir("/")
 err = Error()
 
 
@@ -95,6 +98,7 @@ busy.join()
 print(names)
 assert (b"reference", b"chosen") in names or (b"reference", b"available") in names, names
 assert sum(state == b"chosen" for _, state in names) == 1, names
+assert set(sys.argv[2:]) <= {name.decode() for name, state in names if state != b"rejected"}, names
 usable = [name.decode() for name, state in names if state != b"rejected"]
 expected = logits("reference")
 for name in usable:

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 
 #include "backend/discovery.h"
@@ -160,7 +161,7 @@ static void test_allowed(void) {
   CHECK(pthread_sigmask(SIG_SETMASK, NULL, &blocked) == 0 && !sigismember(&blocked, SIGTERM));
 }
 
-static volatile sig_atomic_t reaped;
+static atomic_int reaped;
 
 static void reap_all(int signal_number) {
   int saved = errno;
@@ -253,7 +254,7 @@ static void test_descriptors(void) {
   close(ends[0]);
 }
 
-static volatile bool stop_noise;
+static atomic_bool stop_noise;
 
 static void *make_noise(void *arg) {
   FILE *f = fopen("/dev/null", "w");
