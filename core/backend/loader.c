@@ -361,19 +361,17 @@ static double probe_limit(double seconds) {
 
 /* Tries it in a child first. *keep: what it did, it would do again. */
 static ds_status probe(const ds_candidate *c, double seconds, const ds_logger *logger, ds_loaded *l,
-                       uint64_t *signals, bool *keep, ds_error *err) {
-  ds_probe_result found = {0};
-  *signals = 0;
+                       ds_probe_result *found, bool *keep, ds_error *err) {
+  memset(found, 0, sizeof *found);
   *keep = false;
   if (seconds == INFINITY) return DS_OK;
-  ds_status status = ds_probe_run(c, seconds, try_adopt, l, &found, err);
-  *signals = found.signals;
-  *keep = status != DS_OK && found.lasting;
+  ds_status status = ds_probe_run(c, seconds, try_adopt, l, found, err);
+  *keep = status != DS_OK && found->lasting;
   l->limit = status == DS_ERR_TIMEOUT ? seconds : DBL_MAX;
-  if (status != DS_OK && found.linker[0]) return explain_dlerror(c, found.linker, err);
-  if (status == DS_OK && found.printed[0]) {
+  if (status != DS_OK && found->linker[0]) return explain_dlerror(c, found->linker, err);
+  if (status == DS_OK && found->printed[0]) {
     ds_log(logger, DS_LOG_WARN, "backend: %s prints to standard error when it is loaded: %s",
-           l->name, found.printed);
+           l->name, found->printed);
   }
   return status;
 }
@@ -416,7 +414,7 @@ static void keep_entry(ds_loaded *l, ds_status status, const char *reason) {
 static ds_status load_file(const ds_candidate *c, double probe_seconds, const ds_logger *logger,
                            ds_loaded **out, ds_error *err) {
   const ds_version_range abi = {DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR, DS_ABI_MINOR, 0};
-  uint64_t signals;
+  ds_probe_result found;
   bool keep;
   ds_guard guard;
   ds_error e;
@@ -425,9 +423,9 @@ static ds_status load_file(const ds_candidate *c, double probe_seconds, const ds
   DS_TRY(check_identity(c, err));
   ds_loaded *l = create(c, err);
   if (!l) return DS_ERR_MEMORY;
-  ds_status status = probe(c, probe_seconds, logger, l, &signals, &keep, &e);
+  ds_status status = probe(c, probe_seconds, logger, l, &found, &keep, &e);
   if (status == DS_OK) {
-    ds_guard_begin(&guard, signals);
+    ds_guard_begin(&guard, found.signals);
     status = load_here(c, logger, l, &keep, &e);
     int changed = ds_guard_end(&guard);
     if (changed) {
@@ -436,6 +434,7 @@ static ds_status load_file(const ds_candidate *c, double probe_seconds, const ds
              l->name, changed, strsignal(changed));
     }
   }
+  ds_probe_finish(&found);
   if (keep) {
     keep_entry(l, status, e.message);
     *out = l;

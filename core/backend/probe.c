@@ -256,8 +256,13 @@ static ds_status run(const ds_candidate *c, double seconds, int64_t patience, ds
                p.report->linker_said);
     out->lasting = status != DS_ERR_IO && !out->linker[0];
   }
-  if (p.report) munmap(p.report, sizeof *p.report);
+  out->memory = p.report;
   return status;
+}
+
+void ds_probe_finish(ds_probe_result *out) {
+  if (out->memory) munmap(out->memory, sizeof(ds_probe_report));
+  out->memory = NULL;
 }
 
 /* A child that was forked while another thread was inside the linker is stuck: then another. */
@@ -268,6 +273,7 @@ ds_status ds_probe_run(const ds_candidate *c, double seconds, ds_probe_check *ch
   for (int64_t patience = 50; patience == 50 || milliseconds() < end; patience += patience / 4) {
     ds_status status = run(c, seconds, patience, check, ctx, out, &stuck, err);
     if (!stuck) return status;
+    ds_probe_finish(out);
   }
   return ds_fail(err, DS_ERR_IO,
                  "can't be tried in a child process, for within %g s there was no moment when no "

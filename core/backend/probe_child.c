@@ -10,7 +10,6 @@
 #include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <ucontext.h>
@@ -160,6 +159,12 @@ static void pass_locks(void) {
   dl_iterate_phdr(stop, NULL);
 }
 
+/* The plugin may have forked: whoever isn't the child has nothing to tell. */
+static void enter(ds_probe_step step) {
+  if (getpid() != child_pid) _exit(0);
+  child_report->step = step;
+}
+
 static ds_status load(const ds_probe_job *job, ds_error *err) {
   static const ds_version_range abi = {DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR, DS_ABI_MINOR, 0};
   static const ds_host host = {
@@ -168,7 +173,7 @@ static ds_status load(const ds_probe_job *job, ds_error *err) {
   ds_plugin_query_fn *query;
   ds_error e = {DS_OK, ""};
   DS_TRY(check_unchanged(job->candidate, err));
-  report->step = DS_PROBE_LOAD;
+  enter(DS_PROBE_LOAD);
   void *handle = dlopen(job->candidate->path, RTLD_NOW | RTLD_LOCAL);
   if (!handle) {
     const char *said = dlerror();
@@ -179,26 +184,24 @@ static ds_status load(const ds_probe_job *job, ds_error *err) {
   void *symbol = ds_probe_find_query(handle, err);
   if (!symbol) return DS_ERR_FORMAT;
   memcpy(&query, &symbol, sizeof query);
-  report->step = DS_PROBE_QUERY;
+  enter(DS_PROBE_QUERY);
   const ds_plugin *answer = query(&host, abi, &e);
-  report->step = DS_PROBE_CHECK;
+  enter(DS_PROBE_CHECK);
   return answer ? job->check(job->ctx, answer, err) : DS_OK;
 }
 
 void ds_probe_child(const ds_probe_job *job) {
   const struct rlimit no_core = {0, 0};
-  stack_t alternative = {.ss_size = 65536}; /* for handlers: a stack may be what is exhausted */
   struct stat before[4], after;
   ds_probe_report *report = job->report;
+  const stack_t alternative = {.ss_sp = report->stack, .ss_size = sizeof report->stack};
   child_report = report;
   child_pid = getpid();
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != job->parent) _exit(1);
   setpgid(0, 0);
   setrlimit(RLIMIT_CORE, &no_core);
-  alternative.ss_sp = mmap(NULL, alternative.ss_size, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-  if (alternative.ss_sp == MAP_FAILED || sigaltstack(&alternative, NULL) != 0) _exit(1);
+  if (sigaltstack(&alternative, NULL) != 0) _exit(1);
   reset_signals();
   on_exit(on_exit_called, report);
   at_quick_exit(on_quick_exit_called);
@@ -208,7 +211,6 @@ void ds_probe_child(const ds_probe_job *job) {
 
   pass_locks();
   report->error.status = load(job, &report->error);
-  if (getpid() != child_pid) _exit(0); /* the plugin forked, and this is not the one to tell */
 
   for (int i = 0; i < 4; i++)
     if (fstat(descriptors[i], &after) != 0 || !is_same_file(&before[i], &after))
@@ -216,6 +218,6 @@ void ds_probe_child(const ds_probe_job *job) {
   report->signals = changed_signals();
   fflush(stdout); /* it may have set a buffer */
   fflush(stderr);
-  report->step = DS_PROBE_DONE;
+  enter(DS_PROBE_DONE);
   _exit(0);
 }
