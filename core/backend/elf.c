@@ -154,20 +154,20 @@ ds_status ds_elf_check_layout(ds_elf_bytes file, ds_error *err) {
 
 /* ---- where the dynamic linker would look */
 
-/* The bytes from an address on, as far as its segment holds them. */
-static ds_status find_address(ds_elf_bytes file, const Elf64_Ehdr *h, uint64_t address,
-                              ds_elf_bytes *out, ds_error *err) {
+bool ds_elf_at(ds_elf_bytes file, const Elf64_Ehdr *h, uint64_t address, ds_elf_bytes *out) {
   for (unsigned i = 0; i < h->e_phnum; i++) {
     Elf64_Phdr p;
-    DS_TRY(ds_elf_segment(file, h, i, &p, out, err));
+    if (ds_elf_segment(file, h, i, &p, out, NULL) != DS_OK) return false;
     if (p.p_type != PT_LOAD || address < p.p_vaddr || address - p.p_vaddr >= p.p_filesz) continue;
     uint64_t skip = address - p.p_vaddr;
-    if (out->data) out->data += skip;
-    if (!out->data) out->base += skip;
+    if (out->data)
+      out->data += skip;
+    else
+      out->base += skip;
     out->size -= skip;
-    return DS_OK;
+    return true;
   }
-  return ds_fail(err, DS_ERR_FORMAT, "its dynamic section names no string table in the file");
+  return false;
 }
 
 static bool is_absolute(const char *path) {
@@ -206,7 +206,9 @@ static ds_status check_dynamic(ds_elf_bytes file, const Elf64_Ehdr *h, ds_elf_by
   ds_elf_bytes strings = {0};
   for (unsigned i = 0; i < DYNAMIC_MAX; i++) {
     if (!ds_elf_take(dynamic, i * sizeof d, &d, sizeof d) || d.d_tag == DT_NULL) break;
-    if (d.d_tag == DT_STRTAB) DS_TRY(find_address(file, h, d.d_un.d_ptr, &strings, err));
+    if (d.d_tag == DT_STRTAB && !ds_elf_at(file, h, d.d_un.d_ptr, &strings)) {
+      return ds_fail(err, DS_ERR_FORMAT, "its dynamic section names no string table in the file");
+    }
   }
   for (unsigned i = 0; i < DYNAMIC_MAX; i++) {
     char text[PATH_SIZE];

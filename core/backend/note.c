@@ -116,6 +116,7 @@ ds_status ds_note_parse(const unsigned char *data, size_t size, ds_note *out, ds
   ds_elf_bytes file = {size ? data : nothing, -1, 0, size};
   DS_TRY(find_note(file, out, err));
   DS_TRY(ds_elf_check_layout(file, err));
+  DS_TRY(ds_elf_check_relocations(file, err));
   return ds_elf_check_search(file, err);
 }
 
@@ -125,6 +126,7 @@ ds_status ds_note_read_fd(int fd, ds_note *out, ds_error *err) {
   ds_elf_bytes file = {NULL, fd, 0, (uint64_t)st.st_size};
   DS_TRY(find_note(file, out, err));
   DS_TRY(ds_elf_check_layout(file, err));
+  DS_TRY(ds_elf_check_relocations(file, err));
   return ds_elf_check_search(file, err);
 }
 
