@@ -92,7 +92,7 @@ static void device_close(ds_device *d) {
   pthread_cond_signal(&d->work);
   strict_leave_device(d);
   pthread_join(d->worker, NULL);
-  snprintf(text, sizeof text, "strict: closed: %llu calls, %llu works",
+  snprintf(text, sizeof text, "closed: %llu calls, %llu works",
            (unsigned long long)d->calls, (unsigned long long)d->works);
   strict_host->log(strict_host->ctx, DS_LOG_INFO, text);
   d->closed = true;

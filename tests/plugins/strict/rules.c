@@ -34,7 +34,7 @@ ds_status strict_violation(ds_device *d, ds_stream *s, ds_error *err, const char
   vsnprintf(what, sizeof what, fmt, args);
   va_end(args);
   snprintf(text, sizeof text, "strict: violation: %s", what);
-  strict_host->log(strict_host->ctx, DS_LOG_ERROR, text);
+  strict_host->log(strict_host->ctx, DS_LOG_ERROR, text + sizeof "strict: " - 1); /* core adds it */
   if (d && d->options.abort) {
     fprintf(stderr, "%s\n", text);
     abort();
@@ -115,7 +115,11 @@ ds_status strict_enter(ds_stream *s, const char *what, ds_error *err) {
     return strict_violation(d, NULL, err, "%s: another thread is in a call on stream %d", what,
                             s->index);
   pthread_mutex_lock(&d->lock);
-  ds_status status = count_call(d, what, err);
+  ds_error e;
+  ds_status status = count_call(d, what, &e);
+  if (status != DS_OK) strict_fail(err, status, "%s", e.message);
+  /* A stream whose wait fails has lost work: it can't live on. */
+  if (status != DS_OK && strcmp(what, "stream_sync") == 0) strict_kill(s, status, e.message);
   if (status == DS_OK && s->failure.status != DS_OK)
     status = strict_fail(err, s->failure.status, "%s", s->failure.message);
   if (status != DS_OK) strict_leave(s);

@@ -124,6 +124,7 @@ struct ds_comm {
 typedef struct strict_block {
   struct strict_block *next;
   uintptr_t lo, hi;
+  uintptr_t poisoned; /* up to here; the rest when it is first named, for large blocks are many */
 } strict_block;
 
 struct ds_device {
@@ -174,6 +175,7 @@ bool strict_knows_stream(const ds_stream *s);
 
 void *strict_host_address(const ds_device *d, const void *device_address);
 void strict_poison(const ds_device *d, uintptr_t lo, uintptr_t hi);
+/* The allocation that a range lies in, or NULL. What nobody has named so far is poisoned now. */
 strict_block *strict_find_block(ds_device *d, uintptr_t lo, uintptr_t hi);
 bool strict_overlap(const strict_range *a, const strict_range *b);
 void strict_name_range(strict_task *t, const void *p, size_t bytes, bool write, bool fresh);
