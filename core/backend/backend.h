@@ -6,7 +6,8 @@
  * where the host can reach it, else through copies. Such fallbacks are counted, and allowed, warned
  * of (once an op) or refused by policy. Failures of the device read "NAME:DEVICE, stream N: CALL:
  * what the plugin says", where CALL is the one that failed or at which the failure of earlier work
- * was noticed: the plugin's words name the work. One thread at a time; different backends are independent.
+ * was noticed: the plugin's words name the work. One thread at a time; different backends are
+ * independent.
  */
 #ifndef DS_BACKEND_BACKEND_H
 #define DS_BACKEND_BACKEND_H
@@ -63,6 +64,10 @@ ds_stream *ds_backend_raw_stream(ds_backend *b);
  * undefined, all other memory as before. Fails where no new stream can be made: the device is lost,
  * every later call fails, and closing still works. */
 DS_MUST_USE ds_status ds_backend_recover(ds_backend *b, bool *died, ds_error *err);
+/* How a failure reads that another file got from a table of the plugin, by a call on the stream.
+ * Returns status. */
+ds_status ds_backend_wrap(const ds_backend *b, const char *what, const ds_error *from,
+                          ds_status status, ds_error *err);
 
 DS_MUST_USE ds_status ds_backend_alloc(ds_backend *b, size_t bytes, void **out, ds_error *err);
 void ds_backend_free(ds_backend *b, void *p, size_t bytes); /* waits for the stream; NULL allowed */

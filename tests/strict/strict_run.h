@@ -10,7 +10,7 @@
 
 typedef struct strict_log {
   int violations;
-  char first[512]; /* the first of them */
+  char first[512];                 /* the first of them */
   unsigned long long calls, works; /* of the device that was closed last */
 } strict_log;
 

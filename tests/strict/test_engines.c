@@ -137,8 +137,7 @@ static void test_close(const char *section) {
   void *x;
   CHECK_OK(ds_backend_alloc(b, 64, &x, &err), err);
   ds_tensor t = ds_tensor_make(x, DS_F32, 1, (int64_t[]){16});
-  ds_op op = {.size = sizeof op, .id = DS_OP_FILL, .n_out = 1,
-              .out = (const ds_tensor *[]){&t}};
+  ds_op op = {.size = sizeof op, .id = DS_OP_FILL, .n_out = 1, .out = (const ds_tensor *[]){&t}};
   CHECK_OK(ds_backend_op(b, &op, &err), err);
   ds_backend_free(b, x, 64);
   t.shape[0] = 0;

@@ -161,8 +161,10 @@ static void recover(tiny_run *r, kind k, const char *dir, const golden *want) {
     CHECK_FAILS(ds_engine_load_checkpoint(r->engine, dir, NULL, NULL, &err), DS_ERR_DEVICE, err,
                 "the device is lost");
   } else {
-    if (is_late(k)) check_refused(r, dir, saved, "load ");
-    else check_sound(r, want);
+    if (is_late(k))
+      check_refused(r, dir, saved, "load ");
+    else
+      check_sound(r, want);
     if (!saved) {
       CHECK_FAILS(ds_engine_load_checkpoint(r->engine, dir, NULL, NULL, &err), DS_ERR_NOT_FOUND,
                   err, "");
@@ -189,8 +191,10 @@ static bool training_life(kind k, unsigned long long n, int seed, const char *mo
   memset(log, 0, sizeof *log);
   ds_status status = open_engine(&r, section, more, log, &err);
   if (status == DS_OK) status = train(&r, 0, dir, have, &err);
-  if (status != DS_OK) check_message(&err, status, k);
-  else CHECK(memcmp(have, want->losses, sizeof have) == 0);
+  if (status != DS_OK)
+    check_message(&err, status, k);
+  else
+    CHECK(memcmp(have, want->losses, sizeof have) == 0);
   if (status != DS_OK && r.engine) recover(&r, k, dir, want);
   tiny_close(&r);
   strict_check_log(log);
@@ -268,8 +272,10 @@ static bool inference_life(kind k, unsigned long long n, int seed, const int32_t
   ds_status status = open_inference(section, log, &e, &err);
   /* What fails while it packs a weight may fail nothing: the plain one does. */
   if (status == DS_OK) status = generate(e, have, &err);
-  if (status != DS_OK) check_message(&err, status, k);
-  else CHECK(memcmp(have, want, sizeof have) == 0);
+  if (status != DS_OK)
+    check_message(&err, status, k);
+  else
+    CHECK(memcmp(have, want, sizeof have) == 0);
   for (int again = 0; again < 2 && e && status != DS_OK; again++) {
     if (is_lost(k)) {
       CHECK_FAILS(generate(e, have, &err), DS_ERR_DEVICE, err, "lost");

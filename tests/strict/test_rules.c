@@ -81,8 +81,14 @@ static ds_status scale(bench *b, ds_stream *s, ds_tensor x, ds_tensor y, size_t 
                        uint32_t size, ds_error *err) {
   const ds_attr two = {.f = 2};
   const ds_tensor *in[] = {&x}, *out[] = {&y};
-  ds_op op = {.size = size, .id = DS_OP_SCALE, .n_in = 1, .n_out = 1, .n_attr = 1,
-              .in = in, .out = out, .attr = &two};
+  ds_op op = {.size = size,
+              .id = DS_OP_SCALE,
+              .n_in = 1,
+              .n_out = 1,
+              .n_attr = 1,
+              .in = in,
+              .out = out,
+              .attr = &two};
   ds_op known = op;
   known.size = sizeof op;
   size_t bytes = plugin->ops->workspace(b->d, &known);
@@ -146,7 +152,8 @@ static void test_memory(void) {
   CHECK(child > 0 && waitpid(child, &status, 0) == child);
   CHECK(!WIFEXITED(status) || WEXITSTATUS(status) != 77);
   CHECK_FAILS(b.t->fill(b.s, x, 0, sizeof have + 1, &err), DS_ERR_INTERNAL, err, "no allocation");
-  CHECK_FAILS(b.t->fill(b.s, x, 0, 4, &err), DS_ERR_INTERNAL, err, "no allocation"); /* stays dead */
+  CHECK_FAILS(b.t->fill(b.s, x, 0, 4, &err), DS_ERR_INTERNAL, err,
+              "no allocation"); /* stays dead */
   bench_close(&b, "fill on stream 0 writes 65 bytes that are in no allocation");
 
   b = bench_open("{\"accessible\": true}");

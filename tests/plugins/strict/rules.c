@@ -67,8 +67,7 @@ bool strict_knows_stream(const ds_stream *s) {
 /* Counts a call; the device is locked. */
 static ds_status count_call(ds_device *d, const char *what, ds_error *err) {
   d->calls++;
-  if (d->lost)
-    return strict_fail(err, DS_ERR_DEVICE, "strict: %s: the device is lost", what);
+  if (d->lost) return strict_fail(err, DS_ERR_DEVICE, "strict: %s: the device is lost", what);
   if (d->calls != d->options.fail_call) return DS_OK;
   if (d->options.lost) strict_lose(d);
   return strict_fail(err, d->options.status, "strict: %s: injected failure of call %llu", what,
@@ -140,17 +139,28 @@ static ds_status parse_option(const cJSON *item, strict_options *o, ds_error *er
   const char *key = item->string;
   bool truth = cJSON_IsTrue(item);
   uint64_t number = cJSON_IsNumber(item) && item->valuedouble > 0 ? (uint64_t)item->valuedouble : 0;
-  if (strcmp(key, "seed") == 0) o->seed = number;
-  else if (strcmp(key, "tables") == 0) return parse_tables(item->valuestring, o, err);
-  else if (strcmp(key, "accessible") == 0) o->accessible = truth;
-  else if (strcmp(key, "abort") == 0) o->abort = truth;
-  else if (strcmp(key, "lost") == 0) o->lost = truth;
-  else if (strcmp(key, "fail_call") == 0) o->fail_call = number;
-  else if (strcmp(key, "fail_work") == 0) o->fail_work = number;
-  else if (strcmp(key, "hang_work") == 0) o->hang_work = number;
-  else if (strcmp(key, "hang_ms") == 0) o->hang_ms = (int64_t)number;
-  else if (strcmp(key, "status") == 0) o->status = (ds_status)number;
-  else return strict_fail(err, DS_ERR_INVALID, "strict: unknown option \"%s\"", key);
+  if (strcmp(key, "seed") == 0)
+    o->seed = number;
+  else if (strcmp(key, "tables") == 0)
+    return parse_tables(item->valuestring, o, err);
+  else if (strcmp(key, "accessible") == 0)
+    o->accessible = truth;
+  else if (strcmp(key, "abort") == 0)
+    o->abort = truth;
+  else if (strcmp(key, "lost") == 0)
+    o->lost = truth;
+  else if (strcmp(key, "fail_call") == 0)
+    o->fail_call = number;
+  else if (strcmp(key, "fail_work") == 0)
+    o->fail_work = number;
+  else if (strcmp(key, "hang_work") == 0)
+    o->hang_work = number;
+  else if (strcmp(key, "hang_ms") == 0)
+    o->hang_ms = (int64_t)number;
+  else if (strcmp(key, "status") == 0)
+    o->status = (ds_status)number;
+  else
+    return strict_fail(err, DS_ERR_INVALID, "strict: unknown option \"%s\"", key);
   return DS_OK;
 }
 
