@@ -368,9 +368,9 @@ typedef struct ds_engine ds_engine;
  *     the engine as it was; gradients of the step under way are dropped, and it begins again.
  *   - Work that failed late, or a failure amid an update, leaves parameters undefined: they may be
  *     half updated. The message says so, and from then on what would use, read or save them fails
- *     with DS_ERR_STATE, naming the first failure, its step, and the last checkpoint. Checkpoints
- * on disk are whole. ds_engine_load_checkpoint() makes the engine sound again, on a new stream, and
- * training goes on bit for bit as from any checkpoint.
+ *     with DS_ERR_STATE, naming the first failure, its step and the last checkpoint. Checkpoints
+ *     on disk are whole. ds_engine_load_checkpoint() makes the engine sound again, on a new
+ *     stream, and training goes on bit for bit as from any checkpoint.
  *   - On a lost device every call fails and says so, loading too. ds_engine_destroy() works.
  *
  * With several ranks the others find out by their collectives' time limit; all are then to be

@@ -4,16 +4,16 @@ A mutant is one line of one file of core, replaced in a copy; the line must be t
 said, or this fails. The copy is compiled and linked with the rest of core to test programs, of which
 one at least must fail, or the mutant has survived. The core as it is must pass them all.
 
-Usage: mutants.py SOURCE-ROOT CORE-ARCHIVE PLUGIN-FOLDER SCRATCH-FOLDER LIBS CC...
-LIBS are given with spaces between them."""
+Usage: mutants.py SOURCE-ROOT CORE-ARCHIVE PLUGIN-FOLDER SCRATCH-FOLDER INCLUDES LIBS CC...
+INCLUDES and LIBS are options of the compiler with spaces between them."""
 
 import os
 import shutil
 import subprocess
 import sys
 
-SOURCE, ARCHIVE, PLUGINS, SCRATCH, LIBS = sys.argv[1:6]
-CC = sys.argv[6:]
+SOURCE, ARCHIVE, PLUGINS, SCRATCH, INCLUDES, LIBS = sys.argv[1:7]
+CC = sys.argv[7:]
 MODELS = os.path.join(SOURCE, "tests/golden/models")
 LIMIT = 120  # seconds; only bounds hangs
 
@@ -83,9 +83,9 @@ MUTANTS = [
 def compile_file(path, out, where):
     flags = ["-std=c11", "-O1", "-w", "-fPIC", "-D_GNU_SOURCE", "-I" + SOURCE + "/abi",
              "-I" + SOURCE + "/core", "-I" + SOURCE + "/tests/unit", "-iquote", where,
-             "-I/usr/include/cjson", '-DSTRICT_PLUGIN_DIR="%s"' % PLUGINS,
+             '-DSTRICT_PLUGIN_DIR="%s"' % PLUGINS,
              '-DDS_PLUGIN_DIR="/nowhere"', '-DDS_VERSION="0"']
-    subprocess.run(CC + flags + ["-c", path, "-o", out], check=True)
+    subprocess.run(CC + flags + INCLUDES.split() + ["-c", path, "-o", out], check=True)
 
 
 def programs():

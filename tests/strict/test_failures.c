@@ -15,12 +15,13 @@ static const char *scratch, *models;
 static int went_on; /* engines that trained on after a failure that changed nothing */
 
 /* How the device fails. */
-typedef enum kind { NEVER, CALL, WORK, HANG, LOST_CALL, LOST_WORK } kind;
+typedef enum kind { NEVER, CALL, MEMORY, WORK, HANG, LOST_CALL, LOST_WORK } kind;
 
 static void describe(char *out, size_t size, kind k, unsigned long long n, int seed) {
   static const char *const formats[] = {
       [NEVER] = "\"seed\": %d",
       [CALL] = "\"seed\": %d, \"fail_call\": %llu",
+      [MEMORY] = "\"seed\": %d, \"fail_call\": %llu, \"status\": 3",
       [WORK] = "\"seed\": %d, \"fail_work\": %llu",
       [HANG] = "\"seed\": %d, \"hang_work\": %llu, \"hang_ms\": 2",
       [LOST_CALL] = "\"seed\": %d, \"fail_call\": %llu, \"lost\": true",
@@ -93,7 +94,7 @@ static ds_status train(tiny_run *r, int from, const char *dir, float *losses, ds
 }
 
 static void check_message(const ds_error *err, ds_status status, kind k) {
-  ds_status expected = k == HANG ? DS_ERR_TIMEOUT : DS_ERR_DEVICE;
+  ds_status expected = k == HANG ? DS_ERR_TIMEOUT : k == MEMORY ? DS_ERR_MEMORY : DS_ERR_DEVICE;
   if (status == DS_ERR_NOT_FOUND && strstr(err->message, "strict: "))
     return; /* it was to be opened: the list of candidates says why it could not */
   if (status != expected || !strstr(err->message, "strict:0"))
@@ -221,7 +222,7 @@ static void test_training(const char *more, int most) {
   for (kind k = CALL; k <= LOST_WORK; k++)
     for (int seed = 0; seed < 3 && test_failures == 0; seed++) {
       CHECK(!training_life(NEVER, 0, seed, more, &want, &log));
-      unsigned long long all = k == CALL || k == LOST_CALL ? log.calls : log.works;
+      unsigned long long all = is_late(k) ? log.works : log.calls;
       unsigned long long stride = all / (unsigned long long)most + 1, failures = 0;
       for (unsigned long long n = 1; n <= all && test_failures == 0; n += stride)
         failures += training_life(k, n, seed, more, &want, &log);
@@ -232,6 +233,7 @@ static void test_training(const char *more, int most) {
 
 /* ---- inference */
 
+/* TOKENS and a logit. */
 static ds_status generate(ds_inference *e, int32_t *out, ds_error *err) {
   int32_t prompt[PROMPT], *tokens;
   size_t n;
@@ -244,6 +246,12 @@ static ds_status generate(ds_inference *e, int32_t *out, ds_error *err) {
   CHECK(n == TOKENS);
   memcpy(out, tokens, TOKENS * sizeof *out);
   free(tokens);
+  float *logits;
+  int64_t vocab;
+  status = ds_inference_forward(e, prompt, PROMPT, &logits, &vocab, err);
+  if (status != DS_OK) return status;
+  memcpy(&out[TOKENS], &logits[PROMPT * vocab - 1], sizeof *out);
+  free(logits);
   return DS_OK;
 }
 
@@ -265,7 +273,7 @@ static bool inference_life(kind k, unsigned long long n, int seed, const int32_t
   char options[256], section[640];
   ds_error err;
   ds_inference *e = NULL;
-  int32_t have[TOKENS] = {0};
+  int32_t have[TOKENS + 1] = {0};
   describe(options, sizeof options, k, n, seed);
   strict_section(section, sizeof section, options);
   memset(log, 0, sizeof *log);
@@ -291,7 +299,7 @@ static bool inference_life(kind k, unsigned long long n, int seed, const int32_t
 }
 
 static void test_inference(int most) {
-  int32_t want[TOKENS] = {0};
+  int32_t want[TOKENS + 1] = {0};
   strict_log log = {0};
   ds_error err;
   ds_inference *e = NULL;
@@ -302,7 +310,7 @@ static void test_inference(int most) {
   for (kind k = CALL; k <= LOST_WORK; k++)
     for (int seed = 0; seed < 3 && test_failures == 0; seed++) {
       CHECK(!inference_life(NEVER, 0, seed, want, &log));
-      unsigned long long all = k == CALL || k == LOST_CALL ? log.calls : log.works;
+      unsigned long long all = is_late(k) ? log.works : log.calls;
       unsigned long long stride = all / (unsigned long long)most + 1, failures = 0;
       for (unsigned long long n = 1; n <= all && test_failures == 0; n += stride)
         failures += inference_life(k, n, seed, want, &log);

@@ -10,7 +10,8 @@
  *
  * Options, from the config or, where it has none, from the environment's DS_STRICT:
  *   seed        of the order and lateness of work
- *   tables      "all"; "none": everything falls back in core; "gemm" or "ops": only that
+ *   tables      "all"; "none": everything falls back in core; "ops": only these; "gemm": products
+ *               and quantization
  *   accessible  the host may touch memory (DS_DEVICE_HOST_ACCESSIBLE); work is still late
  *   abort       end the process at the first violation
  *   fail_call   the Nth call after open fails, and has done nothing
