@@ -55,14 +55,19 @@ static void report_leaks(ds_device *d) {
                      blocks, bytes, streams, events, comms);
 }
 
-/* The device itself stays, so that a call on it is found out; what it held does not. */
-static void release(ds_device *d) {
-  while (d->blocks) {
-    strict_block *b = d->blocks;
-    d->blocks = b->next;
+static void free_blocks(ds_device *d, strict_block **list) {
+  while (*list) {
+    strict_block *b = *list;
+    *list = b->next;
     free(strict_host_address(d, (void *)b->lo));
     free(b);
   }
+}
+
+/* The device itself stays, so that a call on it is found out; what it held does not. */
+static void release(ds_device *d) {
+  free_blocks(d, &d->blocks);
+  free_blocks(d, &d->doomed);
   for (int i = 0; i < d->n_streams; i++) {
     while (d->streams[i]->first) {
       strict_task *t = d->streams[i]->first;

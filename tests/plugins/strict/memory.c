@@ -83,8 +83,12 @@ void strict_free(ds_device *d, void *p) {
   }
   *at = b->next;
   strict_poison(d, b->lo, b->poisoned);
-  /* Someone who missed a wait must not crash before it is told. */
-  if (!t) free(strict_host_address(d, p));
+  if (t) { /* work must not crash before this is told */
+    b->next = d->doomed;
+    d->doomed = b;
+    return;
+  }
+  free(strict_host_address(d, p));
   free(b);
 }
 

@@ -140,6 +140,7 @@ struct ds_device {
   bool stop, lost;
   const strict_task *running;
   strict_block *blocks;
+  strict_block *doomed; /* freed while work used them: really freed at close */
   ds_stream *streams[STRICT_STREAMS];
   int n_streams;
   ds_event *events;
