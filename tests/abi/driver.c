@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEPS = 60, LENGTH = 12, VOCAB = 61, PROMPT = 4, NEW = 6, TOKENS = 8 * LENGTH + 1 };
+enum { STEPS = 40, LENGTH = 12, VOCAB = 61, PROMPT = 4, NEW = 6, TOKENS = 8 * LENGTH + 1 };
 
 static const struct {
   const char *name, *config;

@@ -4,6 +4,9 @@
  * time. What it does not compute (other types, most ops) is DS_ERR_UNSUPPORTED, and core falls
  * back. It reads of each struct what DS_HAS says is there.
  */
+#ifndef _GNU_SOURCE
+#define _POSIX_C_SOURCE 200809L
+#endif
 #include "ds_abi.h"
 
 #include <math.h>

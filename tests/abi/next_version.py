@@ -1,0 +1,94 @@
+"""next.py - the version after today's, as if somebody had appended to everything that may grow.
+
+Derived from today's header: minor + 1, a function at the end of every table, a field at the end of
+every other growing struct, a value in every enum, an op. Core fills what it hands out with POISON, an
+address where nothing is, so that whoever uses a field that it can't know crashes.
+"""
+import os
+import re
+
+import layout
+
+POISON = "((void *)(uintptr_t)0xdead000000000ba5)"
+
+
+def replace_once(text, pattern, new, what):
+    out, n = re.subn(pattern, new, text, flags=re.S)
+    if n != 1:
+        raise ValueError("%s: \"%s\" is there %d times" % (what, pattern, n))
+    return out
+
+
+def appended_field(fields):
+    if any(name == "base" for name, _ in fields):
+        return "ds_status (*next)(ds_error *err);"
+    if all(re.fullmatch(r"u?int32_t", text) for _, text in fields):
+        return "int32_t next;"  # no pointer: that would raise the alignment
+    return "const void *next;"
+
+
+def append_to_structs(text, header):
+    for name, kind, fields in header.structs:
+        if name not in layout.FIXED:
+            text = replace_once(text, r"\n\} %s;" % name,
+                                "\n  %s\n} %s;" % (appended_field(fields), name), "ds_abi.h")
+    return text
+
+
+def append_to_enums(text, today):
+    """The next number; of flags, the next bit."""
+    for i, (title, (_, lines)) in enumerate((t, b) for t, b in today.blocks.items() if t.startswith("enum ")):
+        values = {name: int(value) for name, value in (line.split(" = ") for line in lines)}
+        if title == "enum ds_op_id":
+            continue
+        flags = title.startswith("enum the enum of")
+        value = 1 << max(values.values()).bit_length() if flags else max(values.values()) + 1
+        last = list(values)[-1]
+        text = replace_once(text, r"(\b%s\s*=\s*[^,{}]*?)(\s*\n\}[^;]*;)" % last,
+                            r"\1,\n  DS_NEXT_%s = %d\2" % (last[3:], value), "ds_abi.h")
+    return text
+
+
+def header(abi, compiler):
+    """{name: text} of the next ds_abi.h and ds_ops.def."""
+    today = layout.Layout(layout.printed(abi, compiler))
+    with open(os.path.join(abi, "ds_abi.h"), encoding="utf-8") as f:
+        text = f.read()
+    with open(os.path.join(abi, "ds_ops.def"), encoding="utf-8") as f:
+        ops = f.read()
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
+    text = replace_once(text, r"#define DS_ABI_MINOR \d+", "#define DS_ABI_MINOR %d" % (today.version[1] + 1), "ds_abi.h")
+    text = append_to_enums(append_to_structs(text, layout.Header(abi)), today)
+    ids = [int(title.split()[2]) for title in today.lines if title.startswith("op ")]
+    return {"ds_abi.h": text, "ds_ops.def": ops + "DS_OP(%d, NEXT, next, 1, 1, 0)\n" % (max(ids) + 1)}
+
+
+NEXT_OP = """
+#include "backend/reference/element.h"
+#include "backend/reference/op.h"
+
+static ds_status next_run(const ds_reference_args *a, ds_error *err) {
+  (void)err;
+  for (int64_t i = 0; i < ds_reference_dim(a, 'N'); i++)
+    ds_element_put(ds_reference_out(a, 0), i, 2 * (double)ds_element_get(ds_reference_in(a, 0), i), 0);
+  return DS_OK;
+}
+
+const ds_reference_op ds_reference_op_next = {.in = {{"x", "N", DS_REFERENCE_X, 0, 0}},
+                                              .out = {{"y", "N", DS_REFERENCE_X, 0, 0}},
+                                              .run = next_run};
+"""
+
+
+def core(texts):
+    """{path: text} of today's core -> of one that gives poison in what is new, and has the new op."""
+    out = dict(texts)
+    out["backend/loader.c"] = replace_once(out["backend/loader.c"], r"(l->host =[^;]*;)",
+                                           r"\1\n  l->host.next = %s;" % POISON, "loader.c")
+    for function, kind, name in (("run_plugin_gemm", "ds_gemm", "g"), ("run_plugin_op", "ds_op", "op")):
+        out["backend/dispatch.c"] = replace_once(
+            out["backend/dispatch.c"], r"(\n[^\n]*\b%s\(ds_backend \*b, const %s \*%s, [^{]*\{)" % (function, kind, name),
+            r"\1\n  %s appended = *%s;\n  appended.next = %s;\n  %s = &appended;" % (kind, name, POISON, name),
+            "dispatch.c")
+    out["backend/reference/next_op.c"] = NEXT_OP
+    return out
