@@ -15,6 +15,7 @@ static const struct {
     {"generate", cmd_generate, "continue a prompt with a trained model"},
     {"backends", cmd_backends, "list the backends: chosen, available, or rejected and why"},
     {"config", cmd_config, "check a ds_config.json and print what it resolves to"},
+    {"conform", cmd_conform, "check a backend plugin against the ABI and float64 references"},
     {"bench", cmd_bench, "measure gemm, train, decode or dispatch on this machine"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

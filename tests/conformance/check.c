@@ -3,7 +3,7 @@
  * Every allocation is compared as a whole: bytes that belong to an output hold the expected value
  * within tolerance; every other byte (guard zones, gaps of strided tensors, inputs) is as it was.
  */
-#include "harness.h"
+#include "record.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -23,23 +23,54 @@ bool check_wanted(const conformance *k, const char *name) {
   return !k->only || strcmp(k->only, name) == 0;
 }
 
+void check_unsupported(tally *t, const char *format, ...) {
+  va_list args;
+  if (t->cases == 0) t->cases = 1;
+  t->unsupported = t->cases;
+  va_start(args, format);
+  vsnprintf(t->message, sizeof t->message, format, args);
+  va_end(args);
+}
+
+void check_doing(conformance *k, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(k->doing, DOING, format, args);
+  va_end(args);
+}
+
+ds_error check_error_new(void) {
+  ds_error err;
+  memset(&err, 'x', sizeof err);
+  return err;
+}
+
+bool check_explained(ds_status returned, const ds_error *err) {
+  return returned > DS_OK && returned <= DS_ERR_ABORTED && err->status == returned &&
+         err->message[0] && memchr(err->message, 0, sizeof err->message);
+}
+
 void check_report(conformance *k, const tally *t, const char *name, const char *dtype) {
-  const char *word = "PASS";
+  record r = {.kind = RECORD_LINE,
+              .outcome = OUTCOME_PASS,
+              .cases = t->cases,
+              .unsupported = t->unsupported,
+              .failed = t->failed,
+              .max_err = t->max_err,
+              .max_share = t->max_share,
+              .tol = t->tol};
   if (t->failed) {
-    word = "FAIL";
+    r.outcome = OUTCOME_FAIL;
     k->failed++;
   } else if (t->unsupported == t->cases) {
-    word = "UNSUPPORTED";
+    r.outcome = OUTCOME_UNSUPPORTED;
     k->unsupported++;
   } else {
     k->passed++;
   }
-  printf("%-11s %-24s %-16s %4d  %.1e", word, name, dtype, t->cases, t->max_err);
-  if (t->max_share > 0) printf("  (%.0f%% of tolerance)", 100 * t->max_share);
-  if (t->unsupported && t->unsupported < t->cases) printf("  (%d unsupported)", t->unsupported);
-  printf("\n");
-  if (t->failed) printf("            %d failed; first: %s\n", t->failed, t->message);
-  fflush(stdout);
+  record_name(&r, k->section, name, dtype);
+  snprintf(r.message, sizeof r.message, "%s", t->message);
+  record_write(k->report, &r);
 }
 
 /* ---------------------------------------------------------------- guarded device memory */
@@ -375,6 +406,10 @@ void check_case(conformance *k, test_case *c, tally *t) {
   device_call *r = harness_alloc(&c->mem, 1, sizeof *r);
   unsigned char *first[MAX_STORES] = {0};
   int failed = t->failed;
+  char text[DOING - 64];
+  case_describe(c, text, sizeof text);
+  check_doing(k, "%s, %s", c->spec->name, text);
+  if (c->spec->tol > t->tol) t->tol = c->spec->tol;
   c->spec->reference(c);
   if (check_start(k, c, r, t) && compare_stores(k, c, r, first, t) && t->failed == failed)
     check_repeat(k, c, r, first, t);

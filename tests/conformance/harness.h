@@ -6,7 +6,8 @@
  * check.c runs a case on a plugin and compares, prove.c holds the references' gradients against
  * finite differences of the references themselves. The plugin is reached only through the ABI.
  *
- * This is a test program: when the host has no memory it says so and exits with 2.
+ * All of it runs in child processes of `ds conform` (suite.h): one that crashes, hangs or exits is
+ * a failure of the check it was at. When the host has no memory the child says so and exits.
  */
 #ifndef CONFORMANCE_HARNESS_H
 #define CONFORMANCE_HARNESS_H
@@ -155,20 +156,30 @@ void case_describe(const test_case *c, char *text, size_t room);
 /* ---------------------------------------------------------------- running on a plugin */
 
 struct conformance {
-  const ds_plugin *plugin;
+  const char *path;        /* of the plugin; "reference" */
+  const char *options;     /* for the device's open, or NULL */
+  ds_host host;            /* what the plugin gets */
+  const ds_plugin *plugin; /* complete tables: what the plugin doesn't have is NULL */
   ds_device *dev;
   ds_stream *stream;
-  const char *only; /* an op name, or NULL */
+  const char *section; /* reports go under this name */
+  const char *only;    /* an op name, or NULL */
   uint64_t seed;
-  int cases; /* per op and dtype */
+  int cases;        /* per op and dtype */
+  int report;       /* the file that records are written to */
+  char *doing;      /* DOING bytes: what is being done, for when this process ends early */
+  void *of_section; /* a section's own */
   int passed, failed, unsupported;
 };
+
+enum { DOING = 1024 };
 
 /* The outcome of several cases that share a line of the report. */
 typedef struct tally {
   int cases, unsupported, failed;
   double max_err;   /* largest error relative to the sum of magnitudes */
   double max_share; /* largest error as a share of the tolerance */
+  double tol;       /* relative to the sum of magnitudes */
   char message[1600];
 } tally;
 
@@ -176,7 +187,15 @@ typedef struct tally {
 void check_case(conformance *k, test_case *c, tally *t);
 bool check_wanted(const conformance *k, const char *name);
 void check_fail(tally *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Prints the line and counts it. */
+/* Says that nothing was tried because the plugin declares so, and why. */
+void check_unsupported(tally *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* What is being done now: told when the process ends before it is done. */
+void check_doing(conformance *k, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Whether a failure carries its status and a message that ends; err was set by check_error_new. */
+bool check_explained(ds_status returned, const ds_error *err);
+/* An error struct without any NUL, so that a message must bring its own. */
+ds_error check_error_new(void);
+/* Sends the line to the parent and counts it. */
 void check_report(conformance *k, const tally *t, const char *name, const char *dtype);
 
 /* Device memory between two guard zones. */
@@ -219,12 +238,12 @@ void ops_variant_name(const op_spec *spec, int variant, char *text, size_t room)
 /* prove.c: the references' gradients against finite differences; no plugin is involved */
 void prove_all(conformance *k);
 
-/* cases_gemm.c, cases_quant.c, cases_device.c */
+/* cases_gemm.c, cases_quant.c, cases_ops.c */
+void cases_ops(conformance *k);
 void cases_gemm(conformance *k);
 /* A large product [m,n,k] with weights [n,k]; false when the plugin doesn't pack or take it. */
 bool cases_gemm_sized(conformance *k, test_case *c, int variant, const int64_t *size, bool packed);
 void cases_quant(conformance *k);
-void cases_device(conformance *k);
 
 /* timing.c */
 void timing_all(conformance *k);

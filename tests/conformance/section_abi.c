@@ -1,0 +1,2 @@
+#include "suite.h"
+const unit abi_units[] = {{0}};

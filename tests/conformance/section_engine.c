@@ -1,0 +1,2 @@
+#include "suite.h"
+const unit engine_units[] = {{0}};

@@ -1,0 +1,2 @@
+#include "suite.h"
+const unit lifetime_units[] = {{0}};

@@ -1,0 +1,2 @@
+#include "suite.h"
+const unit threads_units[] = {{0}};
