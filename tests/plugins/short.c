@@ -2,8 +2,8 @@
  *
  * The tables are those of tests/abi/full.c, made complete. The environment's DS_TEST_SHORT, as
  * "gemm 24", says which of them (or "plugin") has that many bytes, and says so itself. Whoever
- * reads further crashes. What full.c doesn't know is filled up with addresses where nothing is; one
- * that no memory could have stands in a table that ends with its last field.
+ * reads further crashes. What full.c doesn't know is filled up with addresses where nothing is; a
+ * size that no memory could have is said by a table that ends with its last field.
  */
 #include "ds_abi.h"
 
@@ -97,7 +97,9 @@ static const void *flush(const void *table, size_t whole, unsigned long long tol
   char *memory =
       mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED || mprotect(memory + room, page, PROT_NONE) != 0) return NULL;
-  char *at = memory + room - bytes;
+  /* A table is aligned: an odd size leaves a few bytes behind it. */
+  char *at = memory + (room - bytes) / sizeof(void *) * sizeof(void *);
+  bytes = (size_t)(memory + room - at);
   uintptr_t nowhere = NOWHERE;
   uint32_t said = (uint32_t)told;
   memcpy(at, table, bytes < whole ? bytes : whole);
