@@ -17,8 +17,7 @@ import tempfile
 
 import layout
 
-ALLOWED = [r"", r"type size hasn't changed", r"\d+ data member insertions?:", r"\d+ enumerator insertions?:",
-           r"'.*' value '-?\d+'", r"\d+ Added (variable|function)s?:", r"\[A\] .*"]
+ALLOWED = [r"", r"type size hasn't changed", r"\d+ Added (variable|function)s?:", r"\[A\] .*"]
 
 
 def debug_object(folder, out, compiler):
@@ -30,11 +29,13 @@ def debug_object(folder, out, compiler):
 
 def report_breaks(report):
     """The lines of a report of leaf changes that are no append, each with its type."""
-    out, title, size = [], "", 0
+    out, title, size, section = [], "", 0, ""
     for line in (l.strip() for l in report.splitlines()):
         changed = re.fullmatch(r"'(\w+ .*)' changed:", line)
         grown = re.fullmatch(r"type size changed from (\d+) to (\d+) \(in bits\)", line)
-        inserted = re.fullmatch(r"'(.*)', at offset (\d+) \(in bits\)", line)
+        heading = re.fullmatch(r"\d+ (data member|enumerator) (insertion|deletion)s?:", line)
+        member = re.fullmatch(r"'(.*)', at offset (\d+) \(in bits\)", line)
+        value = re.fullmatch(r"'.*' value '-?\d+'", line)
         summary = re.match(r"Removed/Changed/Added \w+ summary: (\d+) Removed, (\d+) Changed", line)
         if changed:
             title, size = changed.group(1), None
@@ -47,9 +48,13 @@ def report_breaks(report):
             size = int(grown.group(1))
             if int(grown.group(2)) < size or title.split()[-1] in layout.FIXED:
                 out.append("%s: %s" % (title, line))
-        elif inserted:
-            if size is None or int(inserted.group(2)) < size or title.split()[-1] in layout.FIXED:
-                out.append("%s: inserted %s" % (title, line))
+        elif heading:
+            section = heading.group(2)
+        elif member or value:
+            appended = value or (size is not None and int(member.group(2)) >= size and
+                                 title.split()[-1] not in layout.FIXED)
+            if section != "insertion" or not appended:
+                out.append("%s: %s of %s" % (title, section, line))
         elif not any(re.fullmatch(a, line) for a in ALLOWED):
             out.append("%s: %s" % (title, line))
     return out

@@ -71,6 +71,8 @@ def problems(result, reference, name, agreed):
                 "full": 0 < fallbacks < calls, "cpu": fallbacks == 0}.get(name, True)
         if not good or calls == 0:
             out.append("%d of %d calls fell back to the reference" % (fallbacks, calls))
+    for op in sorted(set(re.findall(r"log full: (gemm|add|mul|scale|fill|softmax) \(", result.text))):
+        out.append("%s fell back to the reference" % op)
     for model, want in reference.losses.items():
         got = result.losses.get(model, [])
         for column in (0, 1):

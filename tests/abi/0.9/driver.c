@@ -57,7 +57,7 @@ static ds_status train(const char *name, ds_model *model, const char *backend, c
            "{\"train_batch_size\": 4, \"train_micro_batch_size_per_gpu\": 2, "
            "\"gradient_clipping\": 0.5, \"optimizer\": {\"type\": \"AdamW\", \"params\": {\"lr\": "
            "0.01, \"weight_decay\": 0.01}}, \"backend\": {\"name\": \"%s\", \"fallback\": "
-           "\"allow\"}}",
+           "\"warn\"}}",
            backend);
   ds_status status = ds_dataset_tokens(ids, TOKENS, LENGTH, VOCAB, &data, err);
   args.model = model;
@@ -96,7 +96,7 @@ static ds_status generate(const char *name, const char *backend, const char *fol
   ds_generate_args how = DS_GENERATE_ARGS_INIT;
   make_tokens(ids);
   snprintf(config, sizeof config,
-           "{\"dtype\": \"fp32\", \"backend\": {\"name\": \"%s\", \"fallback\": \"allow\"}}",
+           "{\"dtype\": \"fp32\", \"backend\": {\"name\": \"%s\", \"fallback\": \"warn\"}}",
            backend);
   snprintf(checkpoint, sizeof checkpoint, "%s/%s", folder, name);
   args.checkpoint = checkpoint;
