@@ -78,10 +78,10 @@ class Work:
         return [self.object("%s/%s" % (sources, p), "%s/%s.o" % (name, p[:-2].replace("/", "_")), core_flags(name))
                 for p in tree(os.path.join(self.folder, sources)) if p.endswith(".c")]
 
-    def driver(self, name, core, source):
+    def driver(self, name, core, source, flags=()):
         """A program of one source, with the objects of a core."""
         out = "%s/%s" % (name, os.path.basename(source)[:-2])
-        return self.program(out, core + [self.object(source, out + ".o", core_flags(name))])
+        return self.program(out, core + [self.object(source, out + ".o", [*core_flags(name), *flags])])
 
     def program(self, out, objects):
         libraries = pkg_config("--libs", LIBRARIES) + ["-lm", "-ldl", "-lpthread"]

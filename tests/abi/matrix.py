@@ -124,11 +124,12 @@ class Matrix:
         work = self.work
         work.derive_next()
         tests = os.path.join(self.args.root, "tests", "abi")
-        for name in ("minimal.c", "full.c", "next.c", "driver.c", "probe.c"):
+        for name in ("minimal.c", "full.c", "next.c", "driver.c", "probe.c", "descriptors.c"):
             work.copy(os.path.join(tests, name), "next/src/" + name)
         self.objects["next"] = work.core("next")
         self.cores.append(("next", self.next, work.driver("next", self.objects["next"], "next/src/driver.c")))
         self.probe = work.driver("next", self.objects["next"], "next/src/probe.c")
+        self.descriptors = work.driver("next", self.objects["next"], "next/src/descriptors.c", ["-DNEXT"])
         for source, name in (("minimal", "minimal"), ("full", "full"), ("next", "full")):
             file = work.plugin("next/" + source, "next/abi", ["next/src/%s.c" % source])
             self.plugins.append(("next" + (", poisoned" if source == "next" else ""), self.next, name, file, True))
@@ -219,6 +220,16 @@ def check_probe(m, complain):
             complain("what is appended, asked of %s %s by the next core: %s" % (name, label, result.text.strip()))
 
 
+def check_descriptors(m, complain):
+    """Structs of today's size, of the next version's, shorter and longer: descriptors.c."""
+    reachable = [(label, name, file) for label, _, name, file, _ in m.plugins if name in ("full", "cpu") and "poisoned" not in label]
+    for label, name, file in [("next", "reference", "reference")] + reachable:
+        result = run(m.descriptors, [file])
+        if result.status != 0:
+            complain("structs of every size, given to %s %s: %s" % (name, label, result.text.strip()))
+    print("structs of every size: %d plugins" % (len(reachable) + 1))
+
+
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root")
@@ -244,6 +255,7 @@ def main():
                 print("%-8s %-15s on core %-6s %s" % (name, label, core, "; ".join(found) or "good"))
                 failures += ["%s (%s) on core %s: %s" % (name, label, core, f) for f in found]
         check_probe(m, failures.append)
+        check_descriptors(m, failures.append)
         check_negotiation(m, failures.append)
     for failure in failures:
         print("matrix: " + failure)

@@ -4,7 +4,8 @@
     mutants.py ARGUMENTS-OF-MATRIX      the same build folder as matrix.py
 
 Checks: layout (layout.py), abidiff (abidiff.py, where libabigail is installed), matrix (matrix.py: a
-plugin on a core), short (test_short_tables: tables of every size). What is not broken, and what is
+plugin on a core), short (test_short_tables: tables of every size), structs (descriptors.c: what core
+hands over, of every size). What is not broken, and what is
 properly appended, must pass the same checks.
 """
 import os
@@ -182,6 +183,23 @@ MACROS = [
     ("DS_PLUGIN_NOTE with the newest minor alone", "today", "next", "full",
      r"DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR, DS_ABI_MINOR, 0", "DS_ABI_MAJOR, DS_ABI_MINOR, DS_ABI_MINOR, 0", "upgrade dscore"),
 ]
+# What full.c does to structs of another size: what is changed, and the struct that descriptors.c names.
+STRUCTS = [
+    ("a plugin reads a short ds_gemm", r"DS_HAS\(g, c\) && !\(g->flags", "!(g->flags", "ds_gemm of"),
+    ("a plugin reads a short ds_op", r"if \(!DS_HAS\(op, attr\)\) return 0;", "", "ds_op of"),
+    ("a plugin reads a short ds_quant", r"DS_HAS\(q, zeros\) && ", "", "ds_quant of"),
+    ("a plugin reads a short ds_quant_gemm", r"DS_HAS\(g, c\) && g->flags == 0", "g->flags == 0", "ds_quant_gemm of"),
+    ("a plugin reads a short ds_host", r"DS_HAS\(host, log\) && ", "", "ds_host of"),
+    ("a plugin writes all of a short ds_device_info", r"full\.size = info->size < sizeof full \? [^;]*;", "full.size = sizeof full;",
+     "ds_device_info of"),
+    ("a plugin writes all of a short ds_comm_world", r"full\.size = out->size < sizeof full \? [^;]*;", "full.size = sizeof full;",
+     "ds_comm_world of"),
+    ("a plugin wants ds_device_info as large as its own", r"info->size < sizeof info->size", "info->size < sizeof *info",
+     "ds_device_info of"),
+    ("a plugin copies all of a ds_gemm", r"static ds_status gemm_run\(ds_stream \*s, const ds_gemm \*g, ds_error \*err\) \{",
+     r"static ds_status gemm_run(ds_stream *s, const ds_gemm *given, ds_error *err) {\n  ds_gemm all = *given, *g = &all;",
+     "ds_gemm of"),
+]
 # Core's files, as the next version of core has them, with a plugin of today's.
 CORES = [
     ("core wants tables of just its own size", "backend/loader.c", r"base\.size < sizeof base \|\| base\.size > 65536",
@@ -247,6 +265,13 @@ class Cells:
             file = work.plugin("%s/%s" % (folder, plugin), headers, ["%s/%s.c" % (folder, plugin)])
             self.cell(what, core, label, plugin, file, texts)
 
+    def structs(self):
+        """full.c of the next version, given what cores of today and before have."""
+        for i, (what, pattern, new, text) in enumerate(STRUCTS):
+            folder = self.source(200 + i, "full.c", pattern, new, what)
+            file = self.m.work.plugin(folder + "/full", "next/abi", [folder + "/full.c"])
+            self.todo.append((what, "structs", self.m.descriptors, [file], None, None, None, "next", [text]))
+
     def short_test(self, name, core):
         """test_short_tables with a core's objects."""
         root, work = self.m.args.root, self.m.work
@@ -285,6 +310,7 @@ class Cells:
         self.todo.append(("what is not broken", "short", self.short_test("next", self.m.objects["next"]), [self.short],
                           None, None, None, "next", None))
         self.plugins()
+        self.structs()
         self.cores()
         work.run()
 
