@@ -40,13 +40,14 @@ class Result:
                 self.stats.append((words[1], int(words[2]), int(words[3])))
 
 
-def run(program, arguments, plugin=None):
-    """A program with one plugin file to be found."""
+def run(program, arguments, plugin=None, steps=None):
+    """A program with one plugin file to be found; a driver gets a folder, and may be told the steps."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("DS_")}
     env["DS_PLUGIN_PATH"] = plugin or "/nonexistent"
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([program, *arguments, *([folder] if os.path.basename(program) == "driver" else [])],
-                              env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+        rest = [folder] if os.path.basename(program) == "driver" else []
+        rest += [str(steps)] if steps else []
+        done = subprocess.run([program, *arguments, *rest], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
     return Result(done.returncode, done.stdout.decode(errors="replace"))
 
 
@@ -204,7 +205,7 @@ def check_negotiation(m, complain):
         for spoken, text in negotiations(version, compat):
             count += 1
             file = patched_note(plugin[3], os.path.join(folder, "note%d.so" % count), spoken)
-            result = run(driver, ["minimal"], file)
+            result = run(driver, ["minimal"], file, steps=1)
             if text is None and (result.status != 0 or not result.losses):
                 complain("note %d.%d-%d on core %s: refused: %s" % (*spoken, core, result.text[-300:]))
             if text is not None and (result.status == 0 or text not in result.text):

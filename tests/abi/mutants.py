@@ -151,6 +151,11 @@ class Headers:
         odd = self.numbered(minor + 2, minor + 1)
         expect("DS_ABI_COMPAT_MINOR between two minors", "layout", check(odd, frozen + [(odd.version, odd)]),
                "it stays, or becomes the new minor")
+        broken = next_version.header(os.path.join(self.root, "abi"), self.compiler)
+        broken["ds_abi.h"] = broken["ds_abi.h"].replace("float alpha, beta;", "float beta, alpha;")
+        broken = self.layout_of(broken)
+        expect("a break in a new minor, frozen but not declared", "layout", check(broken, frozen + [(broken.version, broken)]),
+               "%d.%d -> %d.%d: ds_gemm.alpha stood" % (today.version + broken.version))
         self.failures.pass_("an append with its frozen copy", "layout", check(grown, frozen + [(grown.version, grown)]))
         self.failures.pass_("a declared break with its frozen copy", "layout", check(raised, frozen + [(raised.version, raised)]))
 
