@@ -77,9 +77,7 @@ def main():
     found, count = [], 0
     with tempfile.TemporaryDirectory() as work:
         new = debug_object(abi, os.path.join(work, "new.so"), compiler)
-        for version, folder in layout.frozen_versions(frozen):
-            if version[0] != today.version[0] or version[1] < today.compat:
-                continue  # a version that is no longer spoken
+        for version, folder in layout.spoken_versions(today, frozen):
             count += 1
             old = debug_object(folder, os.path.join(work, "old.so"), compiler)
             found += ["abidiff: %d.%d -> today: %s" % (*version, b) for b in breaks(old, new)]

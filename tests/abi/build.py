@@ -135,8 +135,3 @@ class Work:
         texts = {p: read(os.path.join(core, p)) for p in tree(core)}
         for name, text in next_version.core(texts).items():
             write(os.path.join(self.folder, "next/src/core", name), text)
-
-
-def frozen(root):
-    """[(version, folder)], oldest first."""
-    return layout.frozen_versions(os.path.join(root, "tests", "abi"))

@@ -298,6 +298,11 @@ def frozen_versions(folder):
     return sorted((tuple(map(int, n.split("."))), os.path.join(folder, n)) for n in names)
 
 
+def spoken_versions(today, folder):
+    """Those that today's still speaks."""
+    return [(v, f) for v, f in frozen_versions(folder) if v[0] == today.version[0] and v[1] >= today.compat]
+
+
 def version_breaks(today, frozen):
     """The rules for DS_ABI_MINOR and DS_ABI_COMPAT_MINOR; frozen: [(version, Layout)], oldest first."""
     out = []

@@ -104,7 +104,8 @@ class Matrix:
     def make(self):
         """Builds all. Under the folder's lock."""
         work, root = self.work, self.args.root
-        for version, folder in build.frozen(root):
+        header = layout.Layout(layout.printed(os.path.join(root, "abi"), self.args.compiler))
+        for version, folder in layout.spoken_versions(header, os.path.join(root, "tests", "abi")):
             label = "%d.%d" % version
             work.unpack(folder, label)
             self.objects[label] = work.core(label)
@@ -112,7 +113,7 @@ class Matrix:
             for name in ("minimal", "full"):
                 file = work.plugin("%s/%s" % (label, name), label + "/abi", ["%s/src/%s.c" % (label, name)])
                 self.plugins.append((label, version, name, file, True))
-        today = layout.Layout(layout.printed(os.path.join(root, "abi"), self.args.compiler)).version
+        today = header.version
         self.today, self.next = today, (today[0], today[1] + 1)
         self.cores.append(("today", today, self.args.driver))
         for text in self.args.plugin:
