@@ -220,6 +220,14 @@ static ds_status adopt(ds_loaded *l, const ds_plugin *p, ds_error *err) {
                    "its note has the name \"%s\", its table \"%.40s\"; they must agree", l->name,
                    l->plugin.name ? l->plugin.name : "(none)");
   }
+  if (l->plugin.base.minor < DS_ABI_COMPAT_MINOR) {
+    return ds_fail(err, DS_ERR_VERSION,
+                   "it agreed to ABI %u.%u, this dscore speaks %d.%d to %d.%d: upgrade the plugin",
+                   l->plugin.base.major, l->plugin.base.minor, DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR,
+                   DS_ABI_MAJOR, DS_ABI_MINOR);
+  }
+  /* One that answers with its own minor speaks no newer for that: sizes say what is there. */
+  if (l->plugin.base.minor > DS_ABI_MINOR) l->plugin.base.minor = DS_ABI_MINOR;
   if (!l->plugin.version) l->plugin.version = "";
   if (!l->plugin.description) l->plugin.description = "";
   if (!l->plugin.device) {

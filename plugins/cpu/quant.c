@@ -53,7 +53,7 @@ static ds_status check(const ds_quant *q, ds_error *err) {
 static int supports(ds_device *dev, const ds_quant *q, const ds_quant_gemm *g) {
   (void)dev;
   return check(q, NULL) == DS_OK &&
-         (g == NULL || (g->flags == 0 && g->lda == q->cols && g->ldc == q->rows));
+         (g == NULL || (DS_HAS(g, c) && g->flags == 0 && g->lda == q->cols && g->ldc == q->rows));
 }
 
 static bool empty(const ds_quant *q) {
@@ -138,8 +138,13 @@ static ds_status many_rows(ds_stream *s, const ds_quant *q, int64_t m, const voi
                .b = tile};
   ds_status st = DS_OK;
   for (int64_t at = 0; at < q->rows && st == DS_OK; at += rows) {
-    ds_quant part = *q;
-    part.rows = g.n = ds_cpu_min_i64(rows, q->rows - at);
+    g.n = ds_cpu_min_i64(rows, q->rows - at);
+    ds_quant part = {.size = sizeof part,
+                     .qtype = q->qtype,
+                     .dtype = q->dtype,
+                     .rows = g.n,
+                     .cols = q->cols,
+                     .group = q->group};
     ds_cpu_quant_rows r = {&part, tile, (char *)values + ds_cpu_dtype_bytes(q->qtype, at * q->cols),
                            (float *)scales + at * (q->cols / q->group), wide};
     kernels_of(s->dev)->dequantize(&r, s->dev->threads);
@@ -151,12 +156,16 @@ static ds_status many_rows(ds_stream *s, const ds_quant *q, int64_t m, const voi
 }
 
 static ds_status product(ds_stream *s, const ds_quant *q, const ds_quant_gemm *g, ds_error *err) {
+  ds_status st = check(q, err);
+  if (st == DS_OK && !DS_HAS(g, c))
+    st = ds_cpu_fail(err, DS_ERR_INVALID, "cpu quant: size is %u, which is no ds_quant_gemm",
+                     g->size);
+  if (st != DS_OK) return st;
   int64_t m = g->m;
   const void *a = g->a, *values = q->values, *bias = g->bias;
   const float *scales = q->scales;
   void *c = g->c;
-  ds_status st = check(q, err);
-  if (st == DS_OK && m < 0)
+  if (m < 0)
     st = ds_cpu_fail(err, DS_ERR_INVALID, "cpu quant: a product of m=%lld rows", (long long)m);
   if (st != DS_OK || m == 0 || q->rows == 0) return st;
   if (m <= FEW_ROWS || q->cols == 0) return few_rows(s, q, m, a, values, scales, bias, c, err);

@@ -40,7 +40,7 @@ static ds_status check(const ds_quant *q, ds_error *err) {
 static int quant_supports(ds_device *dev, const ds_quant *q, const ds_quant_gemm *g) {
   (void)dev;
   return check(q, NULL) == DS_OK &&
-         (!g || (g->flags == 0 && g->lda == q->cols && g->ldc == q->rows));
+         (!g || (DS_HAS(g, c) && g->flags == 0 && g->lda == q->cols && g->ldc == q->rows));
 }
 
 static ds_status check_pointers(const ds_quant *q, const void *x, const void *values,
@@ -81,10 +81,10 @@ static float group_scale(const ds_quant *q, const void *x, int64_t first, float 
 }
 
 static ds_status quant_quantize(ds_stream *s, const ds_quant *q, const void *x, ds_error *err) {
-  void *values = q->values;
-  float *scales = q->scales;
   (void)s;
   DS_TRY(check(q, err));
+  void *values = q->values;
+  float *scales = q->scales;
   DS_TRY(check_pointers(q, x, values, scales, err));
   float qmax = q->qtype == DS_I8 ? 127 : 7;
   int64_t groups = q->rows * (q->cols / q->group);
@@ -100,10 +100,10 @@ static ds_status quant_quantize(ds_stream *s, const ds_quant *q, const void *x, 
 }
 
 static ds_status quant_dequantize(ds_stream *s, const ds_quant *q, void *x, ds_error *err) {
-  const void *values = q->values;
-  const float *scales = q->scales;
   (void)s;
   DS_TRY(check(q, err));
+  const void *values = q->values;
+  const float *scales = q->scales;
   DS_TRY(check_pointers(q, x, values, scales, err));
   int64_t n = q->rows * q->cols;
   for (int64_t i = 0; i < n; i++) {
@@ -144,12 +144,16 @@ static void store_c(const ds_quant *q, const ds_tile *t, const void *bias, void 
 
 static ds_status quant_gemm(ds_stream *s, const ds_quant *q, const ds_quant_gemm *g,
                             ds_error *err) {
+  (void)s;
+  DS_TRY(check(q, err));
+  if (!DS_HAS(g, c)) {
+    return ds_fail(err, DS_ERR_INVALID, "quant: size is %u, must be at least %zu (ds_quant_gemm)",
+                   (unsigned)g->size, sizeof(ds_quant_gemm));
+  }
   int64_t m = g->m;
   const void *a = g->a, *values = q->values, *bias = g->bias;
   const float *scales = q->scales;
   void *c = g->c;
-  (void)s;
-  DS_TRY(check(q, err));
   if (m < 0) return ds_fail(err, DS_ERR_INVALID, "quant: gemm: m is %lld", (long long)m);
   if (m == 0 || q->rows == 0) return DS_OK;
   DS_TRY(check_pointers(q, a, values, scales, err));
