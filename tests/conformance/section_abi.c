@@ -36,9 +36,9 @@ static void query_future(conformance *k, tally *t) {
   ds_error err = check_error_new();
   if (is_reference(k, t)) return;
   k->host = load_host();
-  const ds_plugin *p = query(
-      k, &k->host,
-      (ds_version_range){DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR, DS_ABI_MINOR + 5, 0}, &err, t);
+  const ds_plugin *p =
+      query(k, &k->host, (ds_version_range){DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR, DS_ABI_MINOR + 5, 0},
+            &err, t);
   NEED(p || t->failed, "refuses a newer host (minors %d to %d): %.300s", DS_ABI_COMPAT_MINOR,
        DS_ABI_MINOR + 5, err.message);
   NEED(!p || p->base.minor <= DS_ABI_MINOR + 5, "agreed to minor %u, which the host doesn't know",
@@ -93,28 +93,44 @@ typedef struct function {
 #define DEVICE(name, group) F(ds_device_table, name, group)
 #define COMM(name)          F(ds_comm_table, name, 0)
 
-static const function device_functions[] = {
-    DEVICE(count, 0),         DEVICE(open, 0),          DEVICE(close, 0),
-    DEVICE(info, 0),          DEVICE(alloc, 0),         DEVICE(free, 0),
-    DEVICE(stream_create, 0), DEVICE(stream_destroy, 0), DEVICE(stream_sync, 0),
-    DEVICE(upload, 0),        DEVICE(download, 0),      DEVICE(event_create, 1),
-    DEVICE(event_destroy, 1), DEVICE(event_record, 1),  DEVICE(event_wait, 1),
-    DEVICE(event_sync, 1),    {NULL, 0, 0}};
-static const function gemm_functions[] = {F(ds_gemm_table, supports, 0), F(ds_gemm_table, run, 0),
+static const function device_functions[] = {DEVICE(count, 0),
+                                            DEVICE(open, 0),
+                                            DEVICE(close, 0),
+                                            DEVICE(info, 0),
+                                            DEVICE(alloc, 0),
+                                            DEVICE(free, 0),
+                                            DEVICE(stream_create, 0),
+                                            DEVICE(stream_destroy, 0),
+                                            DEVICE(stream_sync, 0),
+                                            DEVICE(upload, 0),
+                                            DEVICE(download, 0),
+                                            DEVICE(event_create, 1),
+                                            DEVICE(event_destroy, 1),
+                                            DEVICE(event_record, 1),
+                                            DEVICE(event_wait, 1),
+                                            DEVICE(event_sync, 1),
+                                            {NULL, 0, 0}};
+static const function gemm_functions[] = {F(ds_gemm_table, supports, 0),
+                                          F(ds_gemm_table, run, 0),
                                           F(ds_gemm_table, pack_size, 1),
-                                          F(ds_gemm_table, pack_b, 1), {NULL, 0, 0}};
-static const function quant_functions[] = {
-    F(ds_quant_table, supports, 0), F(ds_quant_table, quantize, 0),
-    F(ds_quant_table, dequantize, 0), F(ds_quant_table, gemm, 0), {NULL, 0, 0}};
+                                          F(ds_gemm_table, pack_b, 1),
+                                          {NULL, 0, 0}};
+static const function quant_functions[] = {F(ds_quant_table, supports, 0),
+                                           F(ds_quant_table, quantize, 0),
+                                           F(ds_quant_table, dequantize, 0),
+                                           F(ds_quant_table, gemm, 0),
+                                           {NULL, 0, 0}};
 static const function comm_functions[] = {
-    COMM(world),     COMM(create),  COMM(destroy), COMM(allreduce), COMM(reduce_scatter),
-    COMM(allgather), COMM(broadcast), COMM(barrier), COMM(send),    COMM(recv),
-    COMM(alltoall),  COMM(split),   COMM(rank),    COMM(abort),     {NULL, 0, 0}};
-static const function ops_functions[] = {F(ds_ops_table, supports, 0), F(ds_ops_table, run, 0),
-                                         {NULL, 0, 0}};
-static const function graph_functions[] = {
-    F(ds_graph_table, begin, 0), F(ds_graph_table, end, 0), F(ds_graph_table, launch, 0),
-    F(ds_graph_table, destroy, 0), {NULL, 0, 0}};
+    COMM(world),     COMM(create),    COMM(destroy), COMM(allreduce), COMM(reduce_scatter),
+    COMM(allgather), COMM(broadcast), COMM(barrier), COMM(send),      COMM(recv),
+    COMM(alltoall),  COMM(split),     COMM(rank),    COMM(abort),     {NULL, 0, 0}};
+static const function ops_functions[] = {
+    F(ds_ops_table, supports, 0), F(ds_ops_table, run, 0), {NULL, 0, 0}};
+static const function graph_functions[] = {F(ds_graph_table, begin, 0),
+                                           F(ds_graph_table, end, 0),
+                                           F(ds_graph_table, launch, 0),
+                                           F(ds_graph_table, destroy, 0),
+                                           {NULL, 0, 0}};
 
 static bool is_set(const void *table, const function *f) {
   void *p = NULL;
@@ -208,8 +224,7 @@ static void compare(const surroundings *a, const surroundings *b, tally *t) {
   for (int i = 1; i < 65; i++)
     NEED(sigismember(&a->mask, i) == sigismember(&b->mask, i),
          "left signal %d (%s) otherwise blocked", i, strsignal(i));
-  NEED(strcmp(a->locale, b->locale) == 0, "changed the locale from %s to %s", a->locale,
-       b->locale);
+  NEED(strcmp(a->locale, b->locale) == 0, "changed the locale from %s to %s", a->locale, b->locale);
   NEED(strcmp(a->folder, b->folder) == 0, "changed the current directory to %s", b->folder);
   NEED(a->environment == b->environment, "changed the environment");
   NEED(a->rounding == b->rounding, "changed the rounding mode");

@@ -37,7 +37,7 @@ void suite_sections(char *text, size_t room) {
   for (int i = 0; i < N_SECTIONS && used < room; i++)
     if (sections[i].about)
       used += (size_t)snprintf(text + used, room - used, "  %-9s %s\n", sections[i].name,
-                             sections[i].about);
+                               sections[i].about);
 }
 
 /* ---------------------------------------------------------------- one run */

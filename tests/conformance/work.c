@@ -42,11 +42,7 @@ ds_status work_launch(conformance *k, work *w, ds_stream *s, ds_error *err) {
                      .a = w->a,
                      .b = w->b,
                      .c = w->c};
-  ds_tensor a = {.data = w->a,
-                 .rank = 2,
-                 .shape = {WORK_N, WORK_N},
-                 .stride = {WORK_N, 1}},
-            c = a;
+  ds_tensor a = {.data = w->a, .rank = 2, .shape = {WORK_N, WORK_N}, .stride = {WORK_N, 1}}, c = a;
   c.data = w->c;
   const ds_tensor *in[] = {&a, &c}, *out[] = {&c};
   const ds_op add = {
