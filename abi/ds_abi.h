@@ -97,9 +97,11 @@ typedef struct ds_table {
   uint16_t minor;
 } ds_table;
 
-/* Whether a table, struct or descriptor is large enough to hold a field. */
+/* Whether a table, struct or descriptor (whatever begins with its size) is large enough to hold a
+ * field. */
 #define DS_HAS(ptr, field)                                                                         \
-  ((size_t)(ptr)->base.size >= (size_t)((const char *)(&(ptr)->field + 1) - (const char *)(ptr)))
+  ((size_t)(*(const uint32_t *)(const void *)(ptr)) >=                                             \
+   (size_t)((const char *)(&(ptr)->field + 1) - (const char *)(ptr)))
 
 typedef struct ds_version_range {
   uint16_t major;     /* ABI major the side was compiled for */

@@ -1,6 +1,7 @@
 #include "cli.h"
 
 #include "base/status.h"
+#include "stats.h"
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@ typedef struct generate {
   int64_t max_new_tokens, top_k, seed;
   double temperature, top_p;
   option_list set;
-  bool json, ignore_eos;
+  bool json, stats, ignore_eos;
   ds_inference *engine;
   ds_tokenizer *own_tokenizer;
   int32_t *prompt_ids, *ids; /* ids: the prompt's, then the new ones, as they come */
@@ -176,6 +177,15 @@ static ds_status generate_all(generate *g, ds_error *err) {
   return DS_OK;
 }
 
+static ds_status print_stats(const generate *g, ds_error *err) {
+  ds_backend_stats stats = {.size = sizeof stats};
+  if (!g->stats) return DS_OK;
+  fflush(stdout);
+  DS_TRY(ds_inference_backend_stats(g->engine, &stats, err));
+  stats_print(&stats);
+  return DS_OK;
+}
+
 static int check(const generate *g, const option_list *words) {
   if (words->count > 0)
     fprintf(stderr, "ds generate: unexpected \"%s\"\n", words->values[0]);
@@ -217,13 +227,16 @@ int cmd_generate(int argc, char **argv) {
        {"--config", OPTION_STRING, &g.config, "FILE", "inference config, as a file or JSON text"},
        {"--set", OPTION_LIST, &g.set, "key=value...",
         "override config keys: --set dtype=bf16 backend=reference"},
+       {"--stats", OPTION_FLAG, &g.stats, NULL, STATS_HELP},
        {"--json", OPTION_FLAG, &g.json, NULL, "one object: text, tokens, tokens_per_s"}}};
   parsed p = options_parse(&c, argc, argv, &words);
   if (p != PARSED_RUN) return p == PARSED_HELP ? 0 : 2;
   int wrong = check(&g, &words);
   if (wrong) return wrong;
   ds_error err;
-  int code = generate_all(&g, &err) == DS_OK ? 0 : cli_fail("generate", &err);
+  ds_status status = generate_all(&g, &err);
+  if (status == DS_OK) status = print_stats(&g, &err);
+  int code = status == DS_OK ? 0 : cli_fail("generate", &err);
   ds_inference_destroy(g.engine);
   ds_tokenizer_destroy(g.own_tokenizer);
   free(g.prompt_ids);

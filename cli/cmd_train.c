@@ -4,6 +4,7 @@
 #include "base/str.h"
 #include "plot.h"
 #include "progress.h"
+#include "stats.h"
 
 #include <errno.h>
 #include <math.h>
@@ -16,7 +17,7 @@ typedef struct train {
   const char *model_path, *config, *tokenizer_path, *output, *svg;
   option_list data;
   int64_t seq_len, steps, seed, save_every;
-  bool resume, json, tokenizer_saved;
+  bool resume, json, stats, tokenizer_saved;
   ds_model *model;
   ds_tokenizer *tokenizer;
   ds_dataset *dataset;
@@ -149,6 +150,15 @@ static ds_status run_steps(train *t, ds_error *err) {
   return status;
 }
 
+static ds_status print_stats(const train *t, ds_error *err) {
+  ds_backend_stats stats = {.size = sizeof stats};
+  if (!t->stats) return DS_OK;
+  fflush(stdout);
+  DS_TRY(ds_engine_backend_stats(t->engine, &stats, err));
+  stats_print(&stats);
+  return DS_OK;
+}
+
 static ds_status train_all(train *t, ds_error *err) {
   DS_TRY(open_all(t, err));
   if (t->steps < 0) t->steps = epoch_steps(t);
@@ -226,6 +236,7 @@ int cmd_train(int argc, char **argv) {
         "save every N steps besides at the end (0: only then)"},
        {"--resume", OPTION_FLAG, &t.resume, NULL, "go on from the latest checkpoint in DIR"},
        {"--svg", OPTION_STRING, &t.svg, "FILE", "write the loss curve"},
+       {"--stats", OPTION_FLAG, &t.stats, NULL, STATS_HELP},
        {"--json", OPTION_FLAG, &t.json, NULL,
         "a line per step: step, loss, lr, grad_norm, tokens_per_s"}}};
   parsed p = options_parse(&c, argc, argv, &words);
@@ -233,7 +244,9 @@ int cmd_train(int argc, char **argv) {
   int wrong = check(&t, &words);
   if (wrong) return wrong;
   ds_error err;
-  int code = train_all(&t, &err) == DS_OK ? 0 : cli_fail("train", &err);
+  ds_status status = train_all(&t, &err);
+  if (status == DS_OK) status = print_stats(&t, &err);
+  int code = status == DS_OK ? 0 : cli_fail("train", &err);
   ds_engine_destroy(t.engine);
   ds_dataset_destroy(t.dataset);
   ds_tokenizer_destroy(t.tokenizer);

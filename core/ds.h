@@ -473,14 +473,31 @@ DS_API ds_status ds_engine_load_checkpoint(ds_engine *e, const char *dir, const 
 /* A Hugging Face folder: config.json and model.safetensors in bf16 (save_16bit_model) or f32. */
 DS_API ds_status ds_engine_save_model(ds_engine *e, const char *folder, bool bits16, ds_error *err);
 
-/* What ran where since the engine began. */
+/* One kind of work. name (static): an op of ds_ops.def; "gemm"; "quantize", "dequantize", "quant
+ * gemm"; "gemm pack"; "device copy", "device fill", "upload", "download", "sync". This struct does
+ * not grow. */
+typedef struct ds_op_stats {
+  const char *name;
+  uint64_t calls,
+      fallbacks;  /* of the calls, done by core because the plugin lacks it: by the
+                     reference, or for "device copy" and "device fill" through the host */
+  double seconds; /* spent inside the calls; a device may work on after they return */
+} ds_op_stats;
+
+/* What ran where since the engine began. size, in: what the caller knows; no more than that is
+ * written. Out: what was filled. */
 typedef struct ds_backend_stats {
   uint32_t size;
   const char *backend, *device;
-  uint64_t ops,
-      fallback_ops; /* calls; of them run by the reference because the plugin lacks the op */
+  uint64_t ops, fallback_ops; /* calls of ops, products and quantization; of them run by the
+                                 reference because the plugin lacks the op */
   uint64_t device_allocs, device_bytes; /* calls of the device's alloc; bytes held now */
   double backend_seconds;               /* time spent inside backend calls */
+  /* By kind, in the order of ds_ops.def; only kinds that were called. Belongs to the engine: valid
+   * until the next call of this function on it, or its end. The seconds add up to backend_seconds.
+   */
+  const ds_op_stats *per_op;
+  size_t n_per_op;
 } ds_backend_stats;
 DS_API ds_status ds_engine_backend_stats(const ds_engine *e, ds_backend_stats *out, ds_error *err);
 
@@ -555,7 +572,8 @@ typedef struct ds_backend_candidate {
   const char *path; /* NULL: built in */
   int32_t priority;
   const char *state;  /* "chosen", "available" or "rejected" */
-  const char *reason; /* why, and the cure; NULL when available or chosen */
+  const char *reason; /* rejected: why, and the cure; available: which other of its name was taken,
+                         or NULL; chosen: NULL */
   const char *device; /* the first device's name; NULL when rejected */
 } ds_backend_candidate;
 

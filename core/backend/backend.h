@@ -2,9 +2,15 @@
  * on.
  *
  * A ds_backend has one stream; work is given in order, and may run later (see ds_abi.h). Whatever
- * the plugin lacks - an op, a GEMM form - runs on the built-in reference: on the plugin's memory
- * where the host can reach it, else through copies. Such fallbacks are counted, and allowed, warned
- * of (once an op) or refused by policy. One thread at a time; different backends are independent.
+ * the plugin lacks - an op, a product's form, quantization - runs on the built-in reference: on the
+ * plugin's memory where the host can reach it, else through copies (stage.h says how much host
+ * memory they take). A device without copy or fill is served through the host. Such fallbacks are
+ * counted by kind, and allowed, warned of (once a kind) or refused by policy. Comm has none: a
+ * world of one needs no collectives, and several ranks need the plugin's.
+ *
+ * Failures of the device read "NAME:DEVICE, stream N: CALL: what the plugin says", where CALL is the
+ * one that failed or at which the failure of earlier work was noticed: the plugin's words name the
+ * work. One thread at a time; different backends are independent.
  */
 #ifndef DS_BACKEND_BACKEND_H
 #define DS_BACKEND_BACKEND_H
@@ -25,8 +31,10 @@ typedef enum ds_fallback_policy {
 /* The config's "backend" section:
  *   "backend": "cpu"  |  ["cuda", "cpu"]  |  "auto"  |
  *   "backend": {"name": (as before) = "auto", "device": 0, "plugin_path": "dir[:dir]" or [dirs],
- * "options": {...}, "fallback": "allow" | "warn" | "error" = "warn"} The environment overrides:
- * DS_BACKEND (a name, or names with commas), DS_PLUGIN_PATH (dir[:dir]). */
+ * "options": {...}, "fallback": "allow" | "warn" | "error" = "warn", "probe_timeout": 10}
+ * probe_timeout: seconds that a plugin may take to load when it is tried in a child process first
+ * (probe.h); 0 loads it without that. The environment overrides: DS_BACKEND (a name, or names with
+ * commas), DS_PLUGIN_PATH (dir[:dir]); both are ignored in a set-uid program. */
 typedef struct ds_backend_config {
   char **names; /* in order of preference; "auto" = by priority */
   int n_names;
@@ -35,6 +43,7 @@ typedef struct ds_backend_config {
   int n_plugin_path;
   char *options; /* JSON object for the plugin, or NULL */
   ds_fallback_policy fallback;
+  double probe_timeout; /* seconds; 0: the usual limit, negative: no probe */
 } ds_backend_config;
 
 /* section NULL = defaults. Every mistake in the section is named. out is finished on failure. */
@@ -56,12 +65,19 @@ const ds_plugin *ds_backend_plugin(const ds_backend *b);
 ds_device *ds_backend_raw_device(ds_backend *b);
 ds_stream *ds_backend_raw_stream(ds_backend *b);
 
+/* After a failure: waits for the stream, and where it died (see Failures in ds_abi.h) makes a new
+ * one in its place. *died (may be NULL) tells whether it had: what its work was to write is then
+ * undefined, all other memory as before. Fails where no new stream can be made: the device is lost,
+ * every later call fails, and closing still works. */
+DS_MUST_USE ds_status ds_backend_recover(ds_backend *b, bool *died, ds_error *err);
+
 DS_MUST_USE ds_status ds_backend_alloc(ds_backend *b, size_t bytes, void **out, ds_error *err);
 void ds_backend_free(ds_backend *b, void *p, size_t bytes); /* waits for the stream; NULL allowed */
 DS_MUST_USE ds_status ds_backend_upload(ds_backend *b, void *dst, const void *src, size_t bytes,
                                         ds_error *err);
 DS_MUST_USE ds_status ds_backend_download(ds_backend *b, void *dst, const void *src, size_t bytes,
                                           ds_error *err); /* waits */
+/* By the device, else through the host, which waits. Ranges must not overlap. */
 DS_MUST_USE ds_status ds_backend_copy(ds_backend *b, void *dst, const void *src, size_t bytes,
                                       ds_error *err);
 DS_MUST_USE ds_status ds_backend_fill(ds_backend *b, void *dst, uint8_t byte, size_t bytes,
@@ -75,16 +91,23 @@ DS_MUST_USE ds_status ds_backend_gemm(ds_backend *b, const ds_gemm *g, ds_error 
 size_t ds_backend_pack_size(ds_backend *b, const ds_gemm *g);
 DS_MUST_USE ds_status ds_backend_pack(ds_backend *b, const ds_gemm *g, void *packed, ds_error *err);
 
+/* The quant table's functions (see ds_abi.h); tensors are device memory. */
+DS_MUST_USE ds_status ds_backend_quantize(ds_backend *b, const ds_quant *q, const void *x,
+                                          ds_error *err);
+DS_MUST_USE ds_status ds_backend_dequantize(ds_backend *b, const ds_quant *q, void *x,
+                                            ds_error *err);
+DS_MUST_USE ds_status ds_backend_quant_gemm(ds_backend *b, const ds_quant *q,
+                                            const ds_quant_gemm *g, ds_error *err);
+
 typedef struct ds_backend_counters {
-  uint64_t ops, gemms;         /* calls */
+  uint64_t ops, gemms, quants; /* calls */
   uint64_t fallback_ops;       /* of them, run by the reference */
   uint64_t allocs, bytes_held; /* device memory */
   double seconds;              /* inside plugin and reference calls */
 } ds_backend_counters;
 ds_backend_counters ds_backend_stats_get(const ds_backend *b);
-/* The same for host apps. out->size says what the caller knows. */
-DS_MUST_USE ds_status ds_backend_stats_fill(const ds_backend *b, ds_backend_stats *out,
-                                            ds_error *err);
+/* The same for host apps, by the rules that ds.h gives. */
+DS_MUST_USE ds_status ds_backend_stats_fill(ds_backend *b, ds_backend_stats *out, ds_error *err);
 
 /* "embedding", ...; "unknown" for an id that isn't in ds_ops.def. */
 const char *ds_op_name(uint32_t id);

@@ -14,7 +14,8 @@ ds_status ds_choice_try(ds_choice *c, size_t candidate, const ds_backend_config 
   const ds_loaded *loaded;
   ds_error why;
   *out = NULL;
-  ds_status status = ds_loader_load(&c->candidates.items[candidate], c->logger, &loaded, &why);
+  ds_status status = ds_loader_load(&c->candidates.items[candidate], config->probe_timeout,
+                                    c->logger, &loaded, &why);
   if (status == DS_OK) status = ds_device_open(loaded, config, c->logger, out, &why);
   if (status == DS_OK) return DS_OK;
   c->reasons[candidate] = strdup(why.message);
@@ -23,10 +24,10 @@ ds_status ds_choice_try(ds_choice *c, size_t candidate, const ds_backend_config 
 
 static ds_status take(ds_choice *c, size_t candidate, ds_error *err) {
   c->chosen = candidate;
-  return c->reasons[candidate] ? DS_OK : ds_choice_try(c, candidate, c->config, &c->backend, err);
+  return ds_choice_try(c, candidate, c->config, &c->backend, err);
 }
 
-/* Whether "auto" tries a before b. */
+/* Whether a is tried before b. */
 static bool is_before(const ds_choice *c, size_t a, size_t b) {
   const ds_candidate *x = &c->candidates.items[a], *y = &c->candidates.items[b];
   if (!x->path != !y->path) return x->path != NULL; /* the reference is last */
@@ -34,23 +35,18 @@ static bool is_before(const ds_choice *c, size_t a, size_t b) {
   return a < b;
 }
 
-static ds_status take_auto(ds_choice *c, ds_error *err) {
+/* The best first, until one opens. */
+static ds_status take_name(ds_choice *c, const char *name, ds_error *err) {
+  bool any = strcmp(name, "auto") == 0;
   size_t n = c->candidates.count;
   while (!c->backend) {
     size_t best = n;
     for (size_t i = 0; i < n; i++) {
-      if (!c->reasons[i] && (best == n || is_before(c, i, best))) best = i;
+      if (c->reasons[i] || (!any && strcmp(c->candidates.items[i].note.name, name) != 0)) continue;
+      if (best == n || is_before(c, i, best)) best = i;
     }
     if (best == n) break;
     DS_TRY(take(c, best, err));
-  }
-  return DS_OK;
-}
-
-static ds_status take_name(ds_choice *c, const char *name, ds_error *err) {
-  if (strcmp(name, "auto") == 0) return take_auto(c, err);
-  for (size_t i = 0; i < c->candidates.count && !c->backend; i++) {
-    if (strcmp(c->candidates.items[i].note.name, name) == 0) DS_TRY(take(c, i, err));
   }
   return DS_OK;
 }

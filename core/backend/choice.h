@@ -2,7 +2,8 @@
  *
  * The names of the config count in their order; "auto" tries all candidates, highest priority
  * first, equals in the order of discovery, the reference last. Of several candidates with one name
- * the first that opens is taken.
+ * - two versions of a plugin - the first that opens is taken, also highest priority first, equals
+ * in the order of discovery: versions are not compared, the folders' order decides.
  */
 #ifndef DS_BACKEND_CHOICE_H
 #define DS_BACKEND_CHOICE_H

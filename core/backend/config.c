@@ -18,6 +18,7 @@ static const ds_schema_key keys[] = {
     KEY("plugin_path", ANY, NULL, NULL),
     KEY("options", OPEN, NULL, NULL),
     KEY("fallback", STRING, "\"warn\"", "allow|warn|error"),
+    KEY("probe_timeout", NUMBER, NULL, NULL),
 };
 static const ds_schema schema = {keys, sizeof keys / sizeof *keys};
 
@@ -88,6 +89,8 @@ static ds_status read_object(const cJSON *checked, ds_backend_config *out, ds_sc
                     &out->n_names, errors, err));
   DS_TRY(read_texts(cJSON_GetObjectItemCaseSensitive(checked, "plugin_path"), "plugin_path: ", ':',
                     &out->plugin_path, &out->n_plugin_path, errors, err));
+  const cJSON *probe = cJSON_GetObjectItemCaseSensitive(checked, "probe_timeout");
+  if (probe) out->probe_timeout = probe->valuedouble > 0 ? probe->valuedouble : -1;
   if (device) out->device = (int)device->valuedouble;
   if (fallback) out->fallback = policy_of(fallback->valuestring);
   if (!options) return DS_OK;

@@ -85,6 +85,23 @@ const char *ds_describe_gemm(const ds_gemm *g, char *buf, size_t size) {
   return buf;
 }
 
+const char *ds_describe_quant(const ds_quant *q, const ds_quant_gemm *g, char *buf, size_t size) {
+  size_t used = 0;
+  const char *dtype = dtype_name(q->dtype);
+  buf[0] = '\0';
+  if (g) add(buf, size, &used, "%s[%lld,%lld] . ", dtype, (long long)g->m, (long long)q->cols);
+  add(buf, size, &used, "%s[%lld,%lld]", dtype_name(q->qtype), (long long)q->rows,
+      (long long)q->cols);
+  if (q->flags & DS_QUANT_PER_TENSOR)
+    add(buf, size, &used, " per tensor");
+  else
+    add(buf, size, &used, " group %lld", (long long)q->group);
+  if (q->flags & DS_QUANT_ASYMMETRIC) add(buf, size, &used, " asymmetric");
+  if (g && (g->flags & DS_QUANT_GEMM_DYNAMIC)) add(buf, size, &used, " dynamic");
+  add(buf, size, &used, " of %s", dtype);
+  return buf;
+}
+
 bool ds_describe_range(const ds_tensor *t, uintptr_t *lo, uintptr_t *hi) {
   uint32_t bits = ds_describe_bits(t->dtype);
   *lo = *hi = (uintptr_t)t->data;

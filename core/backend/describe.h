@@ -19,6 +19,9 @@ const char *ds_describe_op(const ds_op *op, char *buf, size_t size);
 /* "f32[64,768] . f32[768,768]^T -> bf16[64,768], batch 2" */
 const char *ds_describe_gemm(const ds_gemm *g, char *buf, size_t size);
 
+/* "i4[768,3072] group 64 of bf16"; with a product "bf16[8,3072] . " before it. g may be NULL. */
+const char *ds_describe_quant(const ds_quant *q, const ds_quant_gemm *g, char *buf, size_t size);
+
 /* The bytes [*lo, *hi) that the elements of t cover, gaps between strided rows included. Empty (*lo
  * == *hi) when t has no elements. False when the descriptor makes no sense: rank or dtype unknown,
  * a negative size, or more bytes than addresses. */

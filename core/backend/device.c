@@ -1,4 +1,4 @@
-/* device.c - an opened device: memory, transfers, counters, and how its failures read. */
+/* device.c - an opened device: memory, transfers, and how its failures read. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,17 +14,25 @@ static const char *skip(const char *text, const char *word) {
   return text + strspn(text, " ");
 }
 
-ds_status ds_device_wrap(const ds_backend *b, const char *what, const ds_error *from,
-                         ds_status status, ds_error *err) {
+static ds_status wrap(const ds_backend *b, const char *stream, const char *what,
+                      const ds_error *from, ds_status status, ds_error *err) {
   const char *message = from->message[0] ? from->message : ds_status_name(status);
   message = skip(skip(skip(message, b->label), b->plugin->name), what);
-  return ds_fail(err, status, "%s: %s: %s", b->label, what, message);
+  return ds_fail(err, status, "%s%s: %s: %s", b->label, stream, what, message);
 }
 
-/* A failure buffer that reads as "no message" when the plugin wrote none. */
-#define BLANK_ERROR(name)                                                                          \
-  ds_error name;                                                                                   \
-  name.message[0] = '\0'
+/* The others say that what was asked for is wrong or not offered, on whichever stream. */
+static bool is_of_device(ds_status status) {
+  return status == DS_ERR_DEVICE || status == DS_ERR_TIMEOUT || status == DS_ERR_ABORTED ||
+         status == DS_ERR_INTERNAL;
+}
+
+ds_status ds_device_wrap(const ds_backend *b, const char *what, const ds_error *from,
+                         ds_status status, ds_error *err) {
+  char stream[32] = "";
+  if (is_of_device(status)) snprintf(stream, sizeof stream, ", stream %d", b->stream_number);
+  return wrap(b, stream, what, from, status, err);
+}
 
 static ds_status open_reference(ds_backend *b, ds_error *err) {
   const ds_plugin *reference = ds_reference_plugin();
@@ -62,7 +70,7 @@ static ds_status read_info(ds_backend *b, ds_error *err) {
 
 ds_status ds_device_open(const ds_loaded *l, const ds_backend_config *config,
                          const ds_logger *logger, ds_backend **out, ds_error *err) {
-  BLANK_ERROR(e);
+  DS_BLANK_ERROR(e);
   ds_status status;
   int32_t count = 0;
   *out = NULL;
@@ -147,19 +155,35 @@ ds_stream *ds_backend_raw_stream(ds_backend *b) {
   return b->stream;
 }
 
+ds_status ds_backend_recover(ds_backend *b, bool *died, ds_error *err) {
+  const ds_device_table *t = b->plugin->device;
+  DS_BLANK_ERROR(e);
+  ds_stream *fresh = NULL;
+  bool dead = t->stream_sync(b->stream, NULL) != DS_OK;
+  if (died) *died = dead;
+  if (!dead) return DS_OK;
+  ds_status status = t->stream_create(b->device, &fresh, &e);
+  /* The dead stream stays where there is no other: its calls go on to say why it died. */
+  if (status != DS_OK) return wrap(b, "", "stream_create", &e, status, err);
+  t->stream_destroy(b->stream);
+  b->stream = fresh;
+  b->stream_number++;
+  return DS_OK;
+}
+
 ds_status ds_backend_alloc(ds_backend *b, size_t bytes, void **out, ds_error *err) {
-  BLANK_ERROR(e);
+  DS_BLANK_ERROR(e);
   *out = NULL;
   /* Every allocation has an address of its own, so that callers need no special case. */
   ds_status status = b->plugin->device->alloc(b->device, bytes ? bytes : 1, out, &e);
-  b->counters.allocs++;
+  b->allocs++;
   if (status != DS_OK) {
     char what[48];
     *out = NULL;
     snprintf(what, sizeof what, "alloc of %zu bytes", bytes);
-    return ds_device_wrap(b, what, &e, status, err);
+    return wrap(b, "", what, &e, status, err);
   }
-  b->counters.bytes_held += bytes;
+  b->bytes_held += bytes;
   return DS_OK;
 }
 
@@ -171,49 +195,33 @@ void ds_backend_free(ds_backend *b, void *p, size_t bytes) {
     (void)ignored;
   }
   b->plugin->device->free(b->device, p);
-  b->counters.bytes_held -= bytes;
+  b->bytes_held -= bytes;
 }
 
-/* Runs a call of the device table, timed, its failure wrapped. */
-#define DEVICE_CALL(b, what, call, err)                                                            \
+/* Runs a call of the device table, counted and timed, its failure wrapped. */
+#define DEVICE_CALL(b, kind, call, err)                                                            \
   do {                                                                                             \
-    BLANK_ERROR(e);                                                                                \
+    DS_BLANK_ERROR(e);                                                                             \
     int64_t begin = ds_backend_ticks();                                                            \
     ds_status status = (call);                                                                     \
-    (b)->ticks += ds_backend_ticks() - begin;                                                      \
-    return status == DS_OK ? DS_OK : ds_device_wrap((b), (what), &e, status, (err));               \
+    (b)->kinds[kind].calls++;                                                                      \
+    (b)->kinds[kind].ticks += ds_backend_ticks() - begin;                                          \
+    return status == DS_OK ? DS_OK : ds_device_wrap((b), ds_kind_name(kind), &e, status, (err));   \
   } while (0)
 
 ds_status ds_backend_upload(ds_backend *b, void *dst, const void *src, size_t bytes,
                             ds_error *err) {
   if (bytes == 0) return DS_OK;
-  DEVICE_CALL(b, "upload", b->plugin->device->upload(b->stream, dst, src, bytes, &e), err);
+  DEVICE_CALL(b, DS_KIND_UPLOAD, b->plugin->device->upload(b->stream, dst, src, bytes, &e), err);
 }
 
 ds_status ds_backend_download(ds_backend *b, void *dst, const void *src, size_t bytes,
                               ds_error *err) {
   if (bytes == 0) return ds_backend_sync(b, err);
-  DEVICE_CALL(b, "download", b->plugin->device->download(b->stream, dst, src, bytes, &e), err);
-}
-
-ds_status ds_backend_copy(ds_backend *b, void *dst, const void *src, size_t bytes, ds_error *err) {
-  if (bytes == 0) return DS_OK;
-  DEVICE_CALL(b, "copy", b->plugin->device->copy(b->stream, dst, src, bytes, &e), err);
-}
-
-ds_status ds_backend_fill(ds_backend *b, void *dst, uint8_t byte, size_t bytes, ds_error *err) {
-  if (bytes == 0) return DS_OK;
-  DEVICE_CALL(b, "fill", b->plugin->device->fill(b->stream, dst, byte, bytes, &e), err);
+  DEVICE_CALL(b, DS_KIND_DOWNLOAD, b->plugin->device->download(b->stream, dst, src, bytes, &e),
+              err);
 }
 
 ds_status ds_backend_sync(ds_backend *b, ds_error *err) {
-  DEVICE_CALL(b, "sync", b->plugin->device->stream_sync(b->stream, &e), err);
-}
-
-ds_backend_counters ds_backend_stats_get(const ds_backend *b) {
-  ds_backend_counters c = b->counters;
-  double ticks = (double)(ds_backend_ticks() - b->opened_at_ticks);
-  double nanoseconds = (double)(ds_backend_nanoseconds() - b->opened_nanoseconds);
-  if (ticks > 0) c.seconds = (double)b->ticks * (nanoseconds / ticks) * 1e-9;
-  return c;
+  DEVICE_CALL(b, DS_KIND_SYNC, b->plugin->device->stream_sync(b->stream, &e), err);
 }

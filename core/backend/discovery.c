@@ -1,10 +1,9 @@
 #include "backend/discovery.h"
 
 #include <dirent.h>
-#include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <fnmatch.h>
-#include <link.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,32 +60,37 @@ static ds_status add(ds_candidates *c, const char *path, ds_status refused, cons
   return DS_OK;
 }
 
-/* Who may change what we are about to run? */
-static ds_status check_owner(const struct stat *st, const char *what, ds_error *err) {
-  if (st->st_mode & S_IWOTH) {
-    return ds_fail(err, DS_ERR_INVALID, "%s may be written by anybody; run: chmod o-w on it", what);
-  }
-  if (st->st_uid != 0 && st->st_uid != geteuid()) {
-    return ds_fail(err, DS_ERR_INVALID,
-                   "%s belongs to user %lu, not to root or to this user (%lu); run chown on it, or "
-                   "copy it",
-                   what, (unsigned long)st->st_uid, (unsigned long)geteuid());
-  }
-  return DS_OK;
-}
-
-static bool is_known(const ds_candidates *c, const struct stat *st) {
+static bool is_known(const ds_candidates *c, const ds_identity *id) {
   for (size_t i = 0; i < c->count; i++) {
-    if (c->items[i].path && c->items[i].device == st->st_dev && c->items[i].inode == st->st_ino)
-      return true;
+    if (c->items[i].path && ds_identity_same_file(&c->items[i].id, id)) return true;
   }
   return false;
 }
 
+/* Opened only once it is known to be a regular file, and so that nothing waits should it have
+ * become a pipe since. */
+static ds_status read_note(const char *path, const ds_identity *id, ds_note *note, ds_error *err) {
+  struct stat st;
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
+  if (fd < 0) return ds_fail(err, DS_ERR_IO, "can't be read: %s", strerror(errno));
+  ds_identity now = {0};
+  if (fstat(fd, &st) == 0) now = ds_identity_of(&st);
+  ds_status status = ds_identity_unchanged(&now, id)
+                         ? ds_note_read_fd(fd, note, err)
+                         : ds_fail(err, DS_ERR_IO, "changed while it was examined; try again");
+  close(fd);
+  return status;
+}
+
 static ds_status examine(const char *path, const struct stat *st, ds_note *note, ds_error *err) {
-  if (!S_ISREG(st->st_mode)) return ds_fail(err, DS_ERR_INVALID, "not a regular file");
-  DS_TRY(check_owner(st, "the file", err));
-  return ds_note_read(path, note, err);
+  const ds_identity id = ds_identity_of(st);
+  if (!S_ISREG(st->st_mode)) {
+    return ds_fail(err, DS_ERR_INVALID, "not a regular file but a %s; remove it",
+                   S_ISDIR(st->st_mode) ? "folder" : "pipe, socket or device");
+  }
+  DS_TRY(ds_place_check(st, "the file", err));
+  DS_TRY(ds_place_check_above(path, err));
+  return read_note(path, &id, note, err);
 }
 
 static ds_status add_file(ds_candidates *c, const char *path, ds_error *err) {
@@ -99,14 +103,14 @@ static ds_status add_file(ds_candidates *c, const char *path, ds_error *err) {
     return add(c, path, DS_ERR_NOT_FOUND, why.message, NULL, err);
   }
   ds_status status = DS_OK;
-  if (!is_known(c, &st)) {
+  const ds_identity id = ds_identity_of(&st);
+  if (!is_known(c, &id)) {
     ds_note note = {0};
     ds_candidate *new = NULL;
     ds_status refused = examine(real, &st, &note, &why);
     status = add(c, real, refused, refused == DS_OK ? NULL : why.message, &new, err);
     if (status == DS_OK) {
-      new->device = st.st_dev;
-      new->inode = st.st_ino;
+      new->id = id;
       new->note = note;
     }
   }
@@ -139,6 +143,15 @@ static ds_status read_folder(const char *folder, DIR *dir, names *files, names *
   return DS_OK;
 }
 
+static ds_status check_folder(const char *folder, const struct stat *st, ds_error *err) {
+  DS_TRY(ds_place_check(st, "the folder", err));
+  char *real = realpath(folder, NULL);
+  if (!real) return ds_fail(err, DS_ERR_IO, "the folder can't be resolved: %s", strerror(errno));
+  ds_status status = ds_place_check_above(real, err);
+  free(real);
+  return status;
+}
+
 /* named: the user wrote this entry, so that it can't be used is worth telling. */
 static ds_status add_folder(ds_candidates *c, const char *folder, bool named, bool deeper,
                             ds_error *err) {
@@ -157,7 +170,7 @@ static ds_status add_folder(ds_candidates *c, const char *folder, bool named, bo
   status = read_folder(folder, dir, &files, &subfolders, err);
   if (status != DS_OK) goto out;
   if (files.count > 0 || named) {
-    ds_status refused = check_owner(&st, "the folder", &why);
+    ds_status refused = check_folder(folder, &st, &why);
     if (refused != DS_OK) {
       status = add(c, folder, refused, why.message, NULL, err);
       goto out;
@@ -187,17 +200,6 @@ static ds_status add_entry(ds_candidates *c, const char *entry, ds_error *err) {
   return add_folder(c, entry, true, true, err);
 }
 
-/* The resolved folder of libdscore.so, or of the program that core is linked into (then NULL: that
- * is the other one). */
-static char *library_path(void) {
-  static const char anchor = 0;
-  Dl_info info;
-  struct link_map *map = NULL;
-  if (!dladdr1(&anchor, &info, (void **)&map, RTLD_DL_LINKMAP) || !map) return NULL;
-  /* The program's own name is "", and a relative one would be looked up in the current folder. */
-  return map->l_name[0] == '/' ? realpath(map->l_name, NULL) : NULL;
-}
-
 static ds_status add_beside(names *folders, char *file, ds_error *err) {
   static const char *const beside[] = {"plugins", "dscore", "../plugins"};
   ds_status status = DS_OK;
@@ -213,8 +215,8 @@ static ds_status add_beside(names *folders, char *file, ds_error *err) {
 /* Folders that are not the user's words, each once. */
 static ds_status add_built_in(ds_candidates *c, ds_error *err) {
   names folders = {0};
-  ds_status status = add_beside(&folders, library_path(), err);
-  if (status == DS_OK) status = add_beside(&folders, realpath("/proc/self/exe", NULL), err);
+  ds_status status = add_beside(&folders, ds_place_of_library(), err);
+  if (status == DS_OK) status = add_beside(&folders, ds_place_of_program(), err);
   if (status == DS_OK) status = names_add(&folders, strdup(DS_PLUGIN_DIR), err);
   for (size_t i = 0; i < folders.count && status == DS_OK; i++) {
     char *real = realpath(folders.items[i], NULL);

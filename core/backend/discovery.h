@@ -10,20 +10,19 @@
  * comes last. An entry of plugin_path may also name one plugin file.
  *
  * The current directory is never searched: an entry that doesn't begin with '/' is refused. So is a
- * file or folder that anybody may write, or that belongs to neither root nor the user. What is
- * refused stands in the list with its reason. Notes are read (note.h); no plugin code runs here.
+ * file or folder in a place that others can change (place.h), and a plugin that would let the
+ * linker search the current directory (elf.h). Links are followed, and what counts is where they
+ * end. Nothing but a regular file is opened. What is refused stands in the list with its reason.
+ * Notes are read (note.h); no plugin code runs here.
  */
 #ifndef DS_BACKEND_DISCOVERY_H
 #define DS_BACKEND_DISCOVERY_H
 
-#include <sys/types.h>
-
-#include "base/status.h"
+#include "backend/place.h"
 
 typedef struct ds_candidate {
-  char *path;   /* resolved; of a refused folder, as it was given; NULL: built in */
-  dev_t device; /* with inode: the file's identity */
-  ino_t inode;
+  char *path;       /* resolved; of a refused folder, as it was given; NULL: built in */
+  ds_identity id;   /* of the file that was examined */
   ds_note note;     /* name "" when it was not read */
   ds_status status; /* DS_OK, or why it is refused before any of its code runs */
   char *reason;     /* with the cure; NULL when not refused */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "backend/choice.h"
+#include "base/str.h"
 #include "ds.h"
 
 /* The fields are the caller's to read, ours to make and free. */
@@ -23,14 +24,26 @@ static bool describe(const ds_candidate *k, const char *state, const char *reaso
          copy_text(device, &out->device);
 }
 
+/* Why one that could be opened was not: another has its name. NULL: it has no rival. */
+static char *rival_of(const ds_choice *c, size_t i) {
+  const ds_candidate *k = &c->candidates.items[i], *chosen = &c->candidates.items[c->chosen];
+  if (!c->backend || strcmp(k->note.name, chosen->note.name) != 0) return NULL;
+  return ds_format(
+      "%s %s at %s is taken: %s", chosen->note.name, chosen->note.version, chosen->path,
+      chosen->note.priority > k->note.priority ? "its priority is higher" : "it is found first");
+}
+
 /* Whether one that was not chosen could be: with its own defaults, for the options in the config
  * are another's. */
 static ds_status describe_other(ds_choice *c, size_t i, ds_backend_candidate *out, ds_error *err) {
-  const ds_backend_config defaults = {.fallback = c->config->fallback};
+  const ds_backend_config defaults = {.fallback = c->config->fallback,
+                                      .probe_timeout = c->config->probe_timeout};
   ds_backend *b = NULL;
   if (!c->reasons[i]) DS_TRY(ds_choice_try(c, i, &defaults, &b, err));
-  bool good = describe(&c->candidates.items[i], b ? "available" : "rejected", c->reasons[i],
-                       b ? ds_backend_device(b) : NULL, out);
+  char *rival = b ? rival_of(c, i) : NULL;
+  bool good = describe(&c->candidates.items[i], b ? "available" : "rejected",
+                       b ? rival : c->reasons[i], b ? ds_backend_device(b) : NULL, out);
+  free(rival);
   ds_backend_close(b);
   return good ? DS_OK : ds_fail_memory(err, "the list of backends");
 }

@@ -8,13 +8,15 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "backend/guard.h"
 #include "backend/note.h"
+#include "backend/probe.h"
 #include "backend/reference/reference.h"
 #include "base/str.h"
 
 struct ds_loaded {
-  dev_t device;
-  ino_t inode;
+  ds_identity id; /* of the file */
+  bool loaded;    /* its code is in the process, for good */
   char name[sizeof((ds_note *)0)->name];
   ds_host host;
   ds_status status; /* of the query; what it said is kept */
@@ -86,45 +88,49 @@ void ds_loader_unlisten(ds_listener *listener) {
 
 /* ---- tables */
 
-/* A function of a table. Those of one group are all there or all absent. */
+/* A function of a table: required, optional by itself, or one of a group that is all there or all
+ * absent. */
+enum { REQUIRED = 0, GROUP = 1, ALONE = 2 };
 typedef struct function {
   const char *name;
   size_t offset;
-  int group; /* 0: required */
+  int need;
 } function;
 
-#define FUNCTION(table, name, group)                                                               \
-  { #name, offsetof(table, name), group }
-#define DEVICE(name) FUNCTION(ds_device_table, name, 0)
-#define EVENT(name)  FUNCTION(ds_device_table, name, 1)
-#define COMM(name)   FUNCTION(ds_comm_table, name, 0)
+#define FUNCTION(table, name, need)                                                                \
+  { #name, offsetof(table, name), need }
+#define DEVICE(name) FUNCTION(ds_device_table, name, REQUIRED)
+#define OPTION(name) FUNCTION(ds_device_table, name, ALONE)
+#define EVENT(name)  FUNCTION(ds_device_table, name, GROUP)
+#define COMM(name)   FUNCTION(ds_comm_table, name, REQUIRED)
 
 static const function device_functions[] = {
     DEVICE(count),       DEVICE(open),        DEVICE(close),         DEVICE(info),
     DEVICE(alloc),       DEVICE(free),        DEVICE(stream_create), DEVICE(stream_destroy),
-    DEVICE(stream_sync), DEVICE(upload),      DEVICE(download),      DEVICE(copy),
-    DEVICE(fill),        EVENT(event_create), EVENT(event_destroy),  EVENT(event_record),
+    DEVICE(stream_sync), DEVICE(upload),      DEVICE(download),      OPTION(copy),
+    OPTION(fill),        EVENT(event_create), EVENT(event_destroy),  EVENT(event_record),
     EVENT(event_wait),   EVENT(event_sync),   {NULL, 0, 0}};
-static const function gemm_functions[] = {FUNCTION(ds_gemm_table, supports, 0),
-                                          FUNCTION(ds_gemm_table, run, 0),
-                                          FUNCTION(ds_gemm_table, pack_size, 1),
-                                          FUNCTION(ds_gemm_table, pack_b, 1),
+static const function gemm_functions[] = {FUNCTION(ds_gemm_table, supports, REQUIRED),
+                                          FUNCTION(ds_gemm_table, run, REQUIRED),
+                                          FUNCTION(ds_gemm_table, pack_size, GROUP),
+                                          FUNCTION(ds_gemm_table, pack_b, GROUP),
                                           {NULL, 0, 0}};
-static const function quant_functions[] = {FUNCTION(ds_quant_table, supports, 0),
-                                           FUNCTION(ds_quant_table, quantize, 0),
-                                           FUNCTION(ds_quant_table, dequantize, 0),
-                                           FUNCTION(ds_quant_table, gemm, 0),
+static const function quant_functions[] = {FUNCTION(ds_quant_table, supports, REQUIRED),
+                                           FUNCTION(ds_quant_table, quantize, REQUIRED),
+                                           FUNCTION(ds_quant_table, dequantize, REQUIRED),
+                                           FUNCTION(ds_quant_table, gemm, REQUIRED),
                                            {NULL, 0, 0}};
 static const function comm_functions[] = {COMM(world),     COMM(create),         COMM(destroy),
                                           COMM(allreduce), COMM(reduce_scatter), COMM(allgather),
                                           COMM(broadcast), COMM(barrier),        COMM(send),
                                           COMM(recv),      COMM(alltoall),       {NULL, 0, 0}};
-static const function ops_functions[] = {
-    FUNCTION(ds_ops_table, supports, 0), FUNCTION(ds_ops_table, run, 0), {NULL, 0, 0}};
-static const function graph_functions[] = {FUNCTION(ds_graph_table, begin, 0),
-                                           FUNCTION(ds_graph_table, end, 0),
-                                           FUNCTION(ds_graph_table, launch, 0),
-                                           FUNCTION(ds_graph_table, destroy, 0),
+static const function ops_functions[] = {FUNCTION(ds_ops_table, supports, REQUIRED),
+                                         FUNCTION(ds_ops_table, run, REQUIRED),
+                                         {NULL, 0, 0}};
+static const function graph_functions[] = {FUNCTION(ds_graph_table, begin, REQUIRED),
+                                           FUNCTION(ds_graph_table, end, REQUIRED),
+                                           FUNCTION(ds_graph_table, launch, REQUIRED),
+                                           FUNCTION(ds_graph_table, destroy, REQUIRED),
                                            {NULL, 0, 0}};
 
 static bool is_set(const void *table, size_t offset) {
@@ -138,13 +144,13 @@ static ds_status check_functions(const char *name, const void *table, const func
   const function *present = NULL, *absent = NULL;
   for (const function *f = list; f->name; f++) {
     bool set = is_set(table, f->offset);
-    if (f->group == 0 && !set) {
+    if (f->need == REQUIRED && !set) {
       return ds_fail(err, DS_ERR_VERSION,
                      "its %s table lacks the required function \"%s\"; the plugin must supply it",
                      name, f->name);
     }
-    if (f->group != 0 && set) present = f;
-    if (f->group != 0 && !set) absent = f;
+    if (f->need == GROUP && set) present = f;
+    if (f->need == GROUP && !set) absent = f;
   }
   if (present && absent) {
     return ds_fail(err, DS_ERR_VERSION,
@@ -160,6 +166,10 @@ static ds_status copy_table(const char *name, void *to, size_t size, const void 
                             const function *list, ds_error *err) {
   ds_table base;
   memset(to, 0, size);
+  if ((uintptr_t)from % _Alignof(ds_plugin) != 0) {
+    return ds_fail(err, DS_ERR_VERSION, "its %s table lies at a misaligned address; build it again",
+                   name);
+  }
   memcpy(&base, from, sizeof base);
   if (base.size < sizeof base || base.size > 65536) {
     return ds_fail(err, DS_ERR_VERSION, "its %s table says that it has %u bytes; build it again",
@@ -189,9 +199,19 @@ static ds_status copy_table(const char *name, void *to, size_t size, const void 
 
 static const function plugin_functions[] = {{NULL, 0, 0}};
 
+enum { TEXT_MAX = 4096 };
+
+static ds_status check_text(const char *name, const char *text, ds_error *err) {
+  if (!text || strnlen(text, TEXT_MAX) < TEXT_MAX) return DS_OK;
+  return ds_fail(err, DS_ERR_FORMAT, "its %s has no end within %d bytes", name, TEXT_MAX);
+}
+
 /* The complete form of what the query gave. */
 static ds_status adopt(ds_loaded *l, const ds_plugin *p, ds_error *err) {
   DS_TRY(copy_table("plugin", &l->plugin, sizeof l->plugin, p, plugin_functions, err));
+  DS_TRY(check_text("name", l->plugin.name, err));
+  DS_TRY(check_text("version", l->plugin.version, err));
+  DS_TRY(check_text("description", l->plugin.description, err));
   if (!l->plugin.name || strcmp(l->plugin.name, l->name) != 0) {
     return ds_fail(err, DS_ERR_FORMAT,
                    "its note has the name \"%s\", its table \"%.40s\"; they must agree", l->name,
@@ -215,6 +235,28 @@ static ds_status adopt(ds_loaded *l, const ds_plugin *p, ds_error *err) {
 
 /* ---- loading */
 
+/* Reads a byte of every function: one that points nowhere is found in the probe's child. */
+static void touch(const void *table, const function *list) {
+  for (; table && list->name; list++) {
+    const volatile unsigned char *code;
+    memcpy(&code, (const char *)table + list->offset, sizeof code);
+    if (code) (void)*code;
+  }
+}
+
+/* A ds_probe_check: what adopt will do, in the child. */
+static ds_status try_adopt(void *ctx, const ds_plugin *p, ds_error *err) {
+  ds_loaded *l = ctx;
+  DS_TRY(adopt(l, p, err));
+  touch(l->plugin.device, device_functions);
+  touch(l->plugin.gemm, gemm_functions);
+  touch(l->plugin.quant, quant_functions);
+  touch(l->plugin.comm, comm_functions);
+  touch(l->plugin.ops, ops_functions);
+  touch(l->plugin.graph, graph_functions);
+  return DS_OK;
+}
+
 /* The places where the dynamic linker looked for a missing library, in its order. */
 static void add_searched(ds_str *s) {
   Dl_serinfo size, *info = NULL;
@@ -234,10 +276,7 @@ static void add_searched(ds_str *s) {
 
 /* dlerror's text is "FILE: what" where FILE is the plugin or, when a dependency is missing, that
  * library's name. */
-static ds_status explain_dlerror(const ds_candidate *c, ds_error *err) {
-  char text[512]; /* the linker's own text goes with the next call to it */
-  const char *said = dlerror();
-  snprintf(text, sizeof text, "%s", said ? said : "no reason given");
+static ds_status explain_dlerror(const ds_candidate *c, const char *text, ds_error *err) {
   static const char missing[] = ": cannot open shared object file";
   const char *at = strstr(text, missing);
   size_t own = strlen(c->path);
@@ -250,7 +289,10 @@ static ds_status explain_dlerror(const ds_candidate *c, ds_error *err) {
                    c->note.needs[0] ? c->note.needs : "not said");
   }
   if (!at) {
-    return ds_fail(err, DS_ERR_FORMAT, "can't be loaded: %s", text);
+    return ds_fail(err, DS_ERR_FORMAT, "can't be loaded: %s%s", text,
+                   strstr(text, "version `") ? "; that library is older than the one it was built "
+                                               "with: upgrade it"
+                                             : "");
   }
   ds_str searched = {0};
   add_searched(&searched);
@@ -297,8 +339,7 @@ static ds_loaded *create(const ds_candidate *c, ds_error *err) {
     ds_fail_memory(err, "a plugin");
     return NULL;
   }
-  l->device = c->device;
-  l->inode = c->inode;
+  l->id = c->id;
   memcpy(l->name, c->note.name, sizeof l->name);
   l->host =
       (ds_host){{sizeof(ds_host), DS_ABI_MAJOR, DS_ABI_MINOR}, l, host_log, host_alloc, host_free};
@@ -308,44 +349,96 @@ static ds_loaded *create(const ds_candidate *c, ds_error *err) {
 /* The file may have been replaced since it was looked at. */
 static ds_status check_identity(const ds_candidate *c, ds_error *err) {
   struct stat st;
-  if (stat(c->path, &st) == 0 && st.st_dev == c->device && st.st_ino == c->inode) return DS_OK;
+  ds_identity now = {0};
+  if (stat(c->path, &st) == 0) now = ds_identity_of(&st);
+  if (ds_identity_unchanged(&now, &c->id)) return DS_OK;
   return ds_fail(err, DS_ERR_IO, "was replaced while it was being loaded; try again");
 }
 
-/* Opens the file and asks it. Under the load lock. An entry is kept once the query ran. */
-static ds_status load_file(const ds_candidate *c, const ds_logger *logger, ds_loaded **out,
+/* Tries it in a child first. *keep: what it did, it would do again. */
+static ds_status probe(const ds_candidate *c, double seconds, const ds_logger *logger, ds_loaded *l,
+                       uint64_t *signals, bool *keep, ds_error *err) {
+  ds_probe_result found = {0};
+  *signals = 0;
+  *keep = false;
+  if (seconds < 0) return DS_OK;
+  ds_status status =
+      ds_probe_run(c, seconds > 0 ? seconds : DS_PROBE_SECONDS, try_adopt, l, &found, err);
+  *signals = found.signals;
+  *keep = status != DS_OK && found.lasting;
+  if (status != DS_OK && found.linker[0]) return explain_dlerror(c, found.linker, err);
+  if (status == DS_OK && found.printed[0]) {
+    ds_log(logger, DS_LOG_WARN, "backend: %s prints to standard error when it is loaded: %s",
+           l->name, found.printed);
+  }
+  return status;
+}
+
+/* dlopen and query, in this process. Once the query ran, *keep. */
+static ds_status load_here(const ds_candidate *c, const ds_logger *logger, ds_loaded *l, bool *keep,
                            ds_error *err) {
-  const ds_version_range abi = {DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR, DS_ABI_MINOR, 0};
+  DS_TRY(check_identity(c, err));
+  void *handle = dlopen(c->path, RTLD_NOW | RTLD_LOCAL);
+  if (!handle) {
+    char text[512]; /* the linker's own text goes with the next call to it */
+    const char *said = dlerror();
+    snprintf(text, sizeof text, "%s", said ? said : "no reason given");
+    return explain_dlerror(c, text, err);
+  }
+  void *symbol = ds_probe_find_query(handle, err);
+  ds_status status = symbol ? check_identity(c, err) : DS_ERR_FORMAT;
+  if (status != DS_OK) {
+    dlclose(handle);
+    return status;
+  }
   ds_listener listener = {0};
+  pin_core();
+  *keep = l->loaded = true;
+  ds_loader_listen(&listener, l, logger);
+  status = query(l, symbol, err);
+  ds_loader_unlisten(&listener);
+  return status;
+}
+
+static void keep_entry(ds_loaded *l, ds_status status, const char *reason) {
+  l->status = status;
+  l->reason = status != DS_OK ? strdup(reason) : NULL;
+  l->next = process.loaded;
+  process.loaded = l;
+}
+
+/* Opens the file and asks it. Under the load lock. *out is what is kept of it, good or bad; a
+ * failure that may be gone next time leaves nothing. */
+static ds_status load_file(const ds_candidate *c, double probe_seconds, const ds_logger *logger,
+                           ds_loaded **out, ds_error *err) {
+  const ds_version_range abi = {DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR, DS_ABI_MINOR, 0};
+  uint64_t signals;
+  bool keep;
+  ds_guard guard;
   ds_error e;
+  e.message[0] = '\0';
   DS_TRY(ds_note_negotiate(abi, c->note.abi, err));
   DS_TRY(check_identity(c, err));
   ds_loaded *l = create(c, err);
   if (!l) return DS_ERR_MEMORY;
-  void *handle = dlopen(c->path, RTLD_NOW | RTLD_LOCAL);
-  if (!handle) {
-    ds_status status = explain_dlerror(c, err);
-    free(l);
-    return status;
+  ds_status status = probe(c, probe_seconds, logger, l, &signals, &keep, &e);
+  if (status == DS_OK) {
+    ds_guard_begin(&guard, signals);
+    status = load_here(c, logger, l, &keep, &e);
+    int changed = ds_guard_end(&guard);
+    if (changed) {
+      ds_log(logger, DS_LOG_WARN,
+             "backend: %s changes the handler of signal %d (%s) when it is loaded; it was put back",
+             l->name, changed, strsignal(changed));
+    }
   }
-  void *symbol = dlsym(handle, "ds_plugin_query");
-  if (!symbol) {
-    dlclose(handle);
-    free(l);
-    return ds_fail(err, DS_ERR_FORMAT,
-                   "does not export ds_plugin_query; declare it DS_EXPORT and build it again");
+  if (keep) {
+    keep_entry(l, status, e.message);
+    *out = l;
+    return DS_OK;
   }
-  pin_core();
-  ds_loader_listen(&listener, l, logger);
-  l->status = query(l, symbol, &e);
-  ds_loader_unlisten(&listener);
-  if (l->status != DS_OK) {
-    l->reason = strdup(e.message);
-  }
-  l->next = process.loaded;
-  process.loaded = l;
-  *out = l;
-  return DS_OK;
+  free(l);
+  return ds_fail(err, status, "%s", e.message);
 }
 
 static ds_status load_reference(const ds_candidate *c, ds_loaded **out, ds_error *err) {
@@ -356,24 +449,32 @@ static ds_status load_reference(const ds_candidate *c, ds_loaded **out, ds_error
     free(l);
     return status;
   }
-  l->next = process.loaded;
-  process.loaded = l;
+  keep_entry(l, DS_OK, NULL);
   *out = l;
   return DS_OK;
 }
 
-ds_status ds_loader_load(const ds_candidate *c, const ds_logger *logger, const ds_loaded **out,
-                         ds_error *err) {
+/* What is loaded stays, whatever is written into its file. What was refused is asked again once its
+ * file has changed. The reference has no file: its identity is all zero. */
+static ds_loaded *find(const ds_identity *id) {
+  for (ds_loaded *l = process.loaded; l; l = l->next) {
+    if (l->loaded ? ds_identity_same_file(&l->id, id) : ds_identity_unchanged(&l->id, id)) return l;
+  }
+  return NULL;
+}
+
+ds_status ds_loader_load(const ds_candidate *c, double probe_seconds, const ds_logger *logger,
+                         const ds_loaded **out, ds_error *err) {
   ds_status status = DS_OK;
   *out = NULL;
   if (c->status != DS_OK) {
     return ds_fail(err, c->status, "%s", c->reason ? c->reason : ds_status_name(c->status));
   }
   pthread_mutex_lock(&process.load_lock);
-  ds_loaded *l = process.loaded;
-  /* The reference has no file: its identity is 0, 0. */
-  while (l && (l->device != c->device || l->inode != c->inode)) l = l->next;
-  if (!l) status = c->path ? load_file(c, logger, &l, err) : load_reference(c, &l, err);
+  ds_loaded *l = find(&c->id);
+  if (!l) {
+    status = c->path ? load_file(c, probe_seconds, logger, &l, err) : load_reference(c, &l, err);
+  }
   if (status == DS_OK && l->status != DS_OK) {
     status = ds_fail(err, l->status, "%s", l->reason ? l->reason : ds_status_name(l->status));
   }

@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "backend/describe.h"
+
 #define ALIGNMENT 64u
 
 bool ds_stage_add(ds_stage *s, uintptr_t lo, uintptr_t hi, bool written) {
@@ -24,15 +26,26 @@ bool ds_stage_add(ds_stage *s, uintptr_t lo, uintptr_t hi, bool written) {
   return true;
 }
 
-static ds_status reserve(ds_backend *b, size_t bytes, ds_error *err) {
+ds_status ds_stage_add_tensor(ds_stage *s, const ds_backend *b, const ds_tensor *t, bool written,
+                              const char *what, ds_error *err) {
+  uintptr_t lo, hi;
+  if (ds_backend_host_accessible(b)) return DS_OK;
+  bool good = ds_describe_range(t, &lo, &hi) && (lo == hi || t->data);
+  if (good && ds_stage_add(s, lo, hi, written)) return DS_OK;
+  return ds_fail(err, DS_ERR_INVALID, "%s: %s has no data or an impossible extent", b->label, what);
+}
+
+ds_status ds_stage_reserve(ds_backend *b, size_t bytes, ds_error *err) {
   if (bytes <= b->staging_size) return DS_OK;
   void *p = NULL;
+  free(b->staging); /* first, so that there are never two */
+  b->staging = NULL;
+  b->staging_size = 0;
   if (posix_memalign(&p, ALIGNMENT, bytes) != 0) {
     return ds_fail(err, DS_ERR_MEMORY,
-                   "%s: out of host memory: staging for the reference needs %zu bytes", b->label,
+                   "%s: out of host memory: bringing tensors to the host needs %zu bytes", b->label,
                    bytes);
   }
-  free(b->staging);
   b->staging = p;
   b->staging_size = bytes;
   return DS_OK;
@@ -53,12 +66,17 @@ ds_status ds_stage_in(ds_stage *s, ds_backend *b, size_t scratch, ds_error *err)
   if (__builtin_add_overflow(at, scratch, &at)) {
     return ds_fail(err, DS_ERR_MEMORY, "%s: tensors too large to stage on the host", b->label);
   }
-  DS_TRY(reserve(b, at, err));
-  for (int i = 0; i < s->count; i++) {
+  DS_TRY(ds_stage_reserve(b, at, err));
+  /* Straight through the table: it counts as part of the op, not as transfers. */
+  const ds_device_table *t = b->plugin->device;
+  DS_BLANK_ERROR(e);
+  ds_status status = t->stream_sync(b->stream, &e);
+  for (int i = 0; i < s->count && status == DS_OK; i++) {
     const ds_stage_range *r = &s->ranges[i];
-    DS_TRY(ds_backend_download(b, b->staging + r->at, (const void *)r->lo, r->hi - r->lo, err));
+    status = t->download(b->stream, b->staging + r->at, (const void *)r->lo, r->hi - r->lo, &e);
   }
-  return DS_OK;
+  return status == DS_OK ? DS_OK
+                         : ds_device_wrap(b, "bringing tensors to the host", &e, status, err);
 }
 
 void *ds_stage_host(const ds_stage *s, const ds_backend *b, const void *p) {
@@ -71,10 +89,13 @@ void *ds_stage_host(const ds_stage *s, const ds_backend *b, const void *p) {
 }
 
 ds_status ds_stage_out(const ds_stage *s, ds_backend *b, ds_error *err) {
-  for (int i = 0; i < s->count; i++) {
+  const ds_device_table *t = b->plugin->device;
+  DS_BLANK_ERROR(e);
+  ds_status status = DS_OK;
+  for (int i = 0; i < s->count && status == DS_OK; i++) {
     const ds_stage_range *r = &s->ranges[i];
     if (!r->written) continue;
-    DS_TRY(ds_backend_upload(b, (void *)r->lo, b->staging + r->at, r->hi - r->lo, err));
+    status = t->upload(b->stream, (void *)r->lo, b->staging + r->at, r->hi - r->lo, &e);
   }
-  return DS_OK;
+  return status == DS_OK ? DS_OK : ds_device_wrap(b, "bringing results back", &e, status, err);
 }

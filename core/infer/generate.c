@@ -17,6 +17,17 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* After a failure of a generate or forward: what was in flight is lost, the engine goes on. A lost
+ * device fails the next call by itself. */
+static ds_status settle(ds_inference *e, ds_status status) {
+  bool died = false;
+  if (status == DS_OK) return DS_OK;
+  ds_status ignored = ds_backend_recover(e->backend, &died, NULL);
+  (void)ignored;
+  if (died) ds_ctx_drop_packed(e->ctx);
+  return status;
+}
+
 /* Logits of one row to e->logits, without allocating. */
 static ds_status read_logits(ds_inference *e, const ds_value *v, ds_error *err) {
   DS_TRY(ds_ctx_status(e->ctx, err));
@@ -109,7 +120,7 @@ ds_status ds_inference_generate(ds_inference *e, const int32_t *prompt, size_t n
   if (status == DS_OK) status = continue_text(e, args, limit, out, &count, err);
   if (status != DS_OK) {
     free(out);
-    return status;
+    return settle(e, status);
   }
   e->times = (ds_generate_times){.size = sizeof e->times,
                                  .prompt_seconds = first - start,
@@ -121,16 +132,9 @@ ds_status ds_inference_generate(ds_inference *e, const int32_t *prompt, size_t n
   return DS_OK;
 }
 
-ds_status ds_inference_forward(ds_inference *e, const int32_t *ids, size_t n, float **logits,
-                               int64_t *vocab_size, ds_error *err) {
-  *logits = NULL;
-  if (!e->can_generate)
-    return ds_fail(err, DS_ERR_UNSUPPORTED, "%s is no language model", ds_model_name(e->model));
-  if (n == 0 || (int64_t)n > e->max_tokens)
-    return ds_fail(
-        err, DS_ERR_INVALID,
-        "forward of %zu tokens; max_out_tokens and the model's positions allow 1 to %lld", n,
-        (long long)e->max_tokens);
+/* Logits of every position to new memory. */
+static ds_status forward(ds_inference *e, const int32_t *ids, size_t n, float **logits,
+                         ds_error *err) {
   DS_TRY(ds_ctx_begin(e->ctx, err));
   ds_value *in = ds_input(e->ctx, DS_I32, 2, (int64_t[]){1, (int64_t)n}, ids);
   ds_value *y = ds_model_forward(e->model, e->ctx, &in, 1);
@@ -144,6 +148,20 @@ ds_status ds_inference_forward(ds_inference *e, const int32_t *ids, size_t n, fl
     return status;
   }
   *logits = out;
+  return DS_OK;
+}
+
+ds_status ds_inference_forward(ds_inference *e, const int32_t *ids, size_t n, float **logits,
+                               int64_t *vocab_size, ds_error *err) {
+  *logits = NULL;
+  if (!e->can_generate)
+    return ds_fail(err, DS_ERR_UNSUPPORTED, "%s is no language model", ds_model_name(e->model));
+  if (n == 0 || (int64_t)n > e->max_tokens)
+    return ds_fail(
+        err, DS_ERR_INVALID,
+        "forward of %zu tokens; max_out_tokens and the model's positions allow 1 to %lld", n,
+        (long long)e->max_tokens);
+  DS_TRY(settle(e, forward(e, ids, n, logits, err)));
   *vocab_size = e->info.vocab_size;
   return DS_OK;
 }

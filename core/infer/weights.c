@@ -45,5 +45,6 @@ ds_status ds_weights_load(ds_inference *e, ds_error *err) {
   for (int i = 0; i < n && status == DS_OK; i++) status = load_one(e, i, values, converted, err);
   free(values);
   free(converted);
-  return status;
+  /* An engine that is handed out has its weights: what fails later is in flight. */
+  return status == DS_OK ? ds_backend_sync(e->backend, err) : status;
 }

@@ -25,13 +25,22 @@ ds_status ds_ctx_create(ds_backend *b, int32_t dtype, ds_ctx **out, ds_error *er
 
 void ds_ctx_destroy(ds_ctx *ctx) {
   if (!ctx) return;
-  for (int i = 0; i < ctx->n_slots; i++)
-    ds_backend_free(ctx->backend, ctx->slots[i].packed, ctx->slots[i].packed_bytes);
+  ds_ctx_drop_packed(ctx);
   ds_arena_destroy(ctx->arena);
   for (size_t i = 0; i < ctx->pool.n_chunks; i++) free(ctx->pool.chunks[i]);
   free(ctx->pool.chunks);
   free(ctx->nodes);
   free(ctx);
+}
+
+void ds_ctx_drop_packed(ds_ctx *ctx) {
+  for (int i = 0; i < ctx->n_slots; i++) {
+    ds_param_slot *slot = &ctx->slots[i];
+    ds_backend_free(ctx->backend, slot->packed, slot->packed_bytes);
+    slot->packed = NULL;
+    slot->packed_bytes = 0;
+    slot->pack_tried = false;
+  }
 }
 
 void ds_ctx_bind_params(ds_ctx *ctx, ds_param_slot *slots, int n) {

@@ -32,6 +32,9 @@ void ds_ctx_set_training(ds_ctx *ctx, bool training);
  * with many rows, where the backend says that pays. Packed copies are freed with the context (while
  * the slots are still there). */
 void ds_ctx_set_constant_weights(ds_ctx *ctx, bool constant);
+/* Frees the packed copies; they are made anew at the next use. After a stream died they may be half
+ * written. */
+void ds_ctx_drop_packed(ds_ctx *ctx);
 ds_backend *ds_ctx_backend(ds_ctx *ctx);
 
 /* Drops every value, the tape and the sticky failure; all scratch is free again. */

@@ -111,6 +111,31 @@ static ds_status find_world(ds_world *w, const ds_world_args *args, ds_error *er
   return check_local_rank(w, args->local_rank, launched, err);
 }
 
+/* A launcher that started several processes, of whom this backend knows one: they would all train
+ * the same, and write over each other's checkpoints. Where it can't tell, that is refused; where it
+ * says that it is alone, it may be meant so. */
+static ds_status check_alone(const ds_world *w, const ds_logger *logger, ds_error *err) {
+  static const char *const sizes[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"};
+  for (int i = 0; i < 3; i++) {
+    int size = 1;
+    bool set;
+    DS_TRY(read_variable(sizes[i], 0, 1 << 24, &size, &set, err));
+    if (size <= 1) continue;
+    if (!comm_table(w))
+      return ds_fail(
+          err, DS_ERR_UNSUPPORTED,
+          "the launcher started %d processes (%s), but backend \"%s\" has no "
+          "collectives; use one that has (the config's \"backend\") or start one process",
+          size, sizes[i], ds_backend_name(w->backend));
+    ds_log(logger, DS_LOG_WARN,
+           "the launcher started %d processes (%s), but backend \"%s\" sees this one alone: each "
+           "trains by itself",
+           size, sizes[i], ds_backend_name(w->backend));
+    return DS_OK;
+  }
+  return DS_OK;
+}
+
 /* The host app's groups must be ones that data parallelism over the whole world can serve. */
 static ds_status check_mpu(ds_world *w, const ds_mpu *mpu, ds_error *err) {
   int rank = -1, size = -1;
@@ -152,6 +177,7 @@ ds_status ds_world_init(ds_world *out, ds_backend *b, const ds_world_args *args,
                         const ds_logger *logger, ds_error *err) {
   *out = (ds_world){.size = 1, .backend = b};
   ds_status status = find_world(out, args, err);
+  if (status == DS_OK && out->size == 1) status = check_alone(out, logger, err);
   if (status == DS_OK) status = choose_port(out, args->distributed_port, err);
   if (status == DS_OK && args->mpu) status = check_mpu(out, args->mpu, err);
   if (status == DS_OK && args->dist_init_required == 0 && !args->mpu)

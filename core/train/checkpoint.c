@@ -44,17 +44,22 @@ ds_status ds_engine_save_checkpoint(ds_engine *e, const char *dir, const char *t
                    "batches would be lost",
                    (long long)(e->micro_in_step + e->backward_done),
                    (long long)e->config.batch.accumulation);
+  DS_TRY(ds_engine_check(e, "ds_engine_save_checkpoint", err));
   DS_TRY(check_client_state(client_state, err));
   char *name = tag ? strdup(tag) : ds_format("global_step%lld", (long long)e->global_steps);
   if (!name) return ds_fail_memory(err, "a checkpoint's tag");
-  ds_status status = e->world.rank == 0 ? save(e, dir, name, client_state, err) : DS_OK;
+  ds_error inner = {DS_OK, ""};
+  ds_status status = e->world.rank == 0 ? save(e, dir, name, client_state, &inner) : DS_OK;
+  status = ds_world_agree(&e->world, status, "saving the checkpoint", &inner);
+  if (status == DS_OK) ds_engine_remember(e, dir, name);
   free(name);
-  return ds_world_agree(&e->world, status, "saving the checkpoint", err);
+  return ds_engine_settle(e, status, &inner, err);
 }
 
 /* ---- loading */
 
 typedef struct loading {
+  char *tag;
   ds_checkpoint_files files;
   ds_checkpoint_state state;
 } loading;
@@ -62,7 +67,7 @@ typedef struct loading {
 static ds_status prepare(loading *l, ds_engine *e, const char *dir, const char *tag,
                          ds_error *err) {
   char *path;
-  DS_TRY(ds_checkpoint_folder_find(dir, tag, &path, NULL, err));
+  DS_TRY(ds_checkpoint_folder_find(dir, tag, &path, &l->tag, err));
   ds_status status = ds_checkpoint_folder_verify(path, err);
   if (status == DS_OK) status = ds_checkpoint_state_read(&l->state, e, path, err);
   if (status == DS_OK) status = ds_checkpoint_files_open(&l->files, e, path, err);
@@ -90,8 +95,22 @@ static ds_status apply(loading *l, ds_engine *e, ds_error *err) {
   else if (e->loader)
     ds_log(&e->logger, DS_LOG_WARN,
            "the checkpoint was saved without training_data: the data loader starts anew");
+  e->halfway = true;
+  /* What a checkpoint doesn't hold - padding, gradients - may be as undefined as the rest. */
+  if (e->failure.status != DS_OK) DS_TRY(ds_flat_clear(&e->flat, err));
   DS_TRY(ds_checkpoint_files_read(&l->files, e, err));
+  DS_TRY(ds_backend_sync(e->backend, err));
+  e->halfway = false;
+  e->failure.status = DS_OK;
   adopt(e, &l->state);
+  return DS_OK;
+}
+
+static ds_status load(loading *l, ds_engine *e, const char *dir, const char *tag, ds_error *err) {
+  ds_status status = prepare(l, e, dir, tag, err);
+  DS_TRY(ds_world_agree(&e->world, status, "loading the checkpoint", err));
+  DS_TRY(apply(l, e, err));
+  ds_engine_remember(e, dir, l->tag);
   return DS_OK;
 }
 
@@ -101,15 +120,23 @@ ds_status ds_engine_load_checkpoint(ds_engine *e, const char *dir, const char *t
   if (!dir || !dir[0])
     return ds_fail(err, DS_ERR_INVALID, "ds_engine_load_checkpoint: no folder given");
   loading l;
+  ds_error inner = {DS_OK, ""};
+  bool died;
   memset(&l, 0, sizeof l);
-  ds_status status = prepare(&l, e, dir, tag, err);
-  status = ds_world_agree(&e->world, status, "loading the checkpoint", err);
-  if (status == DS_OK) status = apply(&l, e, err);
+  ds_status status = ds_backend_recover(e->backend, &died, &inner);
+  if (status != DS_OK) ds_fail_prefix(&inner, status, "loading a checkpoint: the device is lost");
+  e->lost = status != DS_OK;
+  /* Had the failure not been noticed yet, the parameters are undefined all the same. */
+  if (died && e->failure.status == DS_OK)
+    ds_fail(&e->failure, DS_ERR_DEVICE,
+            "parameters may be half updated: the stream died before a checkpoint was loaded");
+  if (status == DS_OK) status = load(&l, e, dir, tag, &inner);
   if (status == DS_OK && client_state) {
     *client_state = l.state.client_state;
     l.state.client_state = NULL;
   }
   ds_checkpoint_files_finish(&l.files);
   ds_checkpoint_state_finish(&l.state);
-  return status;
+  free(l.tag);
+  return ds_engine_settle(e, status, &inner, err);
 }

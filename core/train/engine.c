@@ -21,6 +21,8 @@ void ds_engine_destroy(ds_engine *e) {
   ds_flat_finish(&e->flat);
   ds_world_finish(&e->world);
   ds_backend_close(e->backend);
+  free(e->saved_dir);
+  free(e->saved_tag);
   free(e->slices);
   free(e->group_of);
   free(e->slots);
@@ -65,8 +67,10 @@ ds_ctx *ds_engine_ctx(ds_engine *e) {
 }
 
 ds_status ds_engine_loss(ds_engine *e, const ds_value *loss, float *out, ds_error *err) {
+  ds_error inner = {DS_OK, ""};
   if (!loss || !out) return ds_fail(err, DS_ERR_INVALID, "ds_engine_loss: no loss value given");
-  return ds_value_read(e->ctx, loss, out, 1, err);
+  DS_TRY(ds_engine_check(e, "ds_engine_loss", err));
+  return ds_engine_settle(e, ds_value_read(e->ctx, loss, out, 1, &inner), &inner, err);
 }
 
 ds_status ds_engine_zero_grad(ds_engine *e, ds_error *err) {
@@ -144,41 +148,43 @@ static ds_status find(const ds_engine *e, const char *who, int index, const void
   return DS_OK;
 }
 
+static ds_status read_back(ds_engine *e, float *out, const float *from, size_t n, ds_error *err) {
+  ds_error inner = {DS_OK, ""};
+  ds_status status = ds_backend_download(e->backend, out, from, n * sizeof *out, &inner);
+  return ds_engine_settle(e, status, &inner, err);
+}
+
 ds_status ds_engine_read_param(ds_engine *e, int index, float *out, size_t n, ds_error *err) {
   int64_t offset = 0;
   DS_TRY(find(e, "ds_engine_read_param", index, out, n, &offset, err));
-  return ds_backend_download(e->backend, out, e->flat.master + offset, n * sizeof *out, err);
+  DS_TRY(ds_engine_check(e, "ds_engine_read_param", err));
+  return read_back(e, out, e->flat.master + offset, n, err);
 }
 
 ds_status ds_engine_write_param(ds_engine *e, int index, const float *in, size_t n, ds_error *err) {
   int64_t offset = 0;
   DS_TRY(find(e, "ds_engine_write_param", index, in, n, &offset, err));
-  DS_TRY(ds_backend_upload(e->backend, e->flat.master + offset, in, n * sizeof *in, err));
-  return ds_flat_refresh(&e->flat, e->ctx, offset, (int64_t)n, err);
+  DS_TRY(ds_engine_check(e, "ds_engine_write_param", err));
+  ds_error inner = {DS_OK, ""};
+  ds_status status =
+      ds_backend_upload(e->backend, e->flat.master + offset, in, n * sizeof *in, &inner);
+  e->halfway = status == DS_OK; /* the master is new, its bf16 copy still old */
+  if (status == DS_OK) status = ds_flat_refresh(&e->flat, e->ctx, offset, (int64_t)n, &inner);
+  if (status == DS_OK) e->halfway = false;
+  return ds_engine_settle(e, status, &inner, err);
 }
 
 ds_status ds_engine_read_grad(ds_engine *e, int index, float *out, size_t n, ds_error *err) {
   int64_t offset = 0;
   DS_TRY(find(e, "ds_engine_read_grad", index, out, n, &offset, err));
+  DS_TRY(ds_engine_check(e, "ds_engine_read_grad", err));
   if (!e->slots[index].has_grad) {
     memset(out, 0, n * sizeof *out);
     return DS_OK;
   }
-  return ds_backend_download(e->backend, out, e->flat.grad + offset, n * sizeof *out, err);
+  return read_back(e, out, e->flat.grad + offset, n, err);
 }
 
 ds_status ds_engine_backend_stats(const ds_engine *e, ds_backend_stats *out, ds_error *err) {
-  if (!out || out->size < sizeof *out)
-    return ds_fail(err, DS_ERR_INVALID,
-                   "ds_engine_backend_stats: set size = sizeof(ds_backend_stats)");
-  ds_backend_counters c = ds_backend_stats_get(e->backend);
-  *out = (ds_backend_stats){.size = sizeof *out,
-                            .backend = ds_backend_name(e->backend),
-                            .device = ds_backend_device(e->backend),
-                            .ops = c.ops + c.gemms,
-                            .fallback_ops = c.fallback_ops,
-                            .device_allocs = c.allocs,
-                            .device_bytes = c.bytes_held,
-                            .backend_seconds = c.seconds};
-  return DS_OK;
+  return ds_backend_stats_fill(e->backend, out, err);
 }

@@ -44,6 +44,11 @@ struct ds_engine {
   int64_t micro_in_step; /* micro steps since the last boundary */
   int64_t global_steps, global_samples, micro_steps, skipped_steps;
   double grad_norm; /* NAN before the first */
+
+  bool halfway;     /* amid changing parameters: a failure now leaves them undefined */
+  bool lost;        /* no stream can be made on the device any more */
+  ds_error failure; /* what left the parameters undefined; status DS_OK while they are sound */
+  char *saved_dir, *saved_tag; /* the last checkpoint saved or loaded, where one is known */
 };
 
 /* Updates so far: what the bias correction and the schedule count. */
@@ -55,6 +60,16 @@ void ds_engine_drop_gradients(ds_engine *e);
 void ds_engine_apply_schedule(ds_engine *e);
 /* Elements of a parameter's place in the flat buffers, padding included. */
 int64_t ds_engine_room(const ds_engine *e, int index);
+
+/* failure.c. First in a public function: DS_ERR_STATE while the parameters are undefined. */
+DS_MUST_USE ds_status ds_engine_check(const ds_engine *e, const char *who, ds_error *err);
+/* Last in a public function, with what it failed with: finds out whether the failure left the
+ * parameters undefined (it was amid an update, or the stream died and with it any earlier work),
+ * and says so in err too. Returns status. */
+DS_MUST_USE ds_status ds_engine_settle(ds_engine *e, ds_status status, const ds_error *from,
+                                       ds_error *err);
+/* The engine's numbers are those of this checkpoint. */
+void ds_engine_remember(ds_engine *e, const char *dir, const char *tag);
 
 /* step.c: the world's mean loss of this step is `loss`; whether it is a number decides over the
  * update. NAN-free steps go on to ds_engine_step's work. */

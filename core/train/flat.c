@@ -9,7 +9,7 @@ static ds_status make(ds_flat *f, size_t element, void *out, ds_error *err) {
   size_t bytes = (size_t)f->count * element;
   DS_TRY(ds_backend_alloc(f->backend, bytes, &p, err));
   memcpy(out, &p, sizeof p);
-  return ds_backend_fill(f->backend, p, 0, bytes, err);
+  return DS_OK;
 }
 
 ds_status ds_flat_init(ds_flat *out, ds_backend *b, int64_t count, bool bf16, int n_states,
@@ -20,10 +20,21 @@ ds_status ds_flat_init(ds_flat *out, ds_backend *b, int64_t count, bool bf16, in
   if (status == DS_OK && bf16) status = make(out, sizeof(uint16_t), &out->compute, err);
   for (int i = 0; i < n_states && status == DS_OK; i++)
     status = make(out, sizeof(float), &out->state[i], err);
+  if (status == DS_OK) status = ds_flat_clear(out, err);
   if (status != DS_OK) {
     ds_flat_finish(out);
     return ds_fail_prefix(err, status, "memory for %lld parameters", (long long)count);
   }
+  return DS_OK;
+}
+
+ds_status ds_flat_clear(ds_flat *f, ds_error *err) {
+  size_t bytes = (size_t)f->count * sizeof(float);
+  DS_TRY(ds_backend_fill(f->backend, f->master, 0, bytes, err));
+  DS_TRY(ds_backend_fill(f->backend, f->grad, 0, bytes, err));
+  if (f->compute) DS_TRY(ds_backend_fill(f->backend, f->compute, 0, bytes / 2, err));
+  for (int i = 0; i < 4; i++)
+    if (f->state[i]) DS_TRY(ds_backend_fill(f->backend, f->state[i], 0, bytes, err));
   return DS_OK;
 }
 

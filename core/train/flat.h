@@ -20,6 +20,8 @@ typedef struct ds_flat {
 DS_MUST_USE ds_status ds_flat_init(ds_flat *out, ds_backend *b, int64_t count, bool bf16,
                                    int n_states, ds_error *err);
 void ds_flat_finish(ds_flat *f);
+/* Everything is zero. */
+DS_MUST_USE ds_status ds_flat_clear(ds_flat *f, ds_error *err);
 /* The bf16 copy of elements [begin, begin + n), from the masters. Nothing to do in f32. */
 DS_MUST_USE ds_status ds_flat_refresh(ds_flat *f, ds_ctx *ctx, int64_t begin, int64_t n,
                                       ds_error *err);

@@ -256,7 +256,8 @@ static ds_status build(ds_engine *e, const ds_initialize_args *a, const char *co
   DS_TRY(make_scheduler(e, a, err));
   DS_TRY(make_parameters(e, err));
   DS_TRY(make_scalars(e, err));
-  return make_loader(e, a, err);
+  DS_TRY(make_loader(e, a, err));
+  return ds_backend_sync(e->backend, err); /* an engine that is handed out has its parameters */
 }
 
 ds_status ds_initialize(const ds_initialize_args *args, ds_engine **engine,

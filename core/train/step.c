@@ -28,14 +28,29 @@ ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss
   if (!batch || batch->n < 0 || batch->n > DS_MAX_BATCH_TENSORS)
     return ds_fail(err, DS_ERR_INVALID, "ds_engine_forward: a batch has 0 to %d tensors",
                    DS_MAX_BATCH_TENSORS);
-  ds_status status = run_forward(e, batch, loss, err);
+  DS_TRY(ds_engine_check(e, "ds_engine_forward", err));
+  ds_error inner = {DS_OK, ""};
+  ds_status status = run_forward(e, batch, loss, &inner);
   if (status != DS_OK) *loss = NULL;
   /* In training a second forward goes on the same tape; without one nothing keeps old values. */
   e->begin_next = status != DS_OK || !e->training;
+  return ds_engine_settle(e, status, &inner, err);
+}
+
+static ds_status run_backward(ds_engine *e, ds_value *loss, ds_error *err) {
+  size_t nodes = e->ctx->n_nodes;
+  e->begin_next = true;
+  ds_status status =
+      ds_ctx_backward(e->ctx, loss, 1.0 / (double)e->config.batch.accumulation, err);
+  if (status == DS_OK)
+    e->backward_done = true;
+  else if (e->ctx->n_nodes != nodes) /* some gradients are added to, some are not */
+    ds_engine_drop_gradients(e);
   return status;
 }
 
 ds_status ds_engine_backward(ds_engine *e, ds_value *loss, ds_error *err) {
+  DS_TRY(ds_engine_check(e, "ds_engine_backward", err));
   if (!e->training)
     return ds_fail(err, DS_ERR_STATE,
                    "ds_engine_backward: the engine evaluates (ds_engine_train(e, true) first)");
@@ -49,10 +64,8 @@ ds_status ds_engine_backward(ds_engine *e, ds_value *loss, ds_error *err) {
                    "ds_engine_backward: the loss must be f32 of one element, not %s %s",
                    ds_dtype_name(t->dtype), ds_tensor_describe(t, shape, sizeof shape));
   }
-  e->begin_next = true;
-  DS_TRY(ds_ctx_backward(e->ctx, loss, 1.0 / (double)e->config.batch.accumulation, err));
-  e->backward_done = true;
-  return DS_OK;
+  ds_error inner = {DS_OK, ""};
+  return ds_engine_settle(e, run_backward(e, loss, &inner), &inner, err);
 }
 
 /* ---- the update */
@@ -114,15 +127,17 @@ static void print_step(const ds_engine *e) {
 
 static ds_status update(ds_engine *e, double factor, ds_error *err) {
   int64_t step = ds_engine_updates(e) + 1;
+  e->halfway = true;
   for (int i = 0; i < e->n_slices; i++) {
     const ds_optimizer_slice *s = &e->slices[i];
     double lr = ds_optimizer_lr(e->optimizer, s->group);
     DS_TRY(e->optimizer->vtable->update(e->optimizer->self, e->ctx, s, lr, factor, step, err));
   }
+  e->halfway = false;
   return DS_OK;
 }
 
-ds_status ds_step_boundary(ds_engine *e, double loss, ds_error *err) {
+static ds_status boundary_step(ds_engine *e, double loss, ds_error *err) {
   ds_reduce reduce = e->config.sum_gradients ? DS_REDUCE_SUM : DS_REDUCE_MEAN;
   DS_TRY(zero_missing(e, err));
   DS_TRY(ds_world_allreduce(&e->world, e->flat.grad, e->flat.count, reduce, err));
@@ -134,6 +149,12 @@ ds_status ds_step_boundary(ds_engine *e, double loss, ds_error *err) {
   ds_engine_apply_schedule(e);
   print_step(e);
   return DS_OK;
+}
+
+ds_status ds_step_boundary(ds_engine *e, double loss, ds_error *err) {
+  ds_status status = boundary_step(e, loss, err);
+  if (status != DS_OK) ds_engine_drop_gradients(e); /* the step begins again */
+  return status;
 }
 
 /* Counts a micro step; *boundary: the accumulation is complete. */
@@ -155,8 +176,10 @@ static ds_status count_micro_step(ds_engine *e, bool *boundary, ds_error *err) {
 
 ds_status ds_engine_step(ds_engine *e, ds_error *err) {
   bool boundary;
+  ds_error inner = {DS_OK, ""};
+  DS_TRY(ds_engine_check(e, "ds_engine_step", err));
   DS_TRY(count_micro_step(e, &boundary, err));
-  return boundary ? ds_step_boundary(e, 0, err) : DS_OK;
+  return boundary ? ds_engine_settle(e, ds_step_boundary(e, 0, &inner), &inner, err) : DS_OK;
 }
 
 /* ---- train_batch */
@@ -204,10 +227,14 @@ ds_status ds_engine_train_batch(ds_engine *e, float *loss, ds_error *err) {
   if (e->micro_in_step > 0 || e->backward_done)
     return ds_fail(err, DS_ERR_STATE,
                    "ds_engine_train_batch: amid an accumulation that step() began");
+  DS_TRY(ds_engine_check(e, "ds_engine_train_batch", err));
   ds_engine_drop_gradients(e);
-  ds_status status = accumulate(e, &mean, err);
+  ds_error inner = {DS_OK, ""};
+  ds_status status = accumulate(e, &mean, &inner);
   if (loss) *loss = mean;
-  if (status == DS_OK) return ds_step_boundary(e, mean, err);
-  ds_engine_drop_gradients(e);
-  return status;
+  if (status == DS_OK)
+    status = ds_step_boundary(e, mean, &inner);
+  else
+    ds_engine_drop_gradients(e);
+  return ds_engine_settle(e, status, &inner, err);
 }

@@ -4,6 +4,7 @@
 #include "gemv.h"
 
 #include <limits.h>
+#include <string.h>
 
 /* Below this many elements a constant B stays in cache as it is. */
 enum { PACK_ELEMENTS_MIN = 64 * 64 };
@@ -22,17 +23,18 @@ static bool fits(int64_t rows, int64_t cols, bool transposed, int64_t ld) {
 }
 
 static ds_status check_numbers(const ds_gemm *g, ds_error *err) {
-  if (g->size < sizeof *g)
-    return ds_cpu_fail(err, DS_ERR_INVALID, "cpu gemm: size is %u, ds_gemm has %zu bytes", g->size,
-                       sizeof *g);
+  if (!DS_HAS(g, c))
+    return ds_cpu_fail(err, DS_ERR_INVALID,
+                       "cpu gemm: size is %u, which is no ds_gemm; set it to sizeof(ds_gemm)",
+                       g->size);
   if (g->flags & ~(uint32_t)(DS_GEMM_TRANS_A | DS_GEMM_TRANS_B | DS_GEMM_PACKED_B))
-    return ds_cpu_fail(err, DS_ERR_INVALID, "cpu gemm: unknown flags 0x%x", g->flags);
+    return ds_cpu_fail(err, DS_ERR_UNSUPPORTED, "cpu gemm: unknown flags 0x%x", g->flags);
   if (g->m < 0 || g->n < 0 || g->k < 0 || g->batch < 0)
     return ds_cpu_fail(err, DS_ERR_INVALID,
                        "cpu gemm: m=%lld n=%lld k=%lld batch=%lld: none may be negative",
                        (long long)g->m, (long long)g->n, (long long)g->k, (long long)g->batch);
   if (g->epilogue < DS_EPILOGUE_NONE || g->epilogue > DS_EPILOGUE_SILU)
-    return ds_cpu_fail(err, DS_ERR_INVALID, "cpu gemm: unknown epilogue %d", g->epilogue);
+    return ds_cpu_fail(err, DS_ERR_UNSUPPORTED, "cpu gemm: unknown epilogue %d", g->epilogue);
   if (g->beta != 0.0f && g->beta != 1.0f)
     return ds_cpu_fail(err, DS_ERR_INVALID, "cpu gemm: beta is %g; it may be 0 or 1",
                        (double)g->beta);
@@ -83,8 +85,16 @@ static ds_status check(const ds_device *dev, const ds_gemm *g, ds_error *err) {
   return st;
 }
 
+/* What the caller has of a ds_gemm: an older one's is shorter than ours, and ends where it says. */
+static ds_gemm complete(const ds_gemm *g) {
+  ds_gemm all = {0};
+  memcpy(&all, g, g->size < sizeof all ? g->size : sizeof all);
+  all.size = g->size;
+  return all;
+}
+
 static int supports(ds_device *dev, const ds_gemm *g) {
-  ds_gemm shape = *g;
+  ds_gemm shape = complete(g);
   shape.bias = NULL;
   return check(dev, &shape, NULL) == DS_OK;
 }
@@ -92,7 +102,7 @@ static int supports(ds_device *dev, const ds_gemm *g) {
 /* One A and one B for the whole batch: no library routine knows such a batch. */
 static ds_status run_same(ds_stream *s, const ds_gemm *g, ds_error *err);
 
-static ds_status run(ds_stream *s, const ds_gemm *g, ds_error *err) {
+static ds_status product(ds_stream *s, const ds_gemm *g, ds_error *err) {
   ds_status st = check(s->dev, g, err);
   if (st != DS_OK || empty(g)) return st;
   if (g->k == 0 || g->alpha == 0.0f) return ds_cpu_gemm_bias_only(s, g, err);
@@ -109,12 +119,18 @@ static ds_status run_same(ds_stream *s, const ds_gemm *g, ds_error *err) {
     ds_gemm one = *g;
     one.batch = 1;
     one.c = (char *)g->c + ds_cpu_dtype_bytes(g->dtype_c, b * g->stride_c);
-    st = run(s, &one, err);
+    st = product(s, &one, err);
   }
   return st;
 }
 
-static size_t pack_size(ds_device *dev, const ds_gemm *g) {
+static ds_status run(ds_stream *s, const ds_gemm *g, ds_error *err) {
+  ds_gemm all = complete(g);
+  return product(s, &all, err);
+}
+
+static size_t pack_size(ds_device *dev, const ds_gemm *given) {
+  ds_gemm all = complete(given), *g = &all;
   if (!supports(dev, g) || empty(g) || g->batch > 1 || g->k == 0 || (g->flags & DS_GEMM_PACKED_B) ||
       ds_cpu_gemv_takes(g) || !ds_cpu_onednn_takes(dev, g->dtype_a, g->dtype_b, g->dtype_c) ||
       g->n < 64 || g->k < 64 || g->n * g->k < PACK_ELEMENTS_MIN)
@@ -122,7 +138,8 @@ static size_t pack_size(ds_device *dev, const ds_gemm *g) {
   return ds_cpu_onednn_pack_size(dev, g);
 }
 
-static ds_status pack_b(ds_stream *s, const ds_gemm *g, void *packed, ds_error *err) {
+static ds_status pack_b(ds_stream *s, const ds_gemm *given, void *packed, ds_error *err) {
+  ds_gemm all = complete(given), *g = &all;
   if (pack_size(s->dev, g) == 0)
     return ds_cpu_fail(err, DS_ERR_UNSUPPORTED,
                        "cpu gemm: B of k=%lld n=%lld is not packed here; ask pack_size first",

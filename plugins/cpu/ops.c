@@ -293,6 +293,10 @@ static int check_rest(check *c) {
 /* DS_OK, or why not, in message (of DS_ERROR_MESSAGE_MAX bytes) unless that is NULL. */
 static ds_status check_op(const ds_op *op, char *message) {
   check c = {.op = op, .name = "op", .status = DS_OK, .message = message, .x_dtype = -1};
+  if (!DS_HAS(op, workspace_size)) {
+    refuse(&c, DS_ERR_INVALID, "size is %u, which is no ds_op; set it to sizeof(ds_op)", op->size);
+    return c.status;
+  }
   if (op->id == 0 || op->id >= OP_COUNT || !sizes[op->id].name) {
     refuse(&c, DS_ERR_UNSUPPORTED, "no op has the id %u", op->id);
     return c.status;

@@ -7,7 +7,7 @@
 
 DS_PLUGIN_NOTE(NAME, VERSION, 100, "libdnnl.so.2 libgomp.so.1 (and Open MPI for several ranks)");
 
-static const ds_plugin plugin = {
+static ds_plugin plugin = {
     .base = {sizeof(ds_plugin), DS_ABI_MAJOR, DS_ABI_MINOR},
     .name = NAME,
     .version = VERSION,
@@ -31,5 +31,6 @@ const ds_plugin *ds_plugin_query(const ds_host *host, ds_version_range host_abi,
                 host_abi.min_minor, host_abi.major, host_abi.max_minor);
     return NULL;
   }
+  if (host_abi.max_minor < DS_ABI_MINOR) plugin.base.minor = host_abi.max_minor; /* agreed */
   return &plugin;
 }

@@ -30,9 +30,10 @@ static const ds_cpu_quant_kernels *kernels_of(const ds_device *dev) {
 }
 
 static ds_status check(const ds_quant *q, ds_error *err) {
-  if (q->size < sizeof *q)
-    return ds_cpu_fail(err, DS_ERR_INVALID, "cpu quant: size is %u, ds_quant has %zu bytes",
-                       q->size, sizeof *q);
+  if (!DS_HAS(q, zeros))
+    return ds_cpu_fail(err, DS_ERR_INVALID,
+                       "cpu quant: size is %u, which is no ds_quant; set it to sizeof(ds_quant)",
+                       q->size);
   if (q->flags != 0 || (q->qtype != DS_I8 && q->qtype != DS_I4) ||
       (q->dtype != DS_F32 && q->dtype != DS_BF16))
     return ds_cpu_fail(err, DS_ERR_UNSUPPORTED,

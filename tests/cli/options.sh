@@ -14,12 +14,12 @@ for command in train generate backends config bench; do
   ok "$DS" $command --help
   printed "^usage: ds $command "
 done
-for option in --model --data --config --tokenizer --seq-len --steps --seed --output --resume --json; do
+for option in --model --data --config --tokenizer --seq-len --steps --seed --output --resume --stats --json; do
   ok "$DS" train -h
   printed "^  $option"
 done
 for option in --model --prompt --max-new-tokens --temperature --top-k --top-p --seed --config --set \
-  --json; do
+  --stats --json; do
   ok "$DS" generate -h
   printed "^  $option"
 done

@@ -1,4 +1,4 @@
-/* device.h - the required device functions for test plugins.
+/* device.h - the required device functions for test plugins, and copy and fill.
  *
  * Device addresses are host addresses moved far away, to where nothing is mapped: whoever touches
  * device memory from the host crashes. Each plugin that includes this defines DEVICES (how many)
@@ -60,6 +60,7 @@ static ds_status device_info(ds_device *d, ds_device_info *info, ds_error *err) 
   (void)err;
   snprintf(info->name, sizeof info->name, "far memory %d", (int)d->index);
   info->flags = 0;
+  if (info->size > sizeof *info) info->size = sizeof *info;
   return DS_OK;
 }
 
@@ -110,15 +111,16 @@ static ds_status download(ds_stream *s, void *dst, const void *src, size_t bytes
   return DS_OK;
 }
 
-static ds_status device_copy(ds_stream *s, void *dst, const void *src, size_t bytes,
-                             ds_error *err) {
+static inline ds_status device_copy(ds_stream *s, void *dst, const void *src, size_t bytes,
+                                    ds_error *err) {
   (void)s;
   (void)err;
   memcpy(host_address(dst), host_address(src), bytes);
   return DS_OK;
 }
 
-static ds_status device_fill(ds_stream *s, void *dst, uint8_t byte, size_t bytes, ds_error *err) {
+static inline ds_status device_fill(ds_stream *s, void *dst, uint8_t byte, size_t bytes,
+                                    ds_error *err) {
   (void)s;
   (void)err;
   memset(host_address(dst), byte, bytes);

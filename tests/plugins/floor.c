@@ -1,11 +1,26 @@
-/* floor.c - the least that a plugin can be: device functions, two devices, nothing else. */
+/* floor.c - the least that a plugin can be: the query, and the eleven device functions that are
+ * required (device.h). It computes nothing, cannot even copy, and the host can't touch its memory;
+ * everything an engine does on it is core's fallbacks. */
 #define DEVICES          2
 #define NO_DEVICE_REASON NULL
 #include "device.h"
 
 DS_PLUGIN_NOTE("floor", "1.2.3", 150, "nothing");
 
-static const ds_device_table device = TEST_DEVICE_TABLE(sizeof(ds_device_table), device_copy);
+static const ds_device_table device = {
+    .base = {sizeof(ds_device_table), DS_ABI_MAJOR, DS_ABI_MINOR},
+    .count = device_count,
+    .open = device_open,
+    .close = device_close,
+    .info = device_info,
+    .alloc = device_alloc,
+    .free = device_free,
+    .stream_create = stream_create,
+    .stream_destroy = stream_destroy,
+    .stream_sync = stream_sync,
+    .upload = upload,
+    .download = download,
+};
 
 const ds_plugin *ds_plugin_query(const ds_host *host, ds_version_range host_abi, ds_error *err) {
   static const ds_plugin plugin = {

@@ -46,10 +46,13 @@ int ds_test_user(void) {
 }
 #endif
 
+#if WRONG == INCOMPLETE
+#define download NULL
+#endif
+
 #if WRONG != NO_SYMBOL
 const ds_plugin *ds_plugin_query(const ds_host *host, ds_version_range host_abi, ds_error *err) {
-  static const ds_device_table device =
-      TEST_DEVICE_TABLE(sizeof(ds_device_table), WRONG == INCOMPLETE ? NULL : device_copy);
+  static const ds_device_table device = TEST_DEVICE_TABLE(sizeof(ds_device_table), device_copy);
   static const ds_plugin plugin = {
       .base = {sizeof(ds_plugin), DS_ABI_MAJOR, DS_ABI_MINOR},
       .name = WRONG == OTHER_NAME ? "impostor" : NAME,

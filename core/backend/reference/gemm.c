@@ -58,7 +58,7 @@ static ds_status check_sizes(const ds_gemm *g, ds_error *err) {
 
 static ds_status check(const ds_gemm *g, ds_error *err) {
   const uint32_t known = DS_GEMM_TRANS_A | DS_GEMM_TRANS_B;
-  if (g->size < sizeof(ds_gemm)) {
+  if (!DS_HAS(g, c)) {
     return ds_fail(err, DS_ERR_INVALID, "gemm: size is %u, must be at least %zu (sizeof(ds_gemm))",
                    (unsigned)g->size, sizeof(ds_gemm));
   }

@@ -16,7 +16,7 @@ static const ds_reference_entry entries[] = {
 #undef DS_OP
 
 static ds_status check(const ds_op *op, ds_reference_args *a, ds_error *err) {
-  if (op->size < sizeof(ds_op)) {
+  if (!DS_HAS(op, workspace_size)) {
     return ds_fail(err, DS_ERR_INVALID, "op: size is %u, must be at least %zu (sizeof(ds_op))",
                    (unsigned)op->size, sizeof(ds_op));
   }

@@ -8,7 +8,7 @@
 #include "base/status.h"
 
 static ds_status check(const ds_quant *q, ds_error *err) {
-  if (q->size < sizeof(ds_quant)) {
+  if (!DS_HAS(q, zeros)) {
     return ds_fail(err, DS_ERR_INVALID,
                    "quant: size is %u, must be at least %zu (sizeof(ds_quant))", (unsigned)q->size,
                    sizeof(ds_quant));

@@ -1,5 +1,6 @@
 /* test_dispatch.c - ops and products on plugins that have few or none: staged to the reference,
  * with the same bits as on the reference itself, counted and ruled by policy. */
+#include "backend/backend_impl.h"
 #include "backend/describe.h"
 #include "backend/plugin_folder.h"
 #include "base/rng.h"
@@ -161,11 +162,94 @@ static ds_status empty_gemm(bench *t, ds_error *err) {
   return ds_backend_gemm(t->b, &g, err);
 }
 
+/* The same A for a whole batch, whose B's overlap. */
+static ds_status overlapping_gemm(bench *t, ds_error *err) {
+  ds_gemm g = product(t, 0);
+  g.stride_a = 0;
+  g.stride_b = 3;
+  return ds_backend_gemm(t->b, &g, err);
+}
+
+/* One row read four times, into every second element of rows with gaps, and added there. */
+static ds_status scattered_copy(bench *t, ds_error *err) {
+  const int64_t shape[] = {4, 9}, from[] = {0, 1}, to[] = {30, 2};
+  ds_tensor x = tensor(t, 7, 2, shape, from), y = tensor(t, 50, 2, shape, to);
+  return run(t, DS_OP_COPY, (const ds_tensor *[]){&x}, 1, (const ds_tensor *[]){&y}, 1, 1, NULL, 0,
+             err);
+}
+
+/* Halves of one block, interleaved by rows; gradients go to the places of another. */
+static ds_status interleaved_gradients(bench *t, ds_error *err) {
+  const int64_t shape[] = {5, 6}, rows[] = {12, 1};
+  ds_tensor dy = tensor(t, 0, 2, shape, NULL);
+  ds_tensor gate = tensor(t, 100, 2, shape, rows), up = tensor(t, 106, 2, shape, rows);
+  ds_tensor dgate = tensor(t, 200, 2, shape, rows), dup = tensor(t, 206, 2, shape, rows);
+  return run(t, DS_OP_SWIGLU_BACKWARD, (const ds_tensor *[]){&dy, &gate, &up}, 3,
+             (const ds_tensor *[]){&dgate, &dup}, 2, 2, NULL, 0, err);
+}
+
+static ds_quant quantized(const bench *t, int32_t qtype) {
+  return (ds_quant){.size = sizeof(ds_quant),
+                    .qtype = qtype,
+                    .dtype = DS_F32,
+                    .rows = 6,
+                    .cols = 16,
+                    .group = 8,
+                    .values = t->memory + 8192,
+                    .scales = (float *)(void *)(t->memory + 9000)};
+}
+
+/* There and back again, each in its place. */
+static ds_status quantize(bench *t, int32_t qtype, ds_error *err) {
+  ds_quant q = quantized(t, qtype);
+  DS_TRY(ds_backend_quantize(t->b, &q, t->memory, err));
+  return ds_backend_dequantize(t->b, &q, t->memory + 1024, err);
+}
+
+static ds_status quantize_i8(bench *t, ds_error *err) {
+  return quantize(t, DS_I8, err);
+}
+
+static ds_status quantize_i4(bench *t, ds_error *err) {
+  return quantize(t, DS_I4, err);
+}
+
+static ds_quant_gemm quant_product(const bench *t) {
+  return (ds_quant_gemm){.size = sizeof(ds_quant_gemm),
+                         .m = 3,
+                         .lda = 16,
+                         .ldc = 6,
+                         .a = t->memory + 4000,
+                         .bias = t->memory + 5000,
+                         .c = t->memory + 12000};
+}
+
+static ds_status quant_gemm(bench *t, ds_error *err) {
+  ds_quant q = quantized(t, DS_I4);
+  ds_quant_gemm g = quant_product(t);
+  DS_TRY(ds_backend_quantize(t->b, &q, t->memory, err));
+  DS_TRY(ds_backend_quant_gemm(t->b, &q, &g, err));
+  g.m = 0; /* nothing to do, and nothing to read */
+  g.a = g.bias = g.c = NULL;
+  return ds_backend_quant_gemm(t->b, &q, &g, err);
+}
+
 /* Every byte of the block, gaps included, must be as after the same work on the reference. */
 static void test_same_bits(const char *backend) {
-  static work *const works[] = {
-      fused_attention, norm_with_statistics, accumulated_gradient, in_place_update,
-      empty_copy,      plain_gemm,           transposed_gemm,      empty_gemm};
+  static work *const works[] = {fused_attention,
+                                norm_with_statistics,
+                                accumulated_gradient,
+                                in_place_update,
+                                empty_copy,
+                                plain_gemm,
+                                transposed_gemm,
+                                empty_gemm,
+                                overlapping_gemm,
+                                scattered_copy,
+                                interleaved_gradients,
+                                quantize_i8,
+                                quantize_i4,
+                                quant_gemm};
   for (size_t i = 0; i < sizeof works / sizeof *works; i++) {
     unsigned char got[MEMORY], want[MEMORY];
     ds_error err;
@@ -179,7 +263,7 @@ static void test_same_bits(const char *backend) {
     bench t = bench_open(json);
     CHECK_OK(works[i](&t, &err), err);
     ds_backend_counters c = ds_backend_stats_get(t.b);
-    CHECK(c.fallback_ops == c.ops + c.gemms && c.fallback_ops > 0);
+    CHECK(c.fallback_ops == c.ops + c.gemms + c.quants && c.fallback_ops > 0);
     CHECK(c.seconds > 0);
     CHECK_OK(ds_backend_download(t.b, got, t.memory, MEMORY, &err), err);
     CHECK(memcmp(got, want, MEMORY) == 0);
@@ -230,8 +314,8 @@ static void test_errors(void) {
   x = tensor(&t, 0, 1, shape, NULL);
   CHECK_FAILS(run(&t, DS_OP_SCALE, (const ds_tensor *[]){&x}, 1, (const ds_tensor *[]){&x}, 1, 0,
                   NULL, 0, &err),
-              DS_ERR_DEVICE, err, "partial: scale: the device fell off");
-  CHECK(strncmp(err.message, "partial: scale: the", 19) == 0); /* not said twice */
+              DS_ERR_DEVICE, err, "partial, stream 0: scale: the device fell off");
+  CHECK(strncmp(err.message, "partial, stream 0: scale: the", 29) == 0); /* not said twice */
   bench_close(&t);
 }
 
@@ -256,13 +340,21 @@ static void test_policies(void) {
   for (int i = 0; i < 3; i++) CHECK_OK(plain_gemm(&t, &err), err);
   CHECK(log_.warnings == before + 2 && strstr(log_.text, "gemm"));
   CHECK(ds_backend_stats_get(t.b).fallback_ops == 6);
+  /* What is wrong in itself is no fallback, whatever the policy. */
+  const int64_t shape[] = {4}, wrong[] = {5};
+  ds_tensor x = tensor(&t, 0, 1, shape, NULL), y = tensor(&t, 9, 1, wrong, NULL);
+  CHECK_FAILS(run(&t, DS_OP_SCALE, (const ds_tensor *[]){&x}, 1, (const ds_tensor *[]){&y}, 1, 0,
+                  NULL, 0, &err),
+              DS_ERR_INVALID, err, "scale");
+  CHECK_FAILS(run(&t, 4711, NULL, 0, NULL, 0, 0, NULL, 0, &err), DS_ERR_UNSUPPORTED, err, "4711");
+  CHECK(ds_backend_stats_get(t.b).fallback_ops == 6 && log_.warnings == before + 2);
   bench_close(&t);
 
   t = bench_open("{\"name\": \"partial\", \"fallback\": \"error\"}");
   CHECK_FAILS(
       norm_with_statistics(&t, &err), DS_ERR_UNSUPPORTED, err,
       "partial: layer_norm (in f32[6,16] f32[16] out f32[6,16] f32[6] f32[6]): partial knows "
-      "only add; set \"fallback\"");
+      "only add, and \"fallback\": \"error\" in the config's \"backend\" forbids");
   CHECK_FAILS(plain_gemm(&t, &err), DS_ERR_UNSUPPORTED, err, "partial multiplies nothing");
   CHECK(strstr(err.message, "f32[5,7] . f32[7,6] -> f32[5,6]"));
   CHECK(ds_backend_stats_get(t.b).fallback_ops == 0);
@@ -284,21 +376,135 @@ static void test_packing(void) {
   bench_close(&t);
 }
 
+/* A device without copy and fill, larger than what goes through the host at a time. */
 static void test_transfers(void) {
+  enum { LARGE = 5 << 20, PART = (3 << 20) - 7 };
   ds_error err;
-  bench t = bench_open("\"floor\"");
-  unsigned char got[300];
-  CHECK_OK(ds_backend_fill(t.b, t.memory, 0xab, 100, &err), err);
-  CHECK_OK(ds_backend_copy(t.b, t.memory + 200, t.memory, 100, &err), err);
-  CHECK_OK(ds_backend_copy(t.b, NULL, NULL, 0, &err), err);
-  CHECK_OK(ds_backend_download(t.b, got, t.memory, sizeof got, &err), err);
-  CHECK(got[0] == 0xab && got[99] == 0xab && got[200] == 0xab && got[299] == 0xab);
-  CHECK_OK(ds_backend_sync(t.b, &err), err);
   void *p = NULL;
+  bench t = bench_open("\"floor\"");
+  int before = log_.warnings;
+  unsigned char *host = malloc(LARGE), *got = malloc(LARGE);
+  CHECK_OK(ds_backend_alloc(t.b, LARGE, &p, &err), err);
+  CHECK(host && got && p);
+  unsigned char *memory = p;
+  for (size_t i = 0; i < LARGE; i++) host[i] = (unsigned char)(i * 2654435761u >> 24);
+  CHECK_OK(ds_backend_upload(t.b, p, host, LARGE, &err), err);
+  CHECK_OK(ds_backend_fill(t.b, memory + 3, 0xab, PART, &err), err);
+  CHECK_OK(ds_backend_copy(t.b, memory + PART + 8, memory, LARGE - PART - 8, &err), err);
+  CHECK_OK(ds_backend_copy(t.b, NULL, NULL, 0, &err), err);
+  CHECK_OK(ds_backend_download(t.b, got, p, LARGE, &err), err);
+  memset(host + 3, 0xab, PART);
+  memcpy(host + PART + 8, host, LARGE - PART - 8);
+  CHECK(memcmp(got, host, LARGE) == 0);
+  CHECK(t.b->staging_size == 1 << 20); /* and no more */
+  CHECK(log_.warnings == before + 2 && strstr(log_.text, "device copy (u8[2097151]) goes through"));
+  CHECK_OK(scattered_copy(&t, &err), err); /* an op of that name is something else */
+  CHECK(log_.warnings == before + 3 && strstr(log_.text, "floor:0: copy (in f32[4,9] out"));
+  CHECK(ds_backend_stats_get(t.b).fallback_ops == 1);
+  CHECK_OK(ds_backend_sync(t.b, &err), err);
+  ds_backend_free(t.b, p, LARGE);
   CHECK_OK(ds_backend_alloc(t.b, 0, &p, &err), err);
   CHECK(p != NULL && ds_backend_stats_get(t.b).bytes_held == MEMORY);
   ds_backend_free(t.b, p, 0);
   ds_backend_free(t.b, NULL, 0);
+  bench_close(&t);
+  free(host);
+  free(got);
+
+  t = bench_open("{\"name\": \"floor\", \"fallback\": \"error\"}");
+  CHECK_FAILS(ds_backend_copy(t.b, t.memory + 200, t.memory, 100, &err), DS_ERR_UNSUPPORTED, err,
+              "floor:0: device copy (u8[100]): the plugin's device table has no copy, and");
+  CHECK_FAILS(ds_backend_fill(t.b, t.memory, 1, 7, &err), DS_ERR_UNSUPPORTED, err,
+              "floor:0: device fill (u8[7]): the plugin's device table has no fill, and");
+  bench_close(&t);
+  t = bench_open("\"partial\""); /* which has them */
+  CHECK_OK(ds_backend_fill(t.b, t.memory, 0, 64, &err), err);
+  CHECK_OK(ds_backend_copy(t.b, t.memory + 64, t.memory, 64, &err), err);
+  CHECK(log_.warnings == 0);
+  bench_close(&t);
+}
+
+static void test_quant_errors(void) {
+  ds_error err;
+  bench t = bench_open("\"floor\"");
+  ds_quant q = quantized(&t, DS_I8);
+  ds_quant_gemm g = quant_product(&t);
+  q.group = 5;
+  CHECK_FAILS(ds_backend_quantize(t.b, &q, t.memory, &err), DS_ERR_INVALID, err,
+              "floor:0: quantize: ");
+  CHECK(strstr(err.message, "group 5 does not divide cols 16"));
+  q = quantized(&t, DS_F64);
+  CHECK_FAILS(ds_backend_dequantize(t.b, &q, t.memory, &err), DS_ERR_UNSUPPORTED, err,
+              "floor:0: dequantize: ");
+  q = quantized(&t, DS_I8);
+  g.m = -1;
+  CHECK_FAILS(ds_backend_quant_gemm(t.b, &q, &g, &err), DS_ERR_INVALID, err,
+              "floor:0: quant gemm: ");
+  g = quant_product(&t);
+  g.c = NULL;
+  CHECK_FAILS(ds_backend_quant_gemm(t.b, &q, &g, &err), DS_ERR_INVALID, err,
+              "floor:0: quant gemm: C has no data");
+  bench_close(&t);
+  t = bench_open("{\"name\": \"floor\", \"fallback\": \"error\"}");
+  q = quantized(&t, DS_I4);
+  g = quant_product(&t);
+  CHECK_FAILS(ds_backend_quantize(t.b, &q, t.memory, &err), DS_ERR_UNSUPPORTED, err,
+              "floor:0: quantize (i4[6,16] group 8 of f32): the plugin has no quant table, and");
+  CHECK_FAILS(ds_backend_quant_gemm(t.b, &q, &g, &err), DS_ERR_UNSUPPORTED, err,
+              "floor:0: quant gemm (f32[3,16] . i4[6,16] group 8 of f32): the plugin has no");
+  CHECK(ds_backend_stats_get(t.b).fallback_ops == 0);
+  bench_close(&t);
+}
+
+static const ds_op_stats *find_stats(const ds_backend_stats *s, const char *name) {
+  for (size_t i = 0; i < s->n_per_op; i++)
+    if (strcmp(s->per_op[i].name, name) == 0) return &s->per_op[i];
+  return NULL;
+}
+
+static void test_stats(void) {
+  static const struct {
+    const char *name;
+    uint64_t calls, fallbacks;
+  } want[] = {{"layer_norm", 2, 2}, {"copy", 1, 1},        {"gemm", 1, 1},   {"quantize", 1, 1},
+              {"dequantize", 1, 1}, {"device copy", 3, 3}, {"upload", 1, 0}, {"download", 1, 0}};
+  enum { N = sizeof want / sizeof *want };
+  ds_error err;
+  char byte;
+  double seconds = 0;
+  bench t = bench_open("{\"name\": \"floor\", \"fallback\": \"allow\"}");
+  for (int i = 0; i < 2; i++) CHECK_OK(norm_with_statistics(&t, &err), err);
+  CHECK_OK(scattered_copy(&t, &err), err);
+  CHECK_OK(plain_gemm(&t, &err), err);
+  CHECK_OK(quantize_i8(&t, &err), err);
+  for (int i = 0; i < 3; i++)
+    CHECK_OK(ds_backend_copy(t.b, t.memory + 64, t.memory, 64, &err), err);
+  CHECK_OK(ds_backend_download(t.b, &byte, t.memory, 1, &err), err);
+  ds_backend_stats s = {.size = sizeof s};
+  CHECK_OK(ds_backend_stats_fill(t.b, &s, &err), err);
+  CHECK(s.size == sizeof s && s.ops == 6 && s.fallback_ops == 6 && s.n_per_op == N);
+  CHECK(strcmp(s.backend, "floor") == 0 && s.device_allocs == 1 && s.device_bytes == MEMORY);
+  for (size_t i = 0; i < N; i++) {
+    const ds_op_stats *k = find_stats(&s, want[i].name);
+    CHECK(k && k->calls == want[i].calls && k->fallbacks == want[i].fallbacks && k->seconds > 0);
+    if (k) seconds += k->seconds;
+  }
+  CHECK_NEAR(seconds, s.backend_seconds, 1e-3 * seconds); /* the clock's pace is read twice */
+
+  /* A caller from when the entries were not there, one from the future, one who forgot. */
+  ds_backend_stats old = {.size = offsetof(ds_backend_stats, per_op), .n_per_op = 77};
+  CHECK_OK(ds_backend_stats_fill(t.b, &old, &err), err);
+  CHECK(old.size == offsetof(ds_backend_stats, per_op) && old.ops == 6 && !old.per_op &&
+        old.n_per_op == 77);
+  struct {
+    ds_backend_stats s;
+    char more[16];
+  } later = {.s = {.size = sizeof later}, .more = "untouched"};
+  CHECK_OK(ds_backend_stats_fill(t.b, &later.s, &err), err);
+  CHECK(later.s.size == sizeof s && later.s.n_per_op == N && strcmp(later.more, "untouched") == 0);
+  s.size = 0;
+  CHECK_FAILS(ds_backend_stats_fill(t.b, &s, &err), DS_ERR_INVALID, err, "set size");
+  CHECK_FAILS(ds_backend_stats_fill(t.b, NULL, &err), DS_ERR_INVALID, err, "set size");
   bench_close(&t);
 }
 
@@ -341,6 +547,8 @@ int main(void) {
   test_policies();
   test_packing();
   test_transfers();
+  test_quant_errors();
+  test_stats();
   test_ranges();
   CHECK(strcmp(ds_op_name(DS_OP_ATTENTION), "attention") == 0);
   CHECK(strcmp(ds_op_name(0), "unknown") == 0 && strcmp(ds_op_name(999), "unknown") == 0);

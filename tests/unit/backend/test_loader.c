@@ -25,10 +25,14 @@ static void test_refusals(void) {
        "is unavailable: no driver: libvendor.so.1 not found; install"},
       {"no_device", "no_device", "no device: no card in any slot: plug one in"},
       {"other_name", "other_name", "\"other_name\", its table \"impostor\""},
-      {"incomplete", "incomplete", "lacks the required function \"copy\""},
+      {"incomplete", "incomplete", "lacks the required function \"download\""},
       {"dependency", "dependency", "needs the library libds_test_gone.so.7"},
       {"undefined", "undefined", "undefined symbol: ds_test_nowhere"},
       {"silent", "silent", "gives no reason"},
+      {"nested", "versions", "needs the library libds_test_gone.so.7"},
+      {"old_symbol", "versions", "libds_test_symbol.so.1: version `DS_TEST_2' not found"},
+      {"borrowed", "versions", "does not export ds_plugin_query"},
+      {"runpath_relative", "versions", "its RUNPATH \"lib\" has an empty or relative part"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     plugin_folder f;
@@ -224,6 +228,63 @@ static void test_list(void) {
   plugin_folder_remove(&f);
 }
 
+/* Three versions of one plugin: the highest priority, then the first found; the list says so. */
+static void test_versions(void) {
+  plugin_folder f;
+  ds_backend *b;
+  ds_backend_candidate *list;
+  size_t n = 0;
+  ds_error err;
+  plugin_folder_make(&f);
+  plugin_folder_link(&f, "version_2");
+  CHECK(symlink(TEST_PLUGIN_DIR "/version_1.so", plugin_folder_name(&f, "a")) == 0);
+  for (int round = 0; round < 2; round++) {
+    const char *best = round == 0 ? "1.0.0" : "3.0.0", *path = round ? "version_3" : "version_1";
+    for (int name = 0; name < 2; name++) {
+      CHECK_OK(open_backend(name ? "\"versions\"" : "[\"versions\", \"auto\"]", &f, NULL, &b, &err),
+               err);
+      CHECK(b && strcmp(ds_backend_plugin(b)->version, best) == 0);
+      ds_backend_close(b);
+    }
+    CHECK_OK(ds_backend_list("{\"backend\": \"versions\"}", &list, &n, &err), err);
+    const ds_backend_candidate *chosen = find(list, n, path), *other = find(list, n, "version_2");
+    CHECK(chosen && strcmp(chosen->state, "chosen") == 0 && !chosen->reason);
+    CHECK(other && strcmp(other->state, "available") == 0 && strstr(other->reason, best) &&
+          strstr(other->reason, path) &&
+          strstr(other->reason, round ? "its priority is higher" : "it is found first"));
+    CHECK(list && !list[n - 1].reason); /* the reference is no rival */
+    ds_backend_list_destroy(list, n);
+    if (round == 0) plugin_folder_link(&f, "version_3");
+  }
+  plugin_folder_remove(&f);
+}
+
+/* The same file under three names, one of them a hard link, is one candidate. */
+static void test_one_file(void) {
+  plugin_folder f;
+  ds_backend_candidate *list;
+  size_t n = 0, found = 0;
+  ds_error err;
+  char *data;
+  size_t size;
+  plugin_folder_make(&f);
+  CHECK_OK(ds_file_read(TEST_PLUGIN_DIR "/floor.so", (size_t)1 << 26, &data, &size, &err), err);
+  const char *file = plugin_folder_write(&f, "b", data, size);
+  CHECK(link(file, plugin_folder_name(&f, "a")) == 0);
+  CHECK(symlink(file, plugin_folder_name(&f, "c")) == 0);
+  setenv("DS_PLUGIN_PATH", f.path, 1);
+  CHECK_OK(ds_backend_list(NULL, &list, &n, &err), err);
+  for (size_t i = 0; i < n; i++)
+    if (list[i].path && strncmp(list[i].path, f.path, strlen(f.path)) == 0) {
+      found++;
+      CHECK(strstr(list[i].path, "dscore_a.so"));
+    }
+  CHECK(found == 1);
+  ds_backend_list_destroy(list, n);
+  free(data);
+  plugin_folder_remove(&f);
+}
+
 /* Many threads load and open at once; each has its own device. */
 static void *open_and_close(void *arg) {
   for (int i = 0; i < 20; i++) {
@@ -238,18 +299,25 @@ static void *open_and_close(void *arg) {
 
 static void test_threads(void) {
   plugin_folder f;
-  pthread_t threads[4];
+  enum { THREADS = 8 };
+  pthread_t threads[THREADS];
   ds_backend_config config;
   ds_error err;
   plugin_folder_make(&f);
-  plugin_folder_link(&f, "floor");
+  char *data; /* copies, which nobody has loaded yet */
+  size_t size;
+  CHECK_OK(ds_file_read(TEST_PLUGIN_DIR "/floor.so", (size_t)1 << 26, &data, &size, &err), err);
+  plugin_folder_write(&f, "first", data, size);
+  plugin_folder_link(&f, "no_device"); /* tried first */
+  free(data);
   setenv("DS_PLUGIN_PATH", f.path, 1);
-  cJSON *name = cJSON_CreateString("floor");
+  const char *names[] = {"no_device", "floor"};
+  cJSON *name = cJSON_CreateStringArray(names, 2);
   CHECK_OK(ds_backend_config_parse(name, &config, &err), err);
   cJSON_Delete(name);
-  for (int i = 0; i < 4; i++)
+  for (int i = 0; i < THREADS; i++)
     CHECK(pthread_create(&threads[i], NULL, open_and_close, &config) == 0);
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < THREADS; i++) {
     void *failed = &err;
     CHECK(pthread_join(threads[i], &failed) == 0 && !failed);
   }
@@ -266,6 +334,8 @@ int main(void) {
   test_older_tables();
   test_places();
   test_list();
+  test_versions();
+  test_one_file();
   test_threads();
   return TEST_RESULT();
 }

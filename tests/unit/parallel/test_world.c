@@ -52,6 +52,10 @@ static void test_environment(void) {
   environment(NULL, NULL);
 }
 
+static void count_warnings(void *ctx, ds_log_level level, const char *message) {
+  if (level == DS_LOG_WARN && strstr(message, "started 2 processes (PMI_SIZE)")) ++*(int *)ctx;
+}
+
 static void test_alone(void) {
   ds_error err;
   ds_logger silent = {NULL, NULL};
@@ -74,6 +78,18 @@ static void test_alone(void) {
               DS_ERR_IO, err, "");
   ds_world_finish(&w);
 
+  int warnings = 0;
+  ds_logger counting = {count_warnings, &warnings};
+  setenv("PMI_SIZE", "2", 1);
+  CHECK_OK(ds_world_init(&w, b, &args, &counting, &err), err);
+  CHECK(w.size == 1 && warnings == 1);
+  ds_world_finish(&w);
+  setenv("PMI_SIZE", "1", 1);
+  CHECK_OK(ds_world_init(&w, b, &args, &counting, &err), err);
+  CHECK(warnings == 1);
+  ds_world_finish(&w);
+  unsetenv("PMI_SIZE");
+
   setenv("MASTER_PORT", "1234", 1);
   CHECK_OK(ds_world_init(&w, b, &args, &silent, &err), err);
   CHECK(w.port == 1234);
@@ -94,6 +110,9 @@ static void test_alone(void) {
 
 int main(void) {
   unsetenv("LOCAL_RANK");
+  unsetenv("OMPI_COMM_WORLD_SIZE"); /* in case a launcher runs the tests */
+  unsetenv("PMI_SIZE");
+  unsetenv("SLURM_STEP_NUM_TASKS");
   test_environment();
   test_alone();
   return TEST_RESULT();

@@ -1,0 +1,40 @@
+/* elf.h - bounded reading of a file that may be a shared object.
+ *
+ * The file is only read, never loaded. It may be anything: a text, a library of another machine, a
+ * plugin cut off in a download, bytes made to harm, or shrinking while it is read (so it is read,
+ * not mapped). Every offset and size is checked against the file's end before it is used, and
+ * nothing loops longer than a fixed bound. Messages don't name the file.
+ */
+#ifndef DS_BACKEND_ELF_H
+#define DS_BACKEND_ELF_H
+
+#include <elf.h>
+#include <stdbool.h>
+
+#include "base/status.h"
+
+/* A range of bytes, in memory or, where data is NULL, in an open file. */
+typedef struct ds_elf_bytes {
+  const unsigned char *data;
+  int fd;
+  uint64_t base; /* where in the file the range begins; 0 in memory */
+  uint64_t size;
+} ds_elf_bytes;
+
+/* Copies size bytes at offset; false when they are not all there. */
+bool ds_elf_take(ds_elf_bytes b, uint64_t offset, void *out, size_t size);
+
+/* The header of a 64-bit shared object for this machine, with usable program headers; else
+ * DS_ERR_FORMAT says what else the bytes are. */
+DS_MUST_USE ds_status ds_elf_header(ds_elf_bytes file, Elf64_Ehdr *h, ds_error *err);
+
+/* Program header i < h->e_phnum, and the bytes of its segment. */
+DS_MUST_USE ds_status ds_elf_segment(ds_elf_bytes file, const Elf64_Ehdr *h, unsigned i,
+                                     Elf64_Phdr *p, ds_elf_bytes *segment, ds_error *err);
+
+/* Refuses what would let the dynamic linker look for a library in the current folder: a RUNPATH or
+ * RPATH with an empty or relative part, a needed library with a relative path. A check of honest
+ * mistakes; a file made to harm has other ways. */
+DS_MUST_USE ds_status ds_elf_check_search(ds_elf_bytes file, ds_error *err);
+
+#endif

@@ -1,0 +1,23 @@
+#include "strict.h"
+
+const ds_host *strict_host;
+
+DS_PLUGIN_NOTE("strict", "1.0.0", 5, "nothing");
+
+const ds_plugin *ds_plugin_query(const ds_host *host, ds_version_range host_abi, ds_error *err) {
+  static const ds_plugin plugin = {
+      .base = {sizeof(ds_plugin), DS_ABI_MAJOR, DS_ABI_MINOR},
+      .name = "strict",
+      .version = "1.0.0",
+      .description = "the reference's arithmetic, as late and unkind as the ABI allows",
+      .device = &strict_device,
+      .gemm = &strict_gemm,
+      .quant = &strict_quant,
+      .comm = &strict_comm,
+      .ops = &strict_ops,
+  };
+  (void)host_abi;
+  (void)err;
+  strict_host = host;
+  return &plugin;
+}

@@ -1,0 +1,210 @@
+/* strict.h - a plugin that holds core to every promise of ds_abi.h, for tests.
+ *
+ * Its arithmetic is the reference's. Everything else is as unkind as the header allows: device
+ * memory faults when the host touches it (or, "accessible", shows NaN until the work is done), work
+ * runs late on another thread, in any legal order across streams, memory is poisoned when it is
+ * allocated and freed. Rules are judged by what the host may know, not by what happens to have run:
+ * work counts as pending until a wait that covers it has returned, so that a missing wait is found
+ * in every run. A broken rule is a violation: logged as an error ("strict: violation: ..."), the
+ * stream fails with DS_ERR_INTERNAL, and with "abort" the process ends.
+ *
+ * Options, from the config or, where it has none, from the environment's DS_STRICT:
+ *   seed        of the order and lateness of work
+ *   tables      "all"; "none": everything falls back in core; "gemm" or "ops": only that
+ *   accessible  the host may touch memory (DS_DEVICE_HOST_ACCESSIBLE); work is still late
+ *   abort       end the process at the first violation
+ *   fail_call   the Nth call after open fails, and has done nothing
+ *   fail_work   the Nth piece of work fails when it runs: its stream is dead
+ *   hang_work   the Nth piece of work does not end; after hang_ms (20) it fails with a timeout
+ *   status      a ds_status, what fails fails with (DS_ERR_DEVICE)
+ *   lost        with the failure the device is lost for good
+ *
+ * At close it logs "strict: closed: N calls, N works" (info), by which tests choose N.
+ */
+#ifndef DS_TEST_STRICT_H
+#define DS_TEST_STRICT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ds_abi.h"
+
+enum { STRICT_DEVICES = 2, STRICT_STREAMS = 64, STRICT_RANGES = 16, STRICT_TENSORS = 16 };
+
+typedef struct strict_options {
+  uint64_t seed;
+  bool gemm, ops, accessible, abort, lost;
+  uint64_t fail_call, fail_work, hang_work;
+  int64_t hang_ms;
+  ds_status status;
+} strict_options;
+
+/* Device memory that work names. */
+typedef struct strict_range {
+  uintptr_t lo, hi;
+  bool write;
+  bool fresh; /* written whole, and read by nobody else: poisoned until then */
+} strict_range;
+
+typedef struct strict_task strict_task;
+
+/* A piece of work. Its addresses are the device's until it runs. */
+struct strict_task {
+  strict_task *next;
+  uint64_t seq;                   /* in its stream, from 1 */
+  uint64_t number;                /* in its device, from 1 */
+  uint64_t after[STRICT_STREAMS]; /* by stream: the last piece that comes before it */
+  char name[48];
+  strict_range ranges[STRICT_RANGES];
+  int n_ranges;
+  const char *broken; /* a rule that naming the ranges has broken, or NULL */
+  bool ran;
+  ds_status (*run)(strict_task *t, ds_device *d, ds_error *err);
+  void *bytes; /* an upload's; freed with the task */
+  union {
+    struct {
+      ds_op op;
+      ds_tensor tensors[STRICT_TENSORS];
+      const ds_tensor *list[STRICT_TENSORS];
+      ds_attr attr[16];
+    } op;
+    ds_gemm gemm;
+    struct {
+      ds_quant q;
+      ds_quant_gemm g;
+      void *x;
+    } quant;
+    struct {
+      void *dst;
+      const void *src;
+      size_t bytes;
+      uint8_t byte;
+    } move;
+    struct {
+      ds_comm *comm; /* the reference's */
+      const void *send;
+      void *recv;
+      int64_t count;
+      int32_t dtype, number;
+      ds_reduce reduce;
+    } comm;
+  } u;
+};
+
+struct ds_stream {
+  ds_device *device;
+  int index;
+  bool destroyed;
+  atomic_bool busy;
+  strict_task *first, *last; /* what the host does not know to be done */
+  uint64_t submitted, ran;
+  uint64_t clock[STRICT_STREAMS]; /* by stream: what its next work comes after */
+  ds_error failure;               /* status DS_OK while it lives */
+};
+
+struct ds_event {
+  ds_event *next;
+  ds_device *device;
+  bool destroyed;
+  uint64_t clock[STRICT_STREAMS];
+};
+
+struct ds_comm {
+  ds_comm *next;
+  ds_device *device;
+  ds_comm *reference;
+  bool destroyed;
+  atomic_bool busy;
+  int stream; /* of the last call */
+  uint64_t seq;
+};
+
+typedef struct strict_block {
+  struct strict_block *next;
+  uintptr_t lo, hi;
+} strict_block;
+
+struct ds_device {
+  ds_device *next;
+  int32_t index;
+  bool closed;
+  atomic_bool busy;
+  strict_options options;
+  pthread_mutex_t lock;
+  pthread_cond_t work, progress;
+  pthread_t worker;
+  bool stop, lost;
+  const strict_task *running;
+  strict_block *blocks;
+  ds_stream *streams[STRICT_STREAMS];
+  int n_streams;
+  ds_event *events;
+  ds_comm *comms;
+  uint64_t known[STRICT_STREAMS]; /* by stream: the last piece that the host knows to be done */
+  uint64_t random;
+  uint64_t credit; /* pieces that may run though nobody waits */
+  int waiting;     /* host threads that wait for work */
+  uint64_t calls, works;
+};
+
+extern const ds_host *strict_host;
+
+/* ---- rules.c */
+
+ds_status strict_fail(ds_error *err, ds_status status, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Records a broken rule; s (may be NULL) fails with it. Returns DS_ERR_INTERNAL. */
+ds_status strict_violation(ds_device *d, ds_stream *s, ds_error *err, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* Begin and end of a call: the handle is one that we gave out, no other thread is in, the call is
+ * counted and may be the one that fails. On success the device is locked until leave. */
+ds_status strict_enter(ds_stream *s, const char *what, ds_error *err);
+void strict_leave(ds_stream *s);
+ds_status strict_enter_device(ds_device *d, const char *what, ds_error *err);
+void strict_leave_device(ds_device *d);
+/* For functions that can't fail: false after recording that d is not to be used. */
+bool strict_enter_quietly(ds_device *d, const char *what);
+ds_status strict_options_parse(const char *text, strict_options *out, ds_error *err);
+void strict_register(ds_device *d);
+bool strict_knows_stream(const ds_stream *s);
+
+/* ---- memory.c: ranges. The device is locked. */
+
+void *strict_host_address(const ds_device *d, const void *device_address);
+void strict_poison(const ds_device *d, uintptr_t lo, uintptr_t hi);
+strict_block *strict_find_block(ds_device *d, uintptr_t lo, uintptr_t hi);
+bool strict_overlap(const strict_range *a, const strict_range *b);
+void strict_name_range(strict_task *t, const void *p, size_t bytes, bool write, bool fresh);
+/* inputs and outputs of one piece of work: ranges, alignment, overlaps. */
+void strict_name_tensors(strict_task *t, const ds_tensor *const *in, uint32_t n_in,
+                         const ds_tensor *const *out, uint32_t n_out, uint32_t accumulate);
+ds_status strict_alloc(ds_device *d, size_t bytes, void **out, ds_error *err);
+void strict_free(ds_device *d, void *p);
+
+/* ---- queue.c: work. The device is locked. */
+
+strict_task *strict_task_new(const char *name,
+                             ds_status (*run)(strict_task *t, ds_device *d, ds_error *err));
+void strict_task_free(strict_task *t);
+/* Takes t. The rules of ranges and order are checked, then it waits for its turn. */
+ds_status strict_submit(ds_stream *s, strict_task *t, ds_error *err);
+/* The same checks for what runs at once. */
+ds_status strict_check(ds_stream *s, strict_task *t, ds_error *err);
+/* Waits until all work of clock is done; the host then knows so. */
+void strict_wait(ds_device *d, const uint64_t clock[STRICT_STREAMS]);
+ds_status strict_sync(ds_stream *s, ds_error *err);
+void strict_kill(ds_stream *s, ds_status status, const char *message);
+void strict_lose(ds_device *d);
+void *strict_worker(void *device);
+
+/* ---- device.c, work.c, comm.c */
+
+extern const ds_device_table strict_device;
+extern const ds_gemm_table strict_gemm;
+extern const ds_quant_table strict_quant;
+extern const ds_ops_table strict_ops;
+extern const ds_comm_table strict_comm;
+
+#endif
