@@ -26,9 +26,10 @@ ds_status fail(ds_error *err, ds_status status, const char *format, ...) {
   return status;
 }
 
-/* Tables are const and filled by name: what isn't named is NULL, which is "not offered". Core then
- * runs products and ops on its own reference and counts them; collectives are refused. */
-static const ds_plugin plugin = {
+/* The query's answer, which no one changes after it. Tables are filled by name: what isn't named is
+ * NULL, which is "not offered". Core then runs products and ops on its own reference and counts
+ * them; collectives are refused. */
+static ds_plugin plugin = {
     .base = {sizeof(ds_plugin), DS_ABI_MAJOR, DS_ABI_MINOR},
     .name = PLUGIN_NAME,
     .version = PLUGIN_VERSION,
@@ -52,5 +53,6 @@ const ds_plugin *ds_plugin_query(const ds_host *host, ds_version_range host_abi,
    * absence is DS_ERR_NOT_FOUND with the name and the cure: `ds backends` shows the message. Don't
    * start the driver yet; the query must be quick. */
   plugin_host = host;
+  if (host_abi.max_minor < DS_ABI_MINOR) plugin.base.minor = host_abi.max_minor; /* agreed */
   return &plugin;
 }
