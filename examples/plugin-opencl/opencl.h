@@ -50,7 +50,7 @@ typedef struct allocation { /* of device memory */
 
 struct ds_device {
   cl_device_id id;
-  cl_context context;
+  cl_context context; /* device.c keeps these two */
   cl_program program;
   cl_mem nothing; /* stands for tensors that are absent or empty */
   bool f64;
@@ -76,6 +76,8 @@ struct ds_stream {
   int n_pending;
   ds_status dead; /* not DS_OK: what every call returns from now on, with why */
   char why[200];
+  cl_context context; /* of the queue, also while it belongs to no device (stream.c) */
+  ds_stream *next;
 };
 
 struct ds_event {

@@ -9,9 +9,9 @@
 #include <stdio.h>
 
 /* "auto" takes the usable plugin with the highest priority: accelerators say 200 and up, so that
- * they go before the cpu plugin's 100. This one computes slowly and only by name. The last text is
- * for people: the libraries that must be there ("libacme.so.3"). */
-DS_PLUGIN_NOTE(PLUGIN_NAME, PLUGIN_VERSION, -100, "nothing");
+ * they go before the cpu plugin's 100. This one is slow, so it goes before the reference's 0 only.
+ * The last text is for people: the libraries that must be there ("libacme.so.3"). */
+DS_PLUGIN_NOTE(PLUGIN_NAME, PLUGIN_VERSION, 1, "nothing");
 
 const ds_host *plugin_host; /* written once, by the query, before any other call */
 

@@ -9,7 +9,9 @@ command -v pkg-config >/dev/null && pkg-config --exists OpenCL ||
 # until the end, which is not ours to check.
 POCL_CACHE_DIR=$WORK/pocl
 ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0
-export POCL_CACHE_DIR ASAN_OPTIONS
+# PoCL sets this one for itself; a process's environment is none of a plugin's business.
+HWLOC_PLUGINS_PATH=/dev/null
+export POCL_CACHE_DIR ASAN_OPTIONS HWLOC_PLUGINS_PATH
 mkdir "$POCL_CACHE_DIR"
 
 cp -r "$SOURCE/examples/plugin-opencl" opencl

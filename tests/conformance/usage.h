@@ -14,7 +14,8 @@ typedef struct usage {
 
 usage usage_now(void);
 /* Runs `once` half + half times (after as many calls for warming up as warm says) and fails t when
- * threads or files grew, or memory in both halves: a cache fills once, a leak goes on. */
+ * threads or files grew, or memory in both halves, and did so again in each of some tries: a cache
+ * fills, a leak goes on. */
 void usage_flat(conformance *k, int warm, int half, bool (*once)(conformance *k, int i, tally *t),
                 tally *t);
 
