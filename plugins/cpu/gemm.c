@@ -93,7 +93,8 @@ static int supports(ds_device *dev, const ds_gemm *g) {
 static ds_status run_same(ds_stream *s, const ds_gemm *g, ds_error *err);
 
 static ds_status run(ds_stream *s, const ds_gemm *g, ds_error *err) {
-  ds_status st = check(s->dev, g, err);
+  ds_status st = ds_cpu_ready(s, err);
+  if (st == DS_OK) st = check(s->dev, g, err);
   if (st != DS_OK || empty(g)) return st;
   if (g->k == 0 || g->alpha == 0.0f) return ds_cpu_gemm_bias_only(s, g, err);
   if (g->batch > 1 && g->stride_a == 0 && g->stride_b == 0) return run_same(s, g, err);
@@ -123,6 +124,8 @@ static size_t pack_size(ds_device *dev, const ds_gemm *g) {
 }
 
 static ds_status pack_b(ds_stream *s, const ds_gemm *g, void *packed, ds_error *err) {
+  ds_status st = ds_cpu_ready(s, err);
+  if (st != DS_OK) return st;
   if (pack_size(s->dev, g) == 0)
     return ds_cpu_fail(err, DS_ERR_UNSUPPORTED,
                        "cpu gemm: B of k=%lld n=%lld is not packed here; ask pack_size first",

@@ -15,6 +15,8 @@ static ds_device *dev;
 static ds_stream *stream;
 static ds_error err;
 
+#define SYNC() CHECK_OK(device->stream_sync(stream, &err), err)
+
 static const int32_t reduced[] = {DS_F32, DS_BF16, DS_F64, DS_I32, DS_I64};
 enum { REDUCED = sizeof reduced / sizeof *reduced, MANY = (1 << 20) + 4099 };
 
@@ -91,7 +93,7 @@ static void fill(void *p, int32_t dtype, int rank, int64_t n) {
 static void test_allreduce(const group *g, int64_t n, int32_t dtype, ds_reduce op, int in_place) {
   void *send = room(dtype, n), *recv = in_place ? send : room(dtype, n);
   fill(send, dtype, g->of[g->own], n);
-  CHECK_OK(table->allreduce(g->comm, stream, send, recv, n, dtype, op, &err), err);
+  CHECK_OK(table->allreduce(g->comm, stream, send, recv, n, dtype, op, &err), err); SYNC();
   int64_t wrong = 0;
   for (int64_t i = 0; i < n; i++) wrong += get(recv, dtype, i) != as(dtype, combined(g, op, i));
   CHECK(wrong == 0);
@@ -105,7 +107,7 @@ static void test_allreduce(const group *g, int64_t n, int32_t dtype, ds_reduce o
 static void test_reduce_scatter(const group *g, int64_t n, int32_t dtype, ds_reduce op) {
   void *send = room(dtype, n * g->size), *recv = room(dtype, n);
   fill(send, dtype, g->of[g->own], n * g->size);
-  CHECK_OK(table->reduce_scatter(g->comm, stream, send, recv, n, dtype, op, &err), err);
+  CHECK_OK(table->reduce_scatter(g->comm, stream, send, recv, n, dtype, op, &err), err); SYNC();
   int64_t wrong = 0;
   for (int64_t i = 0; i < n; i++)
     wrong += get(recv, dtype, i) != as(dtype, combined(g, op, g->own * n + i));
@@ -117,7 +119,7 @@ static void test_reduce_scatter(const group *g, int64_t n, int32_t dtype, ds_red
 static void test_allgather(const group *g, int64_t n, int32_t dtype) {
   void *send = room(dtype, n), *recv = room(dtype, n * g->size);
   fill(send, dtype, g->of[g->own], n);
-  CHECK_OK(table->allgather(g->comm, stream, send, recv, n, dtype, &err), err);
+  CHECK_OK(table->allgather(g->comm, stream, send, recv, n, dtype, &err), err); SYNC();
   int64_t wrong = 0;
   for (int64_t i = 0; i < n * g->size; i++)
     wrong += get(recv, dtype, i) != as(dtype, value(g->of[i / n], i % n));
@@ -129,7 +131,7 @@ static void test_allgather(const group *g, int64_t n, int32_t dtype) {
 static void test_alltoall(const group *g, int64_t n, int32_t dtype) {
   void *send = room(dtype, n * g->size), *recv = room(dtype, n * g->size);
   fill(send, dtype, g->of[g->own], n * g->size);
-  CHECK_OK(table->alltoall(g->comm, stream, send, recv, n, dtype, &err), err);
+  CHECK_OK(table->alltoall(g->comm, stream, send, recv, n, dtype, &err), err); SYNC();
   int64_t wrong = 0;
   for (int64_t i = 0; i < n * g->size; i++)
     wrong += get(recv, dtype, i) != as(dtype, value(g->of[i / n], g->own * n + i % n));
@@ -142,7 +144,7 @@ static void test_broadcast(const group *g, int64_t n, int32_t dtype) {
   void *p = room(dtype, n);
   for (int32_t root = 0; root < g->size; root++) {
     fill(p, dtype, g->of[g->own], n);
-    CHECK_OK(table->broadcast(g->comm, stream, p, n, dtype, root, &err), err);
+    CHECK_OK(table->broadcast(g->comm, stream, p, n, dtype, root, &err), err); SYNC();
     int64_t wrong = 0;
     for (int64_t i = 0; i < n; i++) wrong += get(p, dtype, i) != as(dtype, value(g->of[root], i));
     CHECK(wrong == 0);
@@ -156,9 +158,9 @@ static void test_send(const group *g, int64_t n, int32_t dtype) {
   void *p = room(dtype, n);
   if (g->own == 0) {
     fill(p, dtype, g->of[0], n);
-    CHECK_OK(table->send(g->comm, stream, p, n, dtype, g->size - 1, &err), err);
+    CHECK_OK(table->send(g->comm, stream, p, n, dtype, g->size - 1, &err), err); SYNC();
   } else if (g->own == g->size - 1) {
-    CHECK_OK(table->recv(g->comm, stream, p, n, dtype, 0, &err), err);
+    CHECK_OK(table->recv(g->comm, stream, p, n, dtype, 0, &err), err); SYNC();
     int64_t wrong = 0;
     for (int64_t i = 0; i < n; i++) wrong += get(p, dtype, i) != as(dtype, value(g->of[0], i));
     CHECK(wrong == 0);
