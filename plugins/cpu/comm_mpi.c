@@ -55,7 +55,8 @@ ds_status ds_cpu_mpi_may_call(ds_error *err) {
                      mpi.level == MPI_THREAD_FUNNELED ? "FUNNELED" : "SINGLE");
 }
 
-/* Open MPI's own components look for libmpi's symbols among the global ones. */
+/* Open MPI's own components look for libmpi's symbols among the global ones. So do we for its
+ * constants: a program that links MPI has them copied into itself, and those are the ones in use. */
 static ds_status load(ds_error *err) {
   void *lib = dlopen("libmpi.so.40", RTLD_NOW | RTLD_GLOBAL);
   if (lib == NULL)
@@ -72,7 +73,7 @@ static ds_status load(ds_error *err) {
   CALLS(X)
 #undef X
 #define X(type, name)                                                                              \
-  mpi.c_##name = (type)dlsym(lib, "ompi_mpi_" #name);                                              \
+  mpi.c_##name = (type)dlsym(RTLD_DEFAULT, "ompi_mpi_" #name);                                              \
   if (mpi.c_##name == NULL) missing = "ompi_mpi_" #name;
   CONSTANTS(X)
 #undef X

@@ -1,7 +1,7 @@
 /* comm_run.c - the collectives, built of messages.
  *
- * Data goes in pieces of 1 MiB, which stay in the second cache between arriving in the scratch and
- * being added up or copied out. Every rank talks to every other directly:
+ * Data goes in pieces of 4 MiB, which mostly stay in cache between arriving in the scratch and being
+ * added up or copied out. Every rank talks to every other directly:
  *
  *   reduce_scatter  each sends to each what is that one's, and adds up its own in the order of ranks
  *   allgather       each sends to each its own
@@ -21,7 +21,7 @@
 #include <string.h>
 
 /* SMALL: bytes times ranks at which two rounds cost more than sending all to all. */
-enum { PIECE = 1 << 20, LINE = 64, SMALL = 16 << 10 };
+enum { PIECE = 4 << 20, LINE = 64, SMALL = 16 << 10 };
 
 typedef struct job {
   const ds_comm *c;

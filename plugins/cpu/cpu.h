@@ -4,11 +4,12 @@
  * are left for later (queue.h), so every other call on a stream begins with ds_cpu_ready.
  * Everything that a call may change belongs to the stream it was given (scratch, cached primitives),
  * so that two streams may work at the same time, whether of one device or of two. A ds_device does
- * not change after open.
+ * not change after open, but for the list of its streams.
  */
 #ifndef DS_CPU_H
 #define DS_CPU_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,6 +24,8 @@ struct ds_device {
   int isa;         /* enum ds_cpu_isa of isa.h; kernels are chosen by it, never by the machine */
   bool huge_pages; /* ask for huge pages in allocations of 2 MiB and more */
   char name[128];  /* "AMD EPYC, 2 threads, avx512_bf16" */
+  pthread_mutex_t lock;
+  ds_stream *streams; /* that live; under lock. close ends them */
 };
 
 /* Scratch memory of a stream, by who uses it. A slot's contents are lost at the next call of
@@ -46,6 +49,7 @@ typedef struct ds_cpu_scratch_block {
 
 struct ds_stream {
   ds_device *dev;
+  ds_stream *before, *after; /* in the device's list */
   ds_cpu_scratch_block scratch[DS_CPU_SCRATCH_COUNT];
   ds_cpu_gemm *gemm;   /* made by the first product, destroyed with the stream */
   ds_cpu_queue *queue; /* made by the first work for later, destroyed with the stream */

@@ -43,6 +43,7 @@ static ds_status device_open(int32_t index, const char *options, ds_device **out
   if (st != DS_OK) return st;
   ds_device *dev = calloc(1, sizeof *dev);
   if (dev == NULL) return ds_cpu_fail(err, DS_ERR_MEMORY, "cpu: no memory for a device");
+  pthread_mutex_init(&dev->lock, NULL);
   dev->threads = o.threads;
   dev->isa = o.isa;
   dev->huge_pages = o.huge_pages;
@@ -54,7 +55,12 @@ static ds_status device_open(int32_t index, const char *options, ds_device **out
   return DS_OK;
 }
 
+static void stream_destroy(ds_stream *s);
+
 static void device_close(ds_device *dev) {
+  if (dev == NULL) return;
+  while (dev->streams != NULL) stream_destroy(dev->streams);
+  pthread_mutex_destroy(&dev->lock);
   free(dev);
 }
 
@@ -90,13 +96,29 @@ static ds_status stream_create(ds_device *dev, ds_stream **out, ds_error *err) {
   ds_stream *s = calloc(1, sizeof *s);
   if (s == NULL) return ds_cpu_fail(err, DS_ERR_MEMORY, "cpu: no memory for a stream");
   s->dev = dev;
+  pthread_mutex_lock(&dev->lock);
+  s->after = dev->streams;
+  if (s->after != NULL) s->after->before = s;
+  dev->streams = s;
+  pthread_mutex_unlock(&dev->lock);
   *out = s;
   return DS_OK;
+}
+
+static void unlist(ds_stream *s) {
+  pthread_mutex_lock(&s->dev->lock);
+  if (s->before != NULL)
+    s->before->after = s->after;
+  else
+    s->dev->streams = s->after;
+  if (s->after != NULL) s->after->before = s->before;
+  pthread_mutex_unlock(&s->dev->lock);
 }
 
 static void stream_destroy(ds_stream *s) {
   if (s == NULL) return;
   ds_cpu_queue_destroy(s);
+  unlist(s);
   ds_cpu_gemm_destroy(s->gemm);
   for (int i = 0; i < DS_CPU_SCRATCH_COUNT; i++) ds_cpu_memory_free(s->scratch[i].data);
   free(s);
