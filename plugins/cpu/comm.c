@@ -228,6 +228,15 @@ static ds_status check_other(const ds_comm *c, const char *call, int32_t peer, d
 
 /* ---------------------------------------------------------------- work */
 
+/* One piece of work less: it lets go of c. */
+static void over(ds_comm *c) {
+  pthread_mutex_lock(&c->lock);
+  c->queued--;
+  pthread_cond_broadcast(&c->changed);
+  pthread_mutex_unlock(&c->lock);
+  let_go(c);
+}
+
 /* An item of the queue; see ds_cpu_work_fn. */
 static ds_status run(ds_stream *s, const ds_cpu_work *w, const ds_error *failure, ds_error *err) {
   ds_comm *c = w->object;
@@ -242,28 +251,20 @@ static ds_status run(ds_stream *s, const ds_cpu_work *w, const ds_error *failure
                ds_cpu_dtype_name(w->dtype));
     st = end(c, st, what, err);
   }
-  pthread_mutex_lock(&c->lock);
-  c->queued--;
-  pthread_cond_broadcast(&c->changed);
-  pthread_mutex_unlock(&c->lock);
-  let_go(c);
+  over(c);
   return st;
 }
 
+/* The queue's, or where MPI wants no other threads, this thread's. */
 static ds_status enqueue(ds_comm *c, ds_stream *s, const ds_cpu_work *w, ds_error *err) {
   atomic_fetch_add(&c->owners, 1);
   pthread_mutex_lock(&c->lock);
   c->queued++;
   pthread_mutex_unlock(&c->lock);
+  if (!ds_cpu_mpi_asynchronous()) return ds_cpu_queue_run(s, w, err);
   ds_status st = ds_cpu_queue_push(s, w, err);
-  if (st != DS_OK) {
-    pthread_mutex_lock(&c->lock);
-    c->queued--;
-    pthread_mutex_unlock(&c->lock);
-    let_go(c);
-    return st;
-  }
-  return ds_cpu_mpi_asynchronous() ? DS_OK : ds_cpu_queue_drain(s, err);
+  if (st != DS_OK) over(c);
+  return st;
 }
 
 /* A checked call. */

@@ -18,8 +18,12 @@
  *             base the members agree on by messages: so create and split keep their time limit, and
  *             a group that was given up can't disturb another. Where the host did, a group has a
  *             communicator of its own (MPI_Comm_create_group, over the members only); MPI gives no
- *             limit for that call, so create is not bounded there, and split only up to it. Nor is
- *             the start of MPI itself, which waits for every process of the launcher.
+ *             limit for that call, so create is not bounded there, and split only up to it; and Open
+ *             MPI 4.1 sends its messages on the host's communicator, so that a receive of the host's
+ *             for any source and any tag on MPI_COMM_WORLD must not be open during create. Not
+ *             bounded either: the start of MPI, which waits for every process of the launcher. After
+ *             a create that ran out of time, the same list of ranks is not tried again: what was
+ *             already sent would be taken for the new try's.
  *   Giving up A receive that nothing has arrived for is cancelled. What can't be taken back stays
  *             with MPI, which may go on to use its memory: *left says so. MPI therefore never
  *             writes to memory of the host: comm_run.c receives into the stream's scratch, which it

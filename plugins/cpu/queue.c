@@ -21,6 +21,7 @@ struct ds_cpu_queue {
   uint64_t pushed;
   int sleepers; /* threads that wait for `changed` */
   bool running; /* somebody runs the first item */
+  bool started; /* the thread */
   bool stop;
   ds_error failure; /* status DS_OK: none */
 };
@@ -89,26 +90,26 @@ static void *thread_main(void *arg) {
   return NULL;
 }
 
-/* Signals are for the host's threads. */
-static int start_thread(ds_stream *s) {
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  int failed = pthread_create(&s->queue->thread, NULL, thread_main, s);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  return failed;
-}
-
 static ds_status create(ds_stream *s, ds_error *err) {
+  if (s->queue != NULL) return DS_OK;
   ds_cpu_queue *q = calloc(1, sizeof *q);
   if (q == NULL) return ds_cpu_fail(err, DS_ERR_MEMORY, "cpu: no memory for a stream's queue");
   pthread_mutex_init(&q->lock, NULL);
   pthread_cond_init(&q->changed, NULL);
   s->queue = q;
-  int failed = start_thread(s);
+  return DS_OK;
+}
+
+/* Signals are for the host's threads. */
+static ds_status start(ds_stream *s, ds_error *err) {
+  if (s->queue->started) return DS_OK;
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int failed = pthread_create(&s->queue->thread, NULL, thread_main, s);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  s->queue->started = failed == 0;
   if (failed == 0) return DS_OK;
-  s->queue = NULL;
-  free(q);
   return ds_cpu_fail(err, DS_ERR_MEMORY, "cpu: no thread for a stream's collectives: %s",
                      strerror(failed));
 }
@@ -133,7 +134,8 @@ static ds_status tell(const ds_cpu_queue *q, ds_error *err) {
 }
 
 ds_status ds_cpu_queue_push(ds_stream *s, const ds_cpu_work *w, ds_error *err) {
-  ds_status st = s->queue == NULL ? create(s, err) : DS_OK;
+  ds_status st = create(s, err);
+  if (st == DS_OK) st = start(s, err);
   if (st != DS_OK) return st;
   ds_cpu_queue *q = s->queue;
   pthread_mutex_lock(&q->lock);
@@ -146,6 +148,21 @@ ds_status ds_cpu_queue_push(ds_stream *s, const ds_cpu_work *w, ds_error *err) {
     if (q->sleepers > 0) pthread_cond_broadcast(&q->changed);
   }
   pthread_mutex_unlock(&q->lock);
+  return st;
+}
+
+ds_status ds_cpu_queue_run(ds_stream *s, const ds_cpu_work *w, ds_error *err) {
+  ds_error own = {.status = DS_OK}, unused;
+  ds_status st = ds_cpu_queue_drain(s, &own);
+  if (st == DS_OK) st = create(s, &own);
+  if (st != DS_OK) {
+    (void)w->run(s, w, &own, &unused);
+  } else if ((st = w->run(s, w, NULL, &own)) != DS_OK) {
+    own.status = st;
+    s->queue->failure = own; /* nothing is pending, so no other thread looks */
+    atomic_store_explicit(&s->busy, true, memory_order_release);
+  }
+  if (st != DS_OK && err != NULL) *err = own;
   return st;
 }
 
@@ -179,7 +196,7 @@ void ds_cpu_queue_destroy(ds_stream *s) {
   q->stop = true;
   pthread_cond_broadcast(&q->changed);
   pthread_mutex_unlock(&q->lock);
-  pthread_join(q->thread, NULL);
+  if (q->started) pthread_join(q->thread, NULL);
   pthread_cond_destroy(&q->changed);
   pthread_mutex_destroy(&q->lock);
   free(q->items);

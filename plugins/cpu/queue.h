@@ -3,7 +3,7 @@
  * Compute runs on the caller's thread, so a stream needs a queue only for work that waits for
  * others: collectives, waits for events, and the events recorded behind those. Items run one after
  * another, in the order given. Whoever comes first runs the next one: the stream's own thread,
- * started with the first item, or the caller who waits for the stream (so that a collective waited
+ * started with the first, or the caller who waits for the stream (so that a collective waited
  * for at once costs no change of threads). While nothing is pending, ds_cpu_ready is one load.
  *
  * The first failure is the stream's: what is still queued is skipped, and every later call gives
@@ -34,6 +34,10 @@ struct ds_cpu_work {
 /* Adds w and returns at once. On failure (no memory, no thread, the stream has failed) w was not
  * added and run is not called. [per-stream] */
 ds_status ds_cpu_queue_push(ds_stream *s, const ds_cpu_work *w, ds_error *err);
+
+/* Does w on this thread, after what is pending; its failure is the stream's all the same. run is
+ * called in any case, if only to let go. [per-stream] */
+ds_status ds_cpu_queue_run(ds_stream *s, const ds_cpu_work *w, ds_error *err);
 
 /* The stream's failure, without waiting. [per-stream] */
 ds_status ds_cpu_queue_check(ds_stream *s, ds_error *err);
