@@ -61,7 +61,8 @@ static bool empty(const ds_quant *q) {
 }
 
 static ds_status quantize(ds_stream *s, const ds_quant *q, const void *x, ds_error *err) {
-  ds_status st = check(q, err);
+  ds_status st = ds_cpu_ready(s, err);
+  if (st == DS_OK) st = check(q, err);
   if (st != DS_OK || empty(q)) return st;
   ds_cpu_quant_rows r = {q, (void *)x, q->values, q->scales, 0};
   kernels_of(s->dev)->quantize(&r, s->dev->threads);
@@ -69,7 +70,8 @@ static ds_status quantize(ds_stream *s, const ds_quant *q, const void *x, ds_err
 }
 
 static ds_status dequantize(ds_stream *s, const ds_quant *q, void *x, ds_error *err) {
-  ds_status st = check(q, err);
+  ds_status st = ds_cpu_ready(s, err);
+  if (st == DS_OK) st = check(q, err);
   if (st != DS_OK || empty(q)) return st;
   ds_cpu_quant_rows r = {q, x, q->values, q->scales, 0};
   kernels_of(s->dev)->dequantize(&r, s->dev->threads);
