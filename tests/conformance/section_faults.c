@@ -123,7 +123,7 @@ static bool exhaust(conformance *k, int i, tally *t) {
     if (st == DS_OK) d->free(k->dev, p);
     if (st == DS_ERR_MEMORY && check_explained(st, &err)) continue;
     check_fail(t, "alloc of %zu bytes gave %d \"%.200s\"; wanted DS_ERR_MEMORY", sizes[n], (int)st,
-               st == DS_OK ? "" : err.message);
+               check_text(st, &err));
     return false;
   }
   check_doing(k, "work after memory was exhausted");
