@@ -257,14 +257,16 @@ static void timeout(conformance *k, tally *t) {
   guarded b = {0};
   ds_stream *s = NULL;
   ds_error err = {0};
-  bool open = group_create(k, &g, NULL, r->size, LIMIT_MS, t) && group_room(k, &b, DS_F32, 64, 0, t);
+  bool open =
+      group_create(k, &g, NULL, r->size, LIMIT_MS, t) && group_room(k, &b, DS_F32, 64, 0, t);
   if (open && d->stream_create(k->dev, &s, &err) != DS_OK) {
     check_fail(t, "stream_create: %.300s", err.message);
     s = NULL;
   }
   if (s && !away) {
     err = check_error_new();
-    check_doing(k, "an allreduce from which the last rank stays away, with a limit of %d ms", LIMIT_MS);
+    check_doing(k, "an allreduce from which the last rank stays away, with a limit of %d ms",
+                LIMIT_MS);
     ds_status st = lonely(k, &g, s, &b, &err);
     if (st != DS_ERR_TIMEOUT || !check_explained(st, &err))
       check_fail(t, "allreduce without the last rank gave %d \"%.200s\"; wanted DS_ERR_TIMEOUT",
@@ -382,7 +384,7 @@ static void kv_fault(conformance *k, tally *t) {
     if (failed && st == DS_OK)
       check_fail(t, "create succeeds though call %d of the store failed", n);
     if (st != DS_OK && !check_explained(st, &err))
-      check_fail(t, "create gave %d \"%.200s\"", (int)st, err.message);
+      check_fail(t, "create gave %d \"%.200s\"", (int)st, check_text(st, &err));
     t->cases = n;
     group_meet(k, t);
   }

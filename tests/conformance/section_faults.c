@@ -205,7 +205,7 @@ static void store(conformance *k, tally *t) {
     t->cases = n;
     if (st == DS_OK) k->plugin->comm->destroy(c);
     NEED(st == DS_OK || check_explained(st, &err), "create gave %d \"%.200s\"", (int)st,
-         err.message);
+         check_text(st, &err));
     NEED(b.calls >= n || st == DS_OK, "create of one rank: %.300s", err.message);
     NEED(b.calls < n || st != DS_OK, "create succeeds though call %d of the store failed", n);
     if (b.calls < n) break;
