@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "backend/guard.h"
 #include "backend/note.h"
@@ -297,11 +296,12 @@ static ds_status explain_dlerror(const ds_candidate *c, const char *text, ds_err
   add_searched(&searched);
   ds_status status = ds_fail(
       err, DS_ERR_NOT_FOUND,
-      "needs the library %.*s, which is not on this machine; looked in the plugin's own RUNPATH, "
-      "/etc/ld.so.cache and %.400s; install it, or add its folder to LD_LIBRARY_PATH (the plugin "
-      "needs: %s)",
-      (int)(at - text), text, searched.data ? searched.data : "the system's folders",
-      c->note.needs[0] ? c->note.needs : "not said");
+      /* The cure before the places: a list of candidates may cut them. */
+      "needs the library %.*s, which is not on this machine; install it, or add its folder to "
+      "LD_LIBRARY_PATH (the plugin needs: %s); looked in the plugin's own RUNPATH, "
+      "/etc/ld.so.cache and %.400s",
+      (int)(at - text), text, c->note.needs[0] ? c->note.needs : "not said",
+      searched.data ? searched.data : "the system's folders");
   ds_str_finish(&searched);
   return status;
 }
