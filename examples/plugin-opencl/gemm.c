@@ -1,19 +1,31 @@
 /* gemm.c - products: every form of f32, by one of three kernels. */
 #include "opencl.h"
 
-static const char *not_offered(const ds_gemm *g) {
+/* DS_OK, or why not. The least to take is every form of f32 x f32 -> f32. */
+static ds_status check(const ds_gemm *g, ds_error *err) {
+  const int64_t a_cols = g->flags & DS_GEMM_TRANS_A ? g->m : g->k;
+  const int64_t b_cols = g->flags & DS_GEMM_TRANS_B ? g->k : g->n;
+  if (g->size < sizeof *g) return fail(err, DS_ERR_INVALID, "gemm: the description is too small");
   if (g->dtype_a != DS_F32 || g->dtype_b != DS_F32 || g->dtype_c != DS_F32 ||
       g->dtype_bias != DS_F32)
-    return "gemm: only f32 is offered";
-  if (g->flags & ~(uint32_t)(DS_GEMM_TRANS_A | DS_GEMM_TRANS_B)) return "gemm: B is never packed";
+    return fail(err, DS_ERR_UNSUPPORTED, "gemm: only f32 is offered");
+  if (g->flags & ~(uint32_t)(DS_GEMM_TRANS_A | DS_GEMM_TRANS_B))
+    return fail(err, DS_ERR_UNSUPPORTED, "gemm: unknown flags 0x%x; B is never packed", g->flags);
   if (g->epilogue < DS_EPILOGUE_NONE || g->epilogue > DS_EPILOGUE_SILU)
-    return "gemm: an epilogue this plugin doesn't know";
-  return NULL;
+    return fail(err, DS_ERR_UNSUPPORTED, "gemm: unknown epilogue %d", g->epilogue);
+  if (g->m < 0 || g->n < 0 || g->k < 0 || g->batch < 0)
+    return fail(err, DS_ERR_INVALID, "gemm: a negative size");
+  if (g->lda < a_cols || g->ldb < b_cols || g->ldc < g->n)
+    return fail(err, DS_ERR_INVALID, "gemm: rows lie closer than they are long");
+  if (g->beta != 0 && g->beta != 1)
+    return fail(err, DS_ERR_INVALID, "gemm: beta is %g; only 0 and 1 are possible",
+                (double)g->beta);
+  return DS_OK;
 }
 
 static int gemm_supports(ds_device *dev, const ds_gemm *g) {
   (void)dev;
-  return g->size >= sizeof *g && !not_offered(g);
+  return check(g, NULL) == DS_OK;
 }
 
 /* A tile of C a group. With a few rows (a token, a handful of sequences) that would mostly compute
@@ -36,9 +48,8 @@ static int choose(const ds_gemm *g, grid *out) {
 }
 
 static ds_status gemm_run(ds_stream *s, const ds_gemm *g, ds_error *err) {
-  if (g->size < sizeof *g) return fail(err, DS_ERR_INVALID, "gemm: size is too small");
-  const char *missing = not_offered(g);
-  if (missing) return fail(err, DS_ERR_UNSUPPORTED, "%s", missing);
+  const ds_status st = check(g, err);
+  if (st != DS_OK) return st;
   const bool ta = g->flags & DS_GEMM_TRANS_A, tb = g->flags & DS_GEMM_TRANS_B;
   grid work;
   const int kernel = choose(g, &work);

@@ -49,6 +49,7 @@ static bool insert(ds_device *dev, allocation a) {
 
 ds_status memory_alloc(ds_device *dev, size_t bytes, void **out, ds_error *err) {
   cl_int code;
+  if (bytes == 0) return fail(err, DS_ERR_INVALID, "alloc of 0 bytes");
   if (bytes > dev->most_alloc)
     return fail(err, DS_ERR_MEMORY, "no memory for %zu bytes: one buffer of %s holds at most %zu",
                 bytes, dev->name, dev->most_alloc);

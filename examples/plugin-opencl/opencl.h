@@ -15,14 +15,16 @@
 #include "ds_abi.h"
 
 /* The kernels, by name. Those of the last line need f64. */
+/* clang-format off */
 #define KERNELS(K)                                                                                 \
-  K(gemm_tile)                                                                                     \
-  K(gemm_dot)                                                                                      \
-  K(gemm_column) K(add) K(mul) K(scale) K(activation) K(activation_dx) K(swiglu) K(swiglu_dx)      \
-      K(mean_dx) K(copy_strided) K(adamw) K(rope) K(take_rows) K(scatter_rows) K(norm) K(norm_dx)  \
-          K(norm_dw) K(column_sums) K(softmax) K(argmax) K(cross_entropy_rows)                     \
-              K(cross_entropy_sum) K(cross_entropy_dx) K(attention) K(attention_delta)             \
-                  K(attention_dq) K(attention_dkv) K(partial_sums) K(mean_end) K(sum_squares_end)
+  K(gemm_tile) K(gemm_dot) K(gemm_column)                                                          \
+  K(add) K(mul) K(scale) K(activation) K(activation_dx) K(swiglu) K(swiglu_dx) K(mean_dx)          \
+  K(copy_strided) K(adamw) K(rope) K(take_rows) K(scatter_rows)                                    \
+  K(norm) K(norm_dx) K(norm_dw) K(column_sums) K(softmax) K(argmax)                                \
+  K(cross_entropy_rows) K(cross_entropy_sum) K(cross_entropy_dx)                                   \
+  K(attention) K(attention_delta) K(attention_dq) K(attention_dkv)                                 \
+  K(partial_sums) K(mean_end) K(sum_squares_end)
+/* clang-format on */
 
 enum {
 #define K(name) K_##name,
@@ -48,7 +50,7 @@ typedef struct allocation { /* of device memory */
 
 struct ds_device {
   cl_device_id id;
-  cl_context context;
+  cl_context context; /* device.c keeps these two */
   cl_program program;
   cl_mem nothing; /* stands for tensors that are absent or empty */
   bool f64;
@@ -74,6 +76,8 @@ struct ds_stream {
   int n_pending;
   ds_status dead; /* not DS_OK: what every call returns from now on, with why */
   char why[200];
+  cl_context context; /* of the queue, also while it belongs to no device (stream.c) */
+  ds_stream *next;
 };
 
 struct ds_event {

@@ -30,7 +30,7 @@ ds_status fail_cl(ds_error *err, cl_int code, const char *what) {
   }
 }
 
-static const ds_plugin plugin = {
+static ds_plugin plugin = {
     .base = {sizeof(ds_plugin), DS_ABI_MAJOR, DS_ABI_MINOR},
     .name = PLUGIN_NAME,
     .version = PLUGIN_VERSION,
@@ -50,5 +50,6 @@ const ds_plugin *ds_plugin_query(const ds_host *host, ds_version_range host_abi,
          host_abi.min_minor, host_abi.major, host_abi.max_minor);
     return NULL;
   }
+  if (host_abi.max_minor < DS_ABI_MINOR) plugin.base.minor = host_abi.max_minor; /* agreed */
   return &plugin;
 }

@@ -7,16 +7,37 @@
 
 #include "opencl.h"
 
+/* Streams that were destroyed, for the next that are created: a queue and its kernels are slow to
+ * make, and not every driver gives back all that they took. */
+static struct {
+  pthread_mutex_t lock;
+  ds_stream *first;
+} idle = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static ds_stream *take_idle(cl_context context) {
+  pthread_mutex_lock(&idle.lock);
+  ds_stream **at = &idle.first;
+  while (*at && (*at)->context != context) at = &(*at)->next;
+  ds_stream *s = *at;
+  if (s) *at = s->next;
+  pthread_mutex_unlock(&idle.lock);
+  return s;
+}
+
 ds_status stream_create(ds_device *dev, ds_stream **out, ds_error *err) {
-  cl_int code;
-  ds_stream *s = calloc(1, sizeof *s);
-  if (!s) return fail(err, DS_ERR_MEMORY, "no memory for a stream");
-  s->dev = dev;
-  s->queue = clCreateCommandQueue(dev->context, dev->id, 0, &code);
+  cl_int code = CL_SUCCESS;
+  ds_stream *s = take_idle(dev->context);
+  if (!s) {
+    s = calloc(1, sizeof *s);
+    if (!s) return fail(err, DS_ERR_MEMORY, "no memory for a stream");
+    s->context = dev->context;
+    s->queue = clCreateCommandQueue(dev->context, dev->id, 0, &code);
+  }
   if (code != CL_SUCCESS) {
     free(s);
     return fail_cl(err, code, "clCreateCommandQueue");
   }
+  s->dev = dev;
   *out = s;
   return DS_OK;
 }
@@ -42,6 +63,13 @@ void stream_destroy(ds_stream *s) {
   if (!s) return;
   clFinish(s->queue);
   settle(s, s->n_pending);
+  if (!s->dead) {
+    pthread_mutex_lock(&idle.lock);
+    s->next = idle.first;
+    idle.first = s;
+    pthread_mutex_unlock(&idle.lock);
+    return;
+  }
   for (int i = 0; i < KERNEL_COUNT; i++)
     if (s->kernels[i]) clReleaseKernel(s->kernels[i]);
   clReleaseCommandQueue(s->queue);

@@ -57,6 +57,7 @@ static ds_status device_info(ds_device *dev, ds_device_info *info, ds_error *err
  * handle up (examples/plugin-opencl does). */
 static ds_status device_alloc(ds_device *dev, size_t bytes, void **out, ds_error *err) {
   (void)dev;
+  if (bytes == 0) return fail(err, DS_ERR_INVALID, "alloc of 0 bytes");
   void *p = bytes > PTRDIFF_MAX ? NULL : plugin_host->alloc(plugin_host->ctx, bytes);
   if (!p) return fail(err, DS_ERR_MEMORY, "no memory for %zu bytes", bytes);
   *out = p;

@@ -4,21 +4,32 @@
  * kernel after it. */
 #include "plugin.h"
 
-/* NULL, or what is missing. The least to take is every form of f32 x f32 -> f32. */
-static const char *not_offered(const ds_gemm *g) {
+/* DS_OK, or why not. The least to take is every form of f32 x f32 -> f32. */
+static ds_status check(const ds_gemm *g, ds_error *err) {
+  const int64_t a_cols = g->flags & DS_GEMM_TRANS_A ? g->m : g->k;
+  const int64_t b_cols = g->flags & DS_GEMM_TRANS_B ? g->k : g->n;
+  if (g->size < sizeof *g) return fail(err, DS_ERR_INVALID, "gemm: the description is too small");
   if (g->dtype_a != DS_F32 || g->dtype_b != DS_F32 || g->dtype_c != DS_F32 ||
       g->dtype_bias != DS_F32)
-    return "gemm: only f32 is offered";
-  if (g->flags & ~(uint32_t)(DS_GEMM_TRANS_A | DS_GEMM_TRANS_B)) return "gemm: B is never packed";
+    return fail(err, DS_ERR_UNSUPPORTED, "gemm: only f32 is offered");
+  if (g->flags & ~(uint32_t)(DS_GEMM_TRANS_A | DS_GEMM_TRANS_B))
+    return fail(err, DS_ERR_UNSUPPORTED, "gemm: unknown flags 0x%x; B is never packed", g->flags);
   if (g->epilogue < DS_EPILOGUE_NONE || g->epilogue > DS_EPILOGUE_SILU)
-    return "gemm: an epilogue this plugin doesn't know";
-  return NULL;
+    return fail(err, DS_ERR_UNSUPPORTED, "gemm: unknown epilogue %d", g->epilogue);
+  if (g->m < 0 || g->n < 0 || g->k < 0 || g->batch < 0)
+    return fail(err, DS_ERR_INVALID, "gemm: a negative size");
+  if (g->lda < a_cols || g->ldb < b_cols || g->ldc < g->n)
+    return fail(err, DS_ERR_INVALID, "gemm: rows lie closer than they are long");
+  if (g->beta != 0 && g->beta != 1)
+    return fail(err, DS_ERR_INVALID, "gemm: beta is %g; only 0 and 1 are possible",
+                (double)g->beta);
+  return DS_OK;
 }
 
 /* [any-thread]: looks at shapes and types, never at pointers. */
 static int gemm_supports(ds_device *dev, const ds_gemm *g) {
   (void)dev;
-  return g->size >= sizeof *g && !not_offered(g);
+  return check(g, NULL) == DS_OK;
 }
 
 /* One matrix of the batch. A transposed matrix is one with its two steps exchanged. */
@@ -42,9 +53,8 @@ static void product(const ds_gemm *g, const float *a, const float *b, float *c) 
  * it needs into the launch. A is read when the work's turn comes. */
 static ds_status gemm_run(ds_stream *s, const ds_gemm *g, ds_error *err) {
   (void)s;
-  if (g->size < sizeof *g) return fail(err, DS_ERR_INVALID, "gemm: size is too small");
-  const char *missing = not_offered(g);
-  if (missing) return fail(err, DS_ERR_UNSUPPORTED, "%s", missing); /* core falls back */
+  const ds_status st = check(g, err);
+  if (st != DS_OK) return st; /* UNSUPPORTED: core falls back */
   const float *a = g->a, *b = g->b;
   float *c = g->c;
   if (g->m == 0 || g->n == 0) return DS_OK; /* pointers may be NULL */

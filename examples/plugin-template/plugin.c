@@ -9,9 +9,9 @@
 #include <stdio.h>
 
 /* "auto" takes the usable plugin with the highest priority: accelerators say 200 and up, so that
- * they go before the cpu plugin's 100. This one computes slowly and only by name. The last text is
- * for people: the libraries that must be there ("libacme.so.3"). */
-DS_PLUGIN_NOTE(PLUGIN_NAME, PLUGIN_VERSION, -100, "nothing");
+ * they go before the cpu plugin's 100. This one is slow, so it goes before the reference's 0 only.
+ * The last text is for people: the libraries that must be there ("libacme.so.3"). */
+DS_PLUGIN_NOTE(PLUGIN_NAME, PLUGIN_VERSION, 1, "nothing");
 
 const ds_host *plugin_host; /* written once, by the query, before any other call */
 
@@ -26,9 +26,10 @@ ds_status fail(ds_error *err, ds_status status, const char *format, ...) {
   return status;
 }
 
-/* Tables are const and filled by name: what isn't named is NULL, which is "not offered". Core then
- * runs products and ops on its own reference and counts them; collectives are refused. */
-static const ds_plugin plugin = {
+/* The query's answer, which no one changes after it. Tables are filled by name: what isn't named is
+ * NULL, which is "not offered". Core then runs products and ops on its own reference and counts
+ * them; collectives are refused. */
+static ds_plugin plugin = {
     .base = {sizeof(ds_plugin), DS_ABI_MAJOR, DS_ABI_MINOR},
     .name = PLUGIN_NAME,
     .version = PLUGIN_VERSION,
@@ -52,5 +53,6 @@ const ds_plugin *ds_plugin_query(const ds_host *host, ds_version_range host_abi,
    * absence is DS_ERR_NOT_FOUND with the name and the cure: `ds backends` shows the message. Don't
    * start the driver yet; the query must be quick. */
   plugin_host = host;
+  if (host_abi.max_minor < DS_ABI_MINOR) plugin.base.minor = host_abi.max_minor; /* agreed */
   return &plugin;
 }

@@ -414,7 +414,9 @@ static ds_cpu_kernel *const *kernels_of(int isa) {
 }
 
 static ds_status ops_run(ds_stream *s, const ds_op *op, ds_error *err) {
-  ds_status status = check_op(op, err ? err->message : NULL);
+  ds_status status = ds_cpu_ready(s, err);
+  if (status != DS_OK) return status;
+  status = check_op(op, err ? err->message : NULL);
   if (status != DS_OK) {
     if (err) err->status = status;
     return status;

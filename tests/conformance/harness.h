@@ -238,12 +238,13 @@ void ops_variant_name(const op_spec *spec, int variant, char *text, size_t room)
 /* prove.c: the references' gradients against finite differences; no plugin is involved */
 void prove_all(conformance *k);
 
-/* cases_gemm.c, cases_quant.c, cases_ops.c */
+/* cases_gemm.c, cases_ops.c, cases_quant.c, cases_quant_special.c (which cases_quant calls) */
 void cases_ops(conformance *k);
 void cases_gemm(conformance *k);
 /* A large product [m,n,k] with weights [n,k]; false when the plugin doesn't pack or take it. */
 bool cases_gemm_sized(conformance *k, test_case *c, int variant, const int64_t *size, bool packed);
 void cases_quant(conformance *k);
+void cases_quant_special(conformance *k);
 
 /* timing.c */
 void timing_all(conformance *k);

@@ -6,11 +6,23 @@
 
 static const unit oracle_units[] = {{"gradients", prove_all, NEEDS_NOTHING, true}, {0}};
 static const unit gemm_units[] = {{"gemm", cases_gemm, NEEDS_DEVICE, true}, {0}};
-static const unit quant_units[] = {{"quant", cases_quant, NEEDS_DEVICE, true}, {0}};
+static void quant(conformance *k) {
+  tally t = {0};
+  if (k->plugin->quant) {
+    cases_quant(k);
+    return;
+  }
+  check_unsupported(&t, "the plugin has no quant table");
+  check_report(k, &t, "quant", "");
+}
+
+static const unit quant_units[] = {{"quant", quant, NEEDS_DEVICE, true}, {0}};
 static const unit no_units[] = {{0}};
 
 static const section sections[] = {
-    {"abi", abi_units, "the file, the query, the tables, descriptors"},
+    {"abi", elf_units, "the file, the query, the tables, descriptors"},
+    {"abi", abi_units, NULL},
+    {"abi", descriptor_units, NULL},
     {"device", device_units, "opening, memory, transfers, events"},
     {"lifetime", lifetime_units, "what is opened and closed leaves nothing behind"},
     {"threads", threads_units, "what may be called at the same time"},
@@ -33,8 +45,9 @@ bool suite_has_section(const char *name) {
 void suite_sections(char *text, size_t room) {
   size_t used = 0;
   for (int i = 0; i < N_SECTIONS && used < room; i++)
-    used += (size_t)snprintf(text + used, room - used, "  %-9s %s\n", sections[i].name,
-                             sections[i].about);
+    if (sections[i].about)
+      used += (size_t)snprintf(text + used, room - used, "  %-9s %s\n", sections[i].name,
+                               sections[i].about);
 }
 
 /* ---------------------------------------------------------------- one run */

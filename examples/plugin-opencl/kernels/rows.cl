@@ -1,10 +1,28 @@
 
 /* ---- rows.cl: norms, softmax, losses: LANES work-items share a row; and sums over everything. */
 
+/* A sum with what rounding took from it. A mean may be far smaller than the values. */
+static inline float2 add_exactly(float2 a, float2 b) {
+  const float s = a.x + b.x, t = s - a.x;
+  return (float2)(s, (a.x - (s - t)) + (b.x - t) + a.y + b.y);
+}
+
+static inline float lanes_sum_exactly(float2 v, __local float2 *scratch) {
+  const int lane = get_local_id(0);
+  scratch[lane] = v;
+  barrier(CLK_LOCAL_MEM_FENCE);
+  for (int n = LANES / 2; n > 0; n /= 2) {
+    if (lane < n) scratch[lane] = add_exactly(scratch[lane], scratch[lane + n]);
+    barrier(CLK_LOCAL_MEM_FENCE);
+  }
+  return scratch[0].x + scratch[0].y;
+}
+
 /* layer_norm (centered) and rms_norm. */
 SHARED norm(ARG(float, x), ARG(float, weight), ARG(float, bias), ARG(float, y), ARG(float, mean),
             ARG(float, rstd), long cols, float eps, long centered) {
   __local float scratch[LANES];
+  __local float2 pairs[LANES];
   USE(float, x);
   USE(float, weight);
   USE(float, bias);
@@ -16,9 +34,9 @@ SHARED norm(ARG(float, x), ARG(float, weight), ARG(float, bias), ARG(float, y), 
   y += r * cols;
   float mu = 0, squares = 0;
   if (centered) {
-    float sum = 0;
-    for (long c = lane; c < cols; c += LANES) sum += x[c];
-    mu = lanes_sum(sum, scratch) / cols;
+    float2 sum = 0;
+    for (long c = lane; c < cols; c += LANES) sum = add_exactly(sum, (float2)(x[c], 0));
+    mu = lanes_sum_exactly(sum, pairs) / cols;
   }
   for (long c = lane; c < cols; c += LANES) squares += (x[c] - mu) * (x[c] - mu);
   const float rs = 1 / sqrt(lanes_sum(squares, scratch) / cols + eps);
