@@ -182,7 +182,7 @@ PLUGINS = [
     ("a plugin wants just its own ds_op", "next", ("today", "full", "full.c"),
      r"if \(!DS_HAS\(op, attr\)\)", "if (op->size != sizeof *op)", "add fell back"),
 ]
-"""The header's own macros, as a plugin of the next version uses them."""
+# The header's own macros, as a plugin uses them: the header's version, the core's, the plugin.
 MACROS = [
     ("DS_HAS with == instead of >=", "next", "today", "full", r"\)\) >=", ")) ==", "did not agree"),
     ("DS_PLUGIN_NOTE with the newest minor alone", "today", "next", "full",
