@@ -360,6 +360,22 @@ typedef ds_status (*ds_lr_scheduler_fn)(void *ctx, const ds_optimizer *o, ds_lr_
 
 typedef struct ds_engine ds_engine;
 
+/* When the device fails. Work runs late, so that a failure may be told by a later call than the one
+ * that gave the work; the message names plugin, device, stream, the call that told it, and the work
+ * as the plugin names it: "name:0, stream 0: download: attention: ...".
+ *
+ *   - A failure that changed nothing (no memory, a batch that is wrong, a disk that is full) leaves
+ *     the engine as it was; gradients of the step under way are dropped, and it begins again.
+ *   - Work that failed late, or a failure amid an update, leaves parameters undefined: they may be
+ *     half updated. The message says so, and from then on what would use, read or save them fails
+ *     with DS_ERR_STATE, naming the first failure, its step and the last checkpoint. Checkpoints
+ *     on disk are whole. ds_engine_load_checkpoint() makes the engine sound again, on a new
+ *     stream, and training goes on bit for bit as from any checkpoint.
+ *   - On a lost device every call fails and says so, loading too. ds_engine_destroy() works.
+ *
+ * With several ranks the others find out by their collectives' time limit; all are then to be
+ * started anew from the last checkpoint. */
+
 /* What deepspeed's launcher leaves in args. */
 typedef struct ds_args {
   uint32_t size;
@@ -467,7 +483,8 @@ DS_API ds_status ds_engine_read_grad(ds_engine *e, int index, float *out, size_t
 DS_API ds_status ds_engine_save_checkpoint(ds_engine *e, const char *dir, const char *tag,
                                            const char *client_state, ds_error *err);
 /* tag NULL = what `latest` names. client_state (may be NULL) gets new text (free()) or NULL. On
- * failure the engine is as before. */
+ * failure the engine is as before, but for a failure of the device amid loading: parameters are
+ * then undefined, see above. Where they were, loading makes the engine sound. */
 DS_API ds_status ds_engine_load_checkpoint(ds_engine *e, const char *dir, const char *tag,
                                            char **client_state, ds_error *err);
 /* A Hugging Face folder: config.json and model.safetensors in bf16 (save_16bit_model) or f32. */
@@ -544,7 +561,9 @@ typedef struct ds_generate_args {
 #define DS_GENERATE_ARGS_INIT                                                                      \
   { sizeof(ds_generate_args), 100, -1, 0.0, 0, 1.0, 0, -1, NULL, NULL }
 
-/* Prompt ids -> new ids (free()), without the prompt. The same arguments give the same tokens. */
+/* Prompt ids -> new ids (free()), without the prompt. The same arguments give the same tokens.
+ * When the device fails, what was in flight is lost and the call says why; the next one works, on a
+ * new stream, with the weights as they are. On a lost device each call fails. */
 DS_API ds_status ds_inference_generate(ds_inference *e, const int32_t *prompt, size_t n_prompt,
                                        const ds_generate_args *args, int32_t **tokens,
                                        size_t *n_tokens, ds_error *err);

@@ -70,6 +70,10 @@ ds_stream *ds_backend_raw_stream(ds_backend *b);
  * undefined, all other memory as before. Fails where no new stream can be made: the device is lost,
  * every later call fails, and closing still works. */
 DS_MUST_USE ds_status ds_backend_recover(ds_backend *b, bool *died, ds_error *err);
+/* How a failure reads that another file got from a table of the plugin, by a call on the stream.
+ * Returns status. */
+ds_status ds_backend_wrap(const ds_backend *b, const char *what, const ds_error *from,
+                          ds_status status, ds_error *err);
 
 DS_MUST_USE ds_status ds_backend_alloc(ds_backend *b, size_t bytes, void **out, ds_error *err);
 void ds_backend_free(ds_backend *b, void *p, size_t bytes); /* waits for the stream; NULL allowed */

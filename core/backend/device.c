@@ -34,6 +34,11 @@ ds_status ds_device_wrap(const ds_backend *b, const char *what, const ds_error *
   return wrap(b, stream, what, from, status, err);
 }
 
+ds_status ds_backend_wrap(const ds_backend *b, const char *what, const ds_error *from,
+                          ds_status status, ds_error *err) {
+  return status == DS_OK ? DS_OK : ds_device_wrap(b, what, from, status, err);
+}
+
 static ds_status open_reference(ds_backend *b, ds_error *err) {
   const ds_plugin *reference = ds_reference_plugin();
   if (strcmp(b->plugin->name, reference->name) == 0) return DS_OK;

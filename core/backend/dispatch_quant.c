@@ -34,13 +34,16 @@ static ds_tensor matrix(const void *data, int32_t dtype, int64_t rows, int64_t c
 
 static ds_status stage_quantized(ds_stage *stage, const ds_backend *b, const ds_quant *q,
                                  bool written, ds_error *err) {
-  int64_t groups = q->flags & DS_QUANT_PER_TENSOR ? 1 : q->rows * (q->cols / q->group);
+  bool one = (q->flags & DS_QUANT_PER_TENSOR) != 0, empty = q->rows == 0 || q->cols == 0;
+  int64_t groups = one ? 1 : q->rows * (q->cols / q->group);
   ds_tensor values = matrix(q->values, q->qtype, q->rows, q->cols, q->cols);
   ds_tensor scales = matrix(q->scales, DS_F32, 1, groups, groups);
   ds_tensor zeros = matrix(q->zeros, DS_I8, 1, groups, groups);
   DS_TRY(ds_stage_add_tensor(stage, b, &values, written, "quant: values", err));
-  DS_TRY(ds_stage_add_tensor(stage, b, &scales, written, "quant: scales", err));
-  if (!(q->flags & DS_QUANT_ASYMMETRIC)) return DS_OK;
+  /* Even of nothing there may be one group, and a place for it. */
+  if (q->scales || !empty)
+    DS_TRY(ds_stage_add_tensor(stage, b, &scales, written, "quant: scales", err));
+  if (!(q->flags & DS_QUANT_ASYMMETRIC) || (!q->zeros && empty)) return DS_OK;
   return ds_stage_add_tensor(stage, b, &zeros, written, "quant: zeros", err);
 }
 
@@ -48,11 +51,12 @@ static ds_status stage_call(ds_stage *stage, const ds_backend *b, const quant_ca
                             ds_error *err) {
   const ds_quant *q = &c->q;
   const ds_quant_gemm *g = &c->g;
-  if (q->rows == 0 || (is_gemm(c) ? g->m == 0 : q->cols == 0)) return DS_OK; /* nothing is read */
-  if (q->cols > 0) DS_TRY(stage_quantized(stage, b, q, c->kind == DS_KIND_QUANTIZE, err));
-  ds_tensor x = matrix(c->x, q->dtype, q->rows, q->cols, q->cols);
-  if (!is_gemm(c))
+  if (is_gemm(c) && (g->m == 0 || q->rows == 0)) return DS_OK; /* nothing is read */
+  DS_TRY(stage_quantized(stage, b, q, c->kind == DS_KIND_QUANTIZE, err));
+  if (!is_gemm(c)) {
+    ds_tensor x = matrix(c->x, q->dtype, q->rows, q->cols, q->cols);
     return ds_stage_add_tensor(stage, b, &x, c->kind == DS_KIND_DEQUANTIZE, "quant: x", err);
+  }
   ds_tensor a = matrix(g->a, q->dtype, g->m, q->cols, g->lda);
   ds_tensor bias = matrix(g->bias, q->dtype, 1, q->rows, q->rows);
   ds_tensor out = matrix(g->c, q->dtype, g->m, q->rows, g->ldc);

@@ -113,22 +113,61 @@ ds_status ds_elf_segment(ds_elf_bytes file, const Elf64_Ehdr *h, unsigned i, Elf
   return DS_OK;
 }
 
+/* ---- where the dynamic linker would map */
+
+typedef struct span {
+  uint64_t first, end; /* addresses of what is loaded so far; a span without any is 0, 0 */
+} span;
+
+static ds_status check_load(const Elf64_Phdr *p, span *s, ds_error *err) {
+  if (p->p_filesz > p->p_memsz || p->p_memsz > UINT64_MAX / 4 || p->p_vaddr > UINT64_MAX / 4 ||
+      p->p_vaddr < s->end) {
+    return ds_fail(err, DS_ERR_FORMAT,
+                   "its segments overlap or are not in order; the file is damaged, copy it again");
+  }
+  if (!s->end) s->first = p->p_vaddr;
+  s->end = p->p_vaddr + p->p_memsz;
+  return DS_OK;
+}
+
+ds_status ds_elf_check_layout(ds_elf_bytes file, ds_error *err) {
+  Elf64_Ehdr h;
+  Elf64_Phdr p;
+  ds_elf_bytes segment;
+  span s = {0, 0};
+  DS_TRY(ds_elf_header(file, &h, err));
+  for (unsigned i = 0; i < h.e_phnum; i++) {
+    DS_TRY(ds_elf_segment(file, &h, i, &p, &segment, err));
+    if (p.p_type == PT_LOAD) DS_TRY(check_load(&p, &s, err));
+  }
+  for (unsigned i = 0; i < h.e_phnum; i++) {
+    DS_TRY(ds_elf_segment(file, &h, i, &p, &segment, err));
+    bool inside = p.p_vaddr >= s.first && p.p_vaddr <= s.end && p.p_memsz <= s.end - p.p_vaddr;
+    if ((p.p_type == PT_DYNAMIC || p.p_type == PT_GNU_RELRO || p.p_type == PT_TLS) && !inside) {
+      return ds_fail(err, DS_ERR_FORMAT,
+                     "segment %u lies outside what is loaded; the file is damaged, copy it again",
+                     i);
+    }
+  }
+  return DS_OK;
+}
+
 /* ---- where the dynamic linker would look */
 
-/* The bytes from an address on, as far as its segment holds them. */
-static ds_status find_address(ds_elf_bytes file, const Elf64_Ehdr *h, uint64_t address,
-                              ds_elf_bytes *out, ds_error *err) {
+bool ds_elf_at(ds_elf_bytes file, const Elf64_Ehdr *h, uint64_t address, ds_elf_bytes *out) {
   for (unsigned i = 0; i < h->e_phnum; i++) {
     Elf64_Phdr p;
-    DS_TRY(ds_elf_segment(file, h, i, &p, out, err));
+    if (ds_elf_segment(file, h, i, &p, out, NULL) != DS_OK) return false;
     if (p.p_type != PT_LOAD || address < p.p_vaddr || address - p.p_vaddr >= p.p_filesz) continue;
     uint64_t skip = address - p.p_vaddr;
-    if (out->data) out->data += skip;
-    if (!out->data) out->base += skip;
+    if (out->data)
+      out->data += skip;
+    else
+      out->base += skip;
     out->size -= skip;
-    return DS_OK;
+    return true;
   }
-  return ds_fail(err, DS_ERR_FORMAT, "its dynamic section names no string table in the file");
+  return false;
 }
 
 static bool is_absolute(const char *path) {
@@ -167,7 +206,9 @@ static ds_status check_dynamic(ds_elf_bytes file, const Elf64_Ehdr *h, ds_elf_by
   ds_elf_bytes strings = {0};
   for (unsigned i = 0; i < DYNAMIC_MAX; i++) {
     if (!ds_elf_take(dynamic, i * sizeof d, &d, sizeof d) || d.d_tag == DT_NULL) break;
-    if (d.d_tag == DT_STRTAB) DS_TRY(find_address(file, h, d.d_un.d_ptr, &strings, err));
+    if (d.d_tag == DT_STRTAB && !ds_elf_at(file, h, d.d_un.d_ptr, &strings)) {
+      return ds_fail(err, DS_ERR_FORMAT, "its dynamic section names no string table in the file");
+    }
   }
   for (unsigned i = 0; i < DYNAMIC_MAX; i++) {
     char text[PATH_SIZE];

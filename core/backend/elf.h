@@ -32,6 +32,19 @@ DS_MUST_USE ds_status ds_elf_header(ds_elf_bytes file, Elf64_Ehdr *h, ds_error *
 DS_MUST_USE ds_status ds_elf_segment(ds_elf_bytes file, const Elf64_Ehdr *h, unsigned i,
                                      Elf64_Phdr *p, ds_elf_bytes *segment, ds_error *err);
 
+/* Refuses segments that are not in the order of their addresses, that overlap or wrap around, and
+ * parts of the file (the dynamic section, what becomes read-only) outside them: the dynamic linker
+ * would map or protect them over memory of the host's. */
+DS_MUST_USE ds_status ds_elf_check_layout(ds_elf_bytes file, ds_error *err);
+
+/* The bytes from an address on, as far as its segment holds them in the file. False when there are
+ * none. */
+bool ds_elf_at(ds_elf_bytes file, const Elf64_Ehdr *h, uint64_t address, ds_elf_bytes *out);
+
+/* Refuses tables of the dynamic section that lie outside the file's segments, and relocations that
+ * would write outside them or name symbols outside them (elf_relocations.c). */
+DS_MUST_USE ds_status ds_elf_check_relocations(ds_elf_bytes file, ds_error *err);
+
 /* Refuses what would let the dynamic linker look for a library in the current folder: a RUNPATH or
  * RPATH with an empty or relative part, a needed library with a relative path. A check of honest
  * mistakes; a file made to harm has other ways. */

@@ -1,5 +1,9 @@
 /* fallback.h - whether core may stand in for what a plugin lacks: one policy for all kinds of work.
- */
+ *
+ * Ops, products and quantization run on the reference (dispatch.c, dispatch_quant.c), copies and
+ * fills of the device go through the host (transfer.c), packing is left out. Without events core
+ * waits. Comm has no fallback: a world of one needs no collectives, and a larger one needs a plugin
+ * that has them. */
 #ifndef DS_BACKEND_FALLBACK_H
 #define DS_BACKEND_FALLBACK_H
 

@@ -1,6 +1,8 @@
 #include "backend/loader.h"
 
 #include <dlfcn.h>
+#include <float.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -19,6 +21,7 @@ struct ds_loaded {
   bool loaded;    /* its code is in the process, for good */
   char name[sizeof((ds_note *)0)->name];
   ds_host host;
+  double limit;     /* where it isn't loaded: a probe with a larger limit may try it again */
   ds_status status; /* of the query; what it said is kept */
   char *reason;
   ds_plugin plugin; /* points to the copies below */
@@ -123,7 +126,8 @@ static const function quant_functions[] = {FUNCTION(ds_quant_table, supports, RE
 static const function comm_functions[] = {COMM(world),     COMM(create),         COMM(destroy),
                                           COMM(allreduce), COMM(reduce_scatter), COMM(allgather),
                                           COMM(broadcast), COMM(barrier),        COMM(send),
-                                          COMM(recv),      COMM(alltoall),       {NULL, 0, 0}};
+                                          COMM(recv),      COMM(alltoall),       COMM(split),
+                                          COMM(rank),      COMM(abort),          {NULL, 0, 0}};
 static const function ops_functions[] = {FUNCTION(ds_ops_table, supports, REQUIRED),
                                          FUNCTION(ds_ops_table, run, REQUIRED),
                                          {NULL, 0, 0}};
@@ -217,6 +221,14 @@ static ds_status adopt(ds_loaded *l, const ds_plugin *p, ds_error *err) {
                    "its note has the name \"%s\", its table \"%.40s\"; they must agree", l->name,
                    l->plugin.name ? l->plugin.name : "(none)");
   }
+  if (l->plugin.base.minor < DS_ABI_COMPAT_MINOR) {
+    return ds_fail(err, DS_ERR_VERSION,
+                   "it agreed to ABI %u.%u, this dscore speaks %d.%d to %d.%d: upgrade the plugin",
+                   l->plugin.base.major, l->plugin.base.minor, DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR,
+                   DS_ABI_MAJOR, DS_ABI_MINOR);
+  }
+  /* One that answers with its own minor speaks no newer for that: sizes say what is there. */
+  if (l->plugin.base.minor > DS_ABI_MINOR) l->plugin.base.minor = DS_ABI_MINOR;
   if (!l->plugin.version) l->plugin.version = "";
   if (!l->plugin.description) l->plugin.description = "";
   if (!l->plugin.device) {
@@ -355,21 +367,24 @@ static ds_status check_identity(const ds_candidate *c, ds_error *err) {
   return ds_fail(err, DS_ERR_IO, "was replaced while it was being loaded; try again");
 }
 
+/* In seconds; infinite: no probe at all. */
+static double probe_limit(double seconds) {
+  return seconds > 0 ? seconds : seconds < 0 ? INFINITY : DS_PROBE_SECONDS;
+}
+
 /* Tries it in a child first. *keep: what it did, it would do again. */
 static ds_status probe(const ds_candidate *c, double seconds, const ds_logger *logger, ds_loaded *l,
-                       uint64_t *signals, bool *keep, ds_error *err) {
-  ds_probe_result found = {0};
-  *signals = 0;
+                       ds_probe_result *found, bool *keep, ds_error *err) {
+  memset(found, 0, sizeof *found);
   *keep = false;
-  if (seconds < 0) return DS_OK;
-  ds_status status =
-      ds_probe_run(c, seconds > 0 ? seconds : DS_PROBE_SECONDS, try_adopt, l, &found, err);
-  *signals = found.signals;
-  *keep = status != DS_OK && found.lasting;
-  if (status != DS_OK && found.linker[0]) return explain_dlerror(c, found.linker, err);
-  if (status == DS_OK && found.printed[0]) {
+  if (seconds == INFINITY) return DS_OK;
+  ds_status status = ds_probe_run(c, seconds, try_adopt, l, found, err);
+  *keep = status != DS_OK && found->lasting;
+  l->limit = status == DS_ERR_TIMEOUT ? seconds : DBL_MAX;
+  if (status != DS_OK && found->linker[0]) return explain_dlerror(c, found->linker, err);
+  if (status == DS_OK && found->printed[0]) {
     ds_log(logger, DS_LOG_WARN, "backend: %s prints to standard error when it is loaded: %s",
-           l->name, found.printed);
+           l->name, found->printed);
   }
   return status;
 }
@@ -412,7 +427,7 @@ static void keep_entry(ds_loaded *l, ds_status status, const char *reason) {
 static ds_status load_file(const ds_candidate *c, double probe_seconds, const ds_logger *logger,
                            ds_loaded **out, ds_error *err) {
   const ds_version_range abi = {DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR, DS_ABI_MINOR, 0};
-  uint64_t signals;
+  ds_probe_result found;
   bool keep;
   ds_guard guard;
   ds_error e;
@@ -421,9 +436,9 @@ static ds_status load_file(const ds_candidate *c, double probe_seconds, const ds
   DS_TRY(check_identity(c, err));
   ds_loaded *l = create(c, err);
   if (!l) return DS_ERR_MEMORY;
-  ds_status status = probe(c, probe_seconds, logger, l, &signals, &keep, &e);
+  ds_status status = probe(c, probe_seconds, logger, l, &found, &keep, &e);
   if (status == DS_OK) {
-    ds_guard_begin(&guard, signals);
+    ds_guard_begin(&guard, found.signals);
     status = load_here(c, logger, l, &keep, &e);
     int changed = ds_guard_end(&guard);
     if (changed) {
@@ -432,6 +447,7 @@ static ds_status load_file(const ds_candidate *c, double probe_seconds, const ds
              l->name, changed, strsignal(changed));
     }
   }
+  ds_probe_finish(&found);
   if (keep) {
     keep_entry(l, status, e.message);
     *out = l;
@@ -449,16 +465,20 @@ static ds_status load_reference(const ds_candidate *c, ds_loaded **out, ds_error
     free(l);
     return status;
   }
+  l->loaded = true;
   keep_entry(l, DS_OK, NULL);
   *out = l;
   return DS_OK;
 }
 
 /* What is loaded stays, whatever is written into its file. What was refused is asked again once its
- * file has changed. The reference has no file: its identity is all zero. */
-static ds_loaded *find(const ds_identity *id) {
+ * file has changed, or when it is given more time, or is to be loaded without a probe. The
+ * reference has no file: its identity is all zero. */
+static ds_loaded *find(const ds_identity *id, double limit) {
   for (ds_loaded *l = process.loaded; l; l = l->next) {
-    if (l->loaded ? ds_identity_same_file(&l->id, id) : ds_identity_unchanged(&l->id, id)) return l;
+    if (l->loaded ? ds_identity_same_file(&l->id, id)
+                  : ds_identity_unchanged(&l->id, id) && limit <= l->limit)
+      return l;
   }
   return NULL;
 }
@@ -471,9 +491,10 @@ ds_status ds_loader_load(const ds_candidate *c, double probe_seconds, const ds_l
     return ds_fail(err, c->status, "%s", c->reason ? c->reason : ds_status_name(c->status));
   }
   pthread_mutex_lock(&process.load_lock);
-  ds_loaded *l = find(&c->id);
+  double limit = probe_limit(probe_seconds);
+  ds_loaded *l = find(&c->id, limit);
   if (!l) {
-    status = c->path ? load_file(c, probe_seconds, logger, &l, err) : load_reference(c, &l, err);
+    status = c->path ? load_file(c, limit, logger, &l, err) : load_reference(c, &l, err);
   }
   if (status == DS_OK && l->status != DS_OK) {
     status = ds_fail(err, l->status, "%s", l->reason ? l->reason : ds_status_name(l->status));

@@ -2,8 +2,9 @@
  *
  * Before a file is loaded for the first time in a process, a child process tries it (probe.h): what
  * crashes, hangs, exits or prints there is refused, and never loaded here. The verdict is kept for
- * as long as the file stays the same. What the dynamic linker refuses is tried again the next time.
- * Signal handlers, the thread's signal mask and its rounding are put back after loading (guard.h).
+ * as long as the file stays the same and no more time is given. What the dynamic linker refuses is
+ * tried again the next time. Signal handlers, the thread's signal mask and its rounding are put
+ * back after loading (guard.h).
  *
  * A plugin is loaded and asked (ds_plugin_query) once a process; its answer, good or bad, is kept.
  * That needs the one piece of global state in core: the list of loaded plugins, guarded by a mutex,

@@ -115,6 +115,8 @@ ds_status ds_note_parse(const unsigned char *data, size_t size, ds_note *out, ds
   static const unsigned char nothing[1];
   ds_elf_bytes file = {size ? data : nothing, -1, 0, size};
   DS_TRY(find_note(file, out, err));
+  DS_TRY(ds_elf_check_layout(file, err));
+  DS_TRY(ds_elf_check_relocations(file, err));
   return ds_elf_check_search(file, err);
 }
 
@@ -123,6 +125,8 @@ ds_status ds_note_read_fd(int fd, ds_note *out, ds_error *err) {
   if (fstat(fd, &st) != 0) return ds_fail(err, DS_ERR_IO, "can't be read: %s", strerror(errno));
   ds_elf_bytes file = {NULL, fd, 0, (uint64_t)st.st_size};
   DS_TRY(find_note(file, out, err));
+  DS_TRY(ds_elf_check_layout(file, err));
+  DS_TRY(ds_elf_check_relocations(file, err));
   return ds_elf_check_search(file, err);
 }
 

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <link.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -85,13 +86,32 @@ ds_status ds_place_check_above(const char *path, ds_error *err) {
   return status;
 }
 
+/* The file that the kernel has mapped at an address: what a relative name in the linker's list once
+ * meant, wherever the current folder is by now. New; NULL when it can't be told. */
+static char *mapped_file(const void *address) {
+  char *line = NULL, *path = NULL;
+  size_t room = 0;
+  FILE *maps = fopen("/proc/self/maps", "re");
+  while (maps && !path && getline(&line, &room, maps) > 0) {
+    unsigned long first, end;
+    char *at = strchr(line, '/');
+    if (!at || sscanf(line, "%lx-%lx", &first, &end) != 2) continue;
+    if ((uintptr_t)address < first || (uintptr_t)address >= end) continue;
+    at[strcspn(at, "\n")] = '\0';
+    path = realpath(at, NULL);
+  }
+  free(line);
+  if (maps) fclose(maps);
+  return path;
+}
+
 char *ds_place_of_library(void) {
   static const char anchor = 0;
   Dl_info info;
   struct link_map *map = NULL;
   if (!dladdr1(&anchor, &info, (void **)&map, RTLD_DL_LINKMAP) || !map) return NULL;
-  /* The program's own name is "", and a relative one would be looked up in the current folder. */
-  return map->l_name[0] == '/' ? realpath(map->l_name, NULL) : NULL;
+  if (!map->l_name[0]) return NULL; /* the program */
+  return map->l_name[0] == '/' ? realpath(map->l_name, NULL) : mapped_file(&anchor);
 }
 
 char *ds_place_of_program(void) {

@@ -148,8 +148,9 @@ static void watch(probe *p, double seconds, int64_t patience) {
   while (!has_ended(p)) {
     struct pollfd fds[] = {{p->out.fd, POLLIN, 0}, {p->err.fd, POLLIN, 0}};
     int64_t now = milliseconds();
-    p->stuck = p->report->step == DS_PROBE_START && now - begin >= patience;
-    p->hung = now >= end;
+    bool late = now >= end, begun = p->report->step != DS_PROBE_START;
+    p->stuck = !begun && (late || now - begin >= patience);
+    p->hung = begun && late;
     if (p->stuck || p->hung) return;
     /* Its end closes the pipes, which wakes us, unless a grandchild has them. */
     int tick = p->out.fd < 0 && p->err.fd < 0 ? 1 : 10;
@@ -183,16 +184,18 @@ static const char *place(const ds_probe_report *r) {
   }
 }
 
-static ds_status judge_crash(const ds_probe_report *r, int signal_number, ds_error *err) {
+static ds_status judge_crash(const probe *p, int signal_number, ds_error *err) {
+  const ds_probe_report *r = p->report;
   const char *name = sigabbrev_np(signal_number);
   bool linker = r->linker && r->step <= DS_PROBE_LOAD;
   const char *cure = signal_number == SIGILL ? "it was built for another processor: get one for "
                                                "this machine"
                      : linker                ? "the file is damaged: copy it again"
                                              : "get another version of it, or take it away";
-  return ds_fail(err, DS_ERR_INTERNAL, "crashes with SIG%s %s%s%.100s; %s", name ? name : "?",
+  return ds_fail(err, DS_ERR_INTERNAL, "crashes with SIG%s %s%s%.100s%s%s%s; %s", name ? name : "?",
                  linker ? "while the linker loads it" : place(r), r->where[0] ? ", at " : "",
-                 r->where, cure);
+                 r->where, p->err.length ? " (\"" : "", p->err.text, p->err.length ? "\")" : "",
+                 cure);
 }
 
 static ds_status judge(probe *p, double seconds, ds_error *err) {
@@ -204,8 +207,8 @@ static ds_status judge(probe *p, double seconds, ds_error *err) {
                    "\"probe_timeout\" in the config's \"backend\"",
                    seconds, place(r));
   }
-  if (r->signal > 0 && r->signal < NSIG) return judge_crash(r, r->signal, err);
-  if (r->step != DS_PROBE_DONE && killed) return judge_crash(r, p->ended.si_status, err);
+  if (r->signal > 0 && r->signal < NSIG) return judge_crash(p, r->signal, err);
+  if (r->step != DS_PROBE_DONE && killed) return judge_crash(p, p->ended.si_status, err);
   if (r->step == DS_PROBE_START) {
     errno = EAGAIN;
     return cannot(err, "its input and output");
@@ -253,8 +256,13 @@ static ds_status run(const ds_candidate *c, double seconds, int64_t patience, ds
                p.report->linker_said);
     out->lasting = status != DS_ERR_IO && !out->linker[0];
   }
-  if (p.report) munmap(p.report, sizeof *p.report);
+  out->memory = p.report;
   return status;
+}
+
+void ds_probe_finish(ds_probe_result *out) {
+  if (out->memory) munmap(out->memory, sizeof(ds_probe_report));
+  out->memory = NULL;
 }
 
 /* A child that was forked while another thread was inside the linker is stuck: then another. */
@@ -265,6 +273,7 @@ ds_status ds_probe_run(const ds_candidate *c, double seconds, ds_probe_check *ch
   for (int64_t patience = 50; patience == 50 || milliseconds() < end; patience += patience / 4) {
     ds_status status = run(c, seconds, patience, check, ctx, out, &stuck, err);
     if (!stuck) return status;
+    ds_probe_finish(out);
   }
   return ds_fail(err, DS_ERR_IO,
                  "can't be tried in a child process, for within %g s there was no moment when no "

@@ -28,6 +28,7 @@ typedef struct ds_probe_result {
   bool lasting;      /* of a failure: this file would do it again, so it needs no second try */
   char linker[512];  /* of a failure: the dynamic linker's own words (dlerror), to be explained */
   uint64_t signals;  /* bit i-1: it changes the handler of signal i */
+  void *memory;      /* what both shared; see ds_probe_finish */
   char printed[160]; /* what it printed to stderr, on one line; "" when nothing */
 } ds_probe_result;
 
@@ -44,6 +45,11 @@ typedef struct ds_probe_result {
  * the time a few tries, each as long as the first is given to begin (50 ms). */
 DS_MUST_USE ds_status ds_probe_run(const ds_candidate *c, double seconds, ds_probe_check *check,
                                    void *ctx, ds_probe_result *out, ds_error *err);
+
+/* Releases what out holds, also after a failure. Call it when the plugin has been loaded: until
+ * then this process has the same memory mapped as the child had, so that a damaged file that strays
+ * out of its own memory does here what it did there. */
+void ds_probe_finish(ds_probe_result *out);
 
 /* The plugin's own ds_plugin_query in a loaded file: one of a library that it needs doesn't count.
  * NULL and err when there is none. */

@@ -19,8 +19,10 @@
 
 static const int deadly[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP};
 
-/* For the signal handler, which gets no argument. Set in the child only. */
+/* For handlers, which get no argument. Set in the child only. The plugin may fork: what becomes of
+ * its children is no news of it. */
 static ds_probe_report *child_report;
+static pid_t child_pid;
 
 static void *program_counter(const void *context) {
 #if defined(__x86_64__)
@@ -39,6 +41,7 @@ static void on_deadly(int signal_number, siginfo_t *info, void *context) {
   Dl_info at;
   const char *pc = program_counter(context);
   (void)info;
+  if (getpid() != child_pid) goto die;
   child_report->signal = signal_number;
   child_report->linker = _r_debug.r_state != RT_CONSISTENT;
   if (pc && dladdr(pc, &at) && at.dli_fname) {
@@ -47,6 +50,7 @@ static void on_deadly(int signal_number, siginfo_t *info, void *context) {
     snprintf(child_report->where, sizeof child_report->where, "%.100s+0x%lx",
              slash ? slash + 1 : at.dli_fname, (unsigned long)(pc - (const char *)at.dli_fbase));
   }
+die:
   raise(signal_number); /* the default action: SA_RESETHAND */
 }
 
@@ -54,12 +58,11 @@ static void on_deadly(int signal_number, siginfo_t *info, void *context) {
 static void on_exit_called(int status, void *arg) {
   ds_probe_report *report = arg;
   report->exit_status = status;
-  report->exited = 1;
+  if (getpid() == child_pid) report->exited = 1;
   _exit(status & 255);
 }
 
 static void on_quick_exit_called(void) {
-  child_report->exited = 1;
   _exit(1);
 }
 
@@ -156,6 +159,12 @@ static void pass_locks(void) {
   dl_iterate_phdr(stop, NULL);
 }
 
+/* The plugin may have forked: whoever isn't the child has nothing to tell. */
+static void enter(ds_probe_step step) {
+  if (getpid() != child_pid) _exit(0);
+  child_report->step = step;
+}
+
 static ds_status load(const ds_probe_job *job, ds_error *err) {
   static const ds_version_range abi = {DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR, DS_ABI_MINOR, 0};
   static const ds_host host = {
@@ -164,7 +173,7 @@ static ds_status load(const ds_probe_job *job, ds_error *err) {
   ds_plugin_query_fn *query;
   ds_error e = {DS_OK, ""};
   DS_TRY(check_unchanged(job->candidate, err));
-  report->step = DS_PROBE_LOAD;
+  enter(DS_PROBE_LOAD);
   void *handle = dlopen(job->candidate->path, RTLD_NOW | RTLD_LOCAL);
   if (!handle) {
     const char *said = dlerror();
@@ -175,24 +184,24 @@ static ds_status load(const ds_probe_job *job, ds_error *err) {
   void *symbol = ds_probe_find_query(handle, err);
   if (!symbol) return DS_ERR_FORMAT;
   memcpy(&query, &symbol, sizeof query);
-  report->step = DS_PROBE_QUERY;
+  enter(DS_PROBE_QUERY);
   const ds_plugin *answer = query(&host, abi, &e);
-  report->step = DS_PROBE_CHECK;
+  enter(DS_PROBE_CHECK);
   return answer ? job->check(job->ctx, answer, err) : DS_OK;
 }
 
 void ds_probe_child(const ds_probe_job *job) {
   const struct rlimit no_core = {0, 0};
-  char stack[65536]; /* for handlers: a stack may be what is exhausted */
-  const stack_t alternative = {.ss_sp = stack, .ss_size = sizeof stack};
   struct stat before[4], after;
   ds_probe_report *report = job->report;
+  const stack_t alternative = {.ss_sp = report->stack, .ss_size = sizeof report->stack};
   child_report = report;
+  child_pid = getpid();
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != job->parent) _exit(1);
   setpgid(0, 0);
   setrlimit(RLIMIT_CORE, &no_core);
-  sigaltstack(&alternative, NULL);
+  if (sigaltstack(&alternative, NULL) != 0) _exit(1);
   reset_signals();
   on_exit(on_exit_called, report);
   at_quick_exit(on_quick_exit_called);
@@ -209,6 +218,6 @@ void ds_probe_child(const ds_probe_job *job) {
   report->signals = changed_signals();
   fflush(stdout); /* it may have set a buffer */
   fflush(stderr);
-  report->step = DS_PROBE_DONE;
+  enter(DS_PROBE_DONE);
   _exit(0);
 }

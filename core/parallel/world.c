@@ -196,20 +196,26 @@ ds_status ds_world_init(ds_world *out, ds_backend *b, const ds_world_args *args,
 }
 
 void ds_world_finish(ds_world *w) {
-  if (w->flag) ds_backend_free(w->backend, w->flag, sizeof(float));
+  /* An aborted communicator may still write to memory until it is gone. */
   if (w->comm) comm_table(w)->destroy(w->comm);
+  if (w->flag) ds_backend_free(w->backend, w->flag, sizeof(float));
   memset(w, 0, sizeof *w);
 }
 
 ds_status ds_world_allreduce(ds_world *w, float *x, int64_t n, ds_reduce op, ds_error *err) {
   if (!w->comm) return DS_OK;
-  return comm_table(w)->allreduce(w->comm, ds_backend_raw_stream(w->backend), x, x, n, DS_F32, op,
-                                  err);
+  ds_error inner = {DS_OK, ""};
+  ds_status status = comm_table(w)->allreduce(w->comm, ds_backend_raw_stream(w->backend), x, x, n,
+                                              DS_F32, op, &inner);
+  return ds_backend_wrap(w->backend, "allreduce", &inner, status, err);
 }
 
 ds_status ds_world_broadcast(ds_world *w, float *x, int64_t n, ds_error *err) {
   if (!w->comm) return DS_OK;
-  return comm_table(w)->broadcast(w->comm, ds_backend_raw_stream(w->backend), x, n, DS_F32, 0, err);
+  ds_error inner = {DS_OK, ""};
+  ds_status status =
+      comm_table(w)->broadcast(w->comm, ds_backend_raw_stream(w->backend), x, n, DS_F32, 0, &inner);
+  return ds_backend_wrap(w->backend, "broadcast", &inner, status, err);
 }
 
 ds_status ds_world_agree(ds_world *w, ds_status mine, const char *what, ds_error *err) {

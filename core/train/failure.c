@@ -33,6 +33,7 @@ static void spoil(ds_engine *e, ds_status status, const ds_error *from) {
           (long long)e->global_steps + 1, from->message);
   e->halfway = false;
   ds_engine_drop_gradients(e);
+  ds_ctx_fail(e->ctx, DS_ERR_STATE, "%s", e->failure.message); /* its values are undefined too */
 }
 
 ds_status ds_engine_settle(ds_engine *e, ds_status status, const ds_error *from, ds_error *err) {

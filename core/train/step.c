@@ -40,8 +40,7 @@ ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss
 static ds_status run_backward(ds_engine *e, ds_value *loss, ds_error *err) {
   size_t nodes = e->ctx->n_nodes;
   e->begin_next = true;
-  ds_status status =
-      ds_ctx_backward(e->ctx, loss, 1.0 / (double)e->config.batch.accumulation, err);
+  ds_status status = ds_ctx_backward(e->ctx, loss, 1.0 / (double)e->config.batch.accumulation, err);
   if (status == DS_OK)
     e->backward_done = true;
   else if (e->ctx->n_nodes != nodes) /* some gradients are added to, some are not */

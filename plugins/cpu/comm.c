@@ -1,24 +1,50 @@
-/* comm.c - the comm table: communicators of one rank copy; larger ones go through Open MPI
- * (comm_mpi.h), cut into pieces.
- *
- * Reductions go in pieces of 4 MiB: Open MPI takes a fresh temporary for each call, and past that
- * size the page faults cost many times the reduction. bf16 is reduced in f32 and rounded once.
- * Limits: create's timeout_ms and kv are not used; there is no time limit on any call. A rank that
- * dies is noticed by the launcher, which ends the job.
+/* comm.c - the comm table: checks, and what becomes of a call. A communicator of one rank copies at
+ * once. Calls of larger ones go to the stream's queue (queue.h) and are run there by comm_run.c;
+ * where MPI may not be called from other threads (comm_mpi.h), the caller runs them at once.
+ * kv is not used: the launcher's runtime connects the ranks.
  */
-#include "bf16.h"
-#include "comm_mpi.h"
+#include "comm.h"
 
-#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { REDUCE_BYTES = 4 << 20, MOVE_BYTES = 256 << 20 };
+static const char *const call_names[] = {"allreduce", "reduce_scatter", "allgather", "broadcast",
+                                         "send",      "recv",           "alltoall",  "barrier"};
 
-struct ds_comm {
-  int rank, size;
-  ds_cpu_mpi_group *group; /* NULL: the caller alone */
-};
+/* ---------------------------------------------------------------- failures and limits */
+
+/* When a call that begins now must be done. */
+static ds_cpu_limit limit_of(const ds_comm *c) {
+  int64_t ns = c->timeout_ms > INT64_MAX / 2000000 ? 0 : c->timeout_ms * 1000000;
+  return (ds_cpu_limit){ns > 0 ? ds_cpu_now_ns() + ns : 0, &c->aborted};
+}
+
+static ds_status gave_up(const ds_comm *c, const char *call, ds_error *err) {
+  return ds_cpu_fail(err, DS_ERR_ABORTED,
+                     "cpu comm: %s on rank %d of %d: the communicator was aborted, or given up "
+                     "when a call on it failed; destroy it",
+                     call, c->rank, c->size);
+}
+
+/* Gives c a message for a limit or an abort. what: the call with its count and type. */
+static ds_status explain(ds_comm *c, ds_status st, const char *what, ds_error *err) {
+  if (st == DS_ERR_ABORTED) return gave_up(c, what, err);
+  if (st == DS_ERR_TIMEOUT)
+    ds_cpu_fail(err, st,
+                "cpu comm: %s on rank %d of %d: not done in %lld ms, the communicator's limit; "
+                "another rank is late, gone or makes another call",
+                what, c->rank, c->size, (long long)c->timeout_ms);
+  return st;
+}
+
+/* A call that failed halfway leaves its peers at different places. */
+static void give_up(ds_comm *c) {
+  atomic_store(&c->aborted, true);
+  pthread_mutex_lock(&c->lock);
+  pthread_cond_broadcast(&c->changed);
+  pthread_mutex_unlock(&c->lock);
+}
 
 /* ---------------------------------------------------------------- world and communicators */
 
@@ -56,22 +82,48 @@ static ds_status check_ranks(const ds_comm_world *w, const int32_t *ranks, int32
   return DS_OK;
 }
 
+static ds_comm *comm_alloc(int rank, int size, int64_t timeout_ms, ds_error *err) {
+  ds_comm *c = calloc(1, sizeof *c);
+  if (c == NULL) {
+    ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for a communicator");
+    return NULL;
+  }
+  atomic_init(&c->owners, 1);
+  pthread_mutex_init(&c->lock, NULL);
+  pthread_cond_init(&c->changed, NULL);
+  c->rank = rank;
+  c->size = size;
+  c->timeout_ms = timeout_ms;
+  return c;
+}
+
+static void let_go(ds_comm *c) {
+  if (atomic_fetch_sub(&c->owners, 1) != 1) return;
+  ds_cpu_mpi_destroy(c->group, atomic_load(&c->aborted));
+  pthread_cond_destroy(&c->changed);
+  pthread_mutex_destroy(&c->lock);
+  free(c);
+}
+
 static ds_status comm_create(ds_device *dev, const int32_t *ranks, int32_t rank_count,
                              const ds_kv_store *kv, int64_t timeout_ms, ds_comm **out,
                              ds_error *err) {
-  (void)dev, (void)kv, (void)timeout_ms;
+  (void)dev, (void)kv;
   ds_comm_world w = {.size = sizeof w};
   int own = -1;
+  if (timeout_ms < 0)
+    return ds_cpu_fail(err, DS_ERR_INVALID, "cpu comm: a time limit of %lld ms; 0 is none",
+                       (long long)timeout_ms);
   ds_status st = ds_cpu_mpi_world(&w, err);
   if (st == DS_OK) st = check_ranks(&w, ranks, rank_count, &own, err);
   if (st != DS_OK) return st;
-  ds_comm *c = calloc(1, sizeof *c);
-  if (c == NULL) return ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for a communicator");
-  c->rank = own;
-  c->size = rank_count;
-  if (rank_count > 1) st = ds_cpu_mpi_create(ranks, rank_count, &c->group, err);
+  ds_comm *c = comm_alloc(own, rank_count, timeout_ms, err);
+  if (c == NULL) return DS_ERR_MEMORY;
+  ds_cpu_limit limit = limit_of(c);
+  if (rank_count > 1) st = ds_cpu_mpi_create(ranks, rank_count, own, &limit, &c->group, err);
   if (st != DS_OK) {
-    free(c);
+    st = explain(c, st, "create", err);
+    let_go(c);
     return st;
   }
   *out = c;
@@ -80,188 +132,91 @@ static ds_status comm_create(ds_device *dev, const int32_t *ranks, int32_t rank_
 
 static void comm_destroy(ds_comm *c) {
   if (c == NULL) return;
-  ds_cpu_mpi_destroy(c->group);
-  free(c);
+  pthread_mutex_lock(&c->lock);
+  while (atomic_load(&c->aborted) ? c->running > 0 : c->queued > 0)
+    pthread_cond_wait(&c->changed, &c->lock);
+  pthread_mutex_unlock(&c->lock);
+  let_go(c);
 }
 
-/* ---------------------------------------------------------------- checks */
+/* For as long as a call waits for others: destroy waits for it, abort ends it. */
+static void begin(ds_comm *c) {
+  pthread_mutex_lock(&c->lock);
+  c->running++;
+  pthread_mutex_unlock(&c->lock);
+}
 
-static ds_status check_move(const char *call, int64_t count, int32_t dtype, size_t *bytes,
+static ds_status end(ds_comm *c, ds_status st, const char *what, ds_error *err) {
+  st = explain(c, st, what, err);
+  pthread_mutex_lock(&c->lock);
+  c->running--;
+  if (st != DS_OK) atomic_store(&c->aborted, true);
+  pthread_cond_broadcast(&c->changed);
+  pthread_mutex_unlock(&c->lock);
+  return st;
+}
+
+static ds_status comm_split(ds_comm *c, int32_t color, int32_t key, ds_comm **out, ds_error *err) {
+  *out = NULL;
+  if (color < -1)
+    return ds_cpu_fail(err, DS_ERR_INVALID,
+                       "cpu comm: split: color %d; it is at least 0, or -1 for none", color);
+  if (atomic_load(&c->aborted)) return gave_up(c, "split", err);
+  ds_comm *part = comm_alloc(0, 1, c->timeout_ms, err);
+  if (part == NULL) return DS_ERR_MEMORY;
+  ds_cpu_limit limit = limit_of(c);
+  begin(c);
+  ds_status st = c->group == NULL ? DS_OK
+                                  : ds_cpu_mpi_split(c->group, color, key, &limit, &part->group,
+                                                     &part->rank, &part->size, err);
+  st = end(c, st, "split", err);
+  if (st == DS_OK && color >= 0)
+    *out = part;
+  else
+    let_go(part);
+  return st;
+}
+
+static ds_status comm_rank(ds_comm *c, int32_t *rank, int32_t *size, ds_error *err) {
+  (void)err;
+  *rank = c->rank;
+  *size = c->size;
+  return DS_OK;
+}
+
+/* ---------------------------------------------------------------- checks: the stream's failure first */
+
+static ds_status check_move(ds_stream *s, const char *call, int64_t count, int32_t dtype,
                             ds_error *err) {
-  size_t one = dtype == DS_I4 ? 0 : ds_cpu_dtype_bytes(dtype, 1);
-  if (one == 0)
+  ds_status st = ds_cpu_queue_check(s, err);
+  if (st != DS_OK) return st;
+  if (dtype == DS_I4 || ds_cpu_dtype_bytes(dtype, 1) == 0)
     return ds_cpu_fail(err, DS_ERR_UNSUPPORTED, "cpu comm: %s of %s", call,
                        ds_cpu_dtype_name(dtype));
   if (count < 0 || count > INT64_MAX / 64)
     return ds_cpu_fail(err, DS_ERR_INVALID, "cpu comm: %s of %lld elements", call,
                        (long long)count);
-  *bytes = one * (size_t)count;
   return DS_OK;
 }
 
-static ds_status check_reduce(const char *call, int64_t count, int32_t dtype, ds_reduce op,
-                              size_t *bytes, ds_error *err) {
+static ds_status check_reduce(ds_stream *s, const char *call, int64_t count, int32_t dtype,
+                              ds_reduce op, ds_error *err) {
+  ds_status st = check_move(s, call, count, dtype, err);
+  if (st != DS_OK) return st;
   if ((int)op < DS_REDUCE_SUM || (int)op > DS_REDUCE_MIN)
     return ds_cpu_fail(err, DS_ERR_INVALID, "cpu comm: %s: unknown reduction %d", call, (int)op);
-  if (dtype != DS_F32 && dtype != DS_BF16 && dtype != DS_F64 && dtype != DS_I32 && dtype != DS_I64)
+  if (dtype == DS_U8 || dtype == DS_F8E4M3 || dtype == DS_F8E5M2)
     return ds_cpu_fail(err, DS_ERR_UNSUPPORTED,
-                       "cpu comm: %s of %s; f32, bf16, f64, i32 and i64 are", call,
+                       "cpu comm: %s of %s; f32, bf16, f16, f64, i8, i32 and i64 are", call,
                        ds_cpu_dtype_name(dtype));
-  return check_move(call, count, dtype, bytes, err);
+  return DS_OK;
 }
 
 static ds_status check_peer(const ds_comm *c, const char *call, int32_t peer, ds_error *err) {
   if (peer >= 0 && peer < c->size) return DS_OK;
   return ds_cpu_fail(err, DS_ERR_INVALID,
-                     "cpu comm: %s: there is no rank %d in a communicator "
-                     "of %d",
-                     call, peer, c->size);
-}
-
-static size_t min_size(size_t a, size_t b) {
-  return a < b ? a : b;
-}
-
-/* ---------------------------------------------------------------- reductions */
-
-static void widen(float *dst, const uint16_t *src, int64_t n) {
-  for (int64_t i = 0; i < n; i++) dst[i] = ds_cpu_bf16_load(src[i]);
-}
-
-static void narrow(uint16_t *dst, const float *src, int64_t n) {
-  for (int64_t i = 0; i < n; i++) dst[i] = ds_cpu_bf16_store(src[i]);
-}
-
-/* Turns a sum into a mean; whole numbers are cut towards zero. */
-static void divide(void *data, int64_t n, int32_t dtype, int by) {
-  switch (dtype) {
-    case DS_F32:
-      for (int64_t i = 0; i < n; i++) ((float *)data)[i] /= (float)by;
-      break;
-    case DS_F64:
-      for (int64_t i = 0; i < n; i++) ((double *)data)[i] /= by;
-      break;
-    case DS_I32:
-      for (int64_t i = 0; i < n; i++) ((int32_t *)data)[i] /= by;
-      break;
-    default:
-      for (int64_t i = 0; i < n; i++) ((int64_t *)data)[i] /= by;
-  }
-}
-
-static ds_status comm_allreduce(ds_comm *c, ds_stream *s, const void *send, void *recv,
-                                int64_t count, int32_t dtype, ds_reduce op, ds_error *err) {
-  size_t bytes = 0;
-  ds_status st = check_reduce("allreduce", count, dtype, op, &bytes, err);
-  if (st != DS_OK || bytes == 0) return st;
-  if (c->group == NULL) {
-    if (recv != send) memcpy(recv, send, bytes);
-    return DS_OK;
-  }
-  bool wide = dtype == DS_BF16;
-  int32_t type = wide ? DS_F32 : dtype;
-  int64_t piece = REDUCE_BYTES / (int64_t)ds_cpu_dtype_bytes(type, 1);
-  float *scratch = NULL;
-  if (wide && (scratch = ds_cpu_scratch(s, DS_CPU_SCRATCH_COMM, REDUCE_BYTES, err)) == NULL)
-    return DS_ERR_MEMORY;
-  for (int64_t at = 0; at < count && st == DS_OK; at += piece) {
-    int64_t n = ds_cpu_min_i64(piece, count - at);
-    size_t offset = ds_cpu_dtype_bytes(dtype, at);
-    const void *from = (const char *)send + offset;
-    void *to = (char *)recv + offset, *data = wide ? (void *)scratch : to;
-    if (wide)
-      widen(scratch, from, n);
-    else if (from != to)
-      memcpy(to, from, ds_cpu_dtype_bytes(dtype, n));
-    st = ds_cpu_mpi_allreduce(c->group, data, (int)n, type, op, err);
-    if (st == DS_OK && op == DS_REDUCE_MEAN) divide(data, n, type, c->size);
-    if (st == DS_OK && wide) narrow(to, scratch, n);
-  }
-  return st;
-}
-
-/* Every rank's part of one piece, side by side, as MPI wants them. */
-static void gather_parts(const ds_comm *c, char *parts, const void *send, int64_t total, int64_t at,
-                         int64_t n, int32_t dtype) {
-  for (int r = 0; r < c->size; r++) {
-    const char *from = (const char *)send + ds_cpu_dtype_bytes(dtype, r * total + at);
-    if (dtype == DS_BF16)
-      widen((float *)parts + r * n, (const uint16_t *)from, n);
-    else
-      memcpy(parts + ds_cpu_dtype_bytes(dtype, r * n), from, ds_cpu_dtype_bytes(dtype, n));
-  }
-}
-
-static ds_status comm_reduce_scatter(ds_comm *c, ds_stream *s, const void *send, void *recv,
-                                     int64_t recv_count, int32_t dtype, ds_reduce op,
-                                     ds_error *err) {
-  size_t bytes = 0;
-  ds_status st = check_reduce("reduce_scatter", recv_count, dtype, op, &bytes, err);
-  if (st != DS_OK || bytes == 0) return st;
-  if (c->group == NULL) {
-    if (recv != send) memcpy(recv, send, bytes);
-    return DS_OK;
-  }
-  bool wide = dtype == DS_BF16;
-  int32_t type = wide ? DS_F32 : dtype;
-  size_t one = ds_cpu_dtype_bytes(type, 1);
-  int64_t piece = REDUCE_BYTES / (int64_t)one / c->size;
-  if (piece < 1) piece = 1;
-  size_t parts_bytes = one * (size_t)piece * (size_t)c->size;
-  char *parts = ds_cpu_scratch(s, DS_CPU_SCRATCH_COMM, parts_bytes + one * (size_t)piece, err);
-  if (parts == NULL) return DS_ERR_MEMORY;
-  for (int64_t at = 0; at < recv_count && st == DS_OK; at += piece) {
-    int64_t n = ds_cpu_min_i64(piece, recv_count - at);
-    void *to = (char *)recv + ds_cpu_dtype_bytes(dtype, at);
-    void *data = wide ? parts + parts_bytes : to;
-    gather_parts(c, parts, send, recv_count, at, n, dtype);
-    st = ds_cpu_mpi_reduce_scatter(c->group, parts, data, (int)n, type, op, err);
-    if (st == DS_OK && op == DS_REDUCE_MEAN) divide(data, n, type, c->size);
-    if (st == DS_OK && wide) narrow(to, data, n);
-  }
-  return st;
-}
-
-/* ---------------------------------------------------------------- movement */
-
-static ds_status broadcast_bytes(ds_comm *c, char *buffer, size_t bytes, int root, ds_error *err) {
-  ds_status st = DS_OK;
-  for (size_t at = 0; at < bytes && st == DS_OK; at += MOVE_BYTES)
-    st = ds_cpu_mpi_broadcast(c->group, buffer + at, (int)min_size(MOVE_BYTES, bytes - at), root,
-                              err);
-  return st;
-}
-
-static ds_status comm_allgather(ds_comm *c, ds_stream *s, const void *send, void *recv,
-                                int64_t send_count, int32_t dtype, ds_error *err) {
-  (void)s;
-  size_t bytes = 0;
-  ds_status st = check_move("allgather", send_count, dtype, &bytes, err);
-  if (st != DS_OK || bytes == 0) return st;
-  char *own = (char *)recv + (size_t)c->rank * bytes;
-  bool in_place = send == own;
-  if (c->group != NULL && bytes <= MOVE_BYTES)
-    return ds_cpu_mpi_allgather(c->group, send, recv, (int)bytes, in_place, err);
-  if (!in_place) memcpy(own, send, bytes);
-  if (c->group == NULL) return DS_OK;
-  for (int r = 0; r < c->size && st == DS_OK; r++)
-    st = broadcast_bytes(c, (char *)recv + (size_t)r * bytes, bytes, r, err);
-  return st;
-}
-
-static ds_status comm_broadcast(ds_comm *c, ds_stream *s, void *buffer, int64_t count,
-                                int32_t dtype, int32_t root, ds_error *err) {
-  (void)s;
-  size_t bytes = 0;
-  ds_status st = check_move("broadcast", count, dtype, &bytes, err);
-  if (st == DS_OK) st = check_peer(c, "broadcast", root, err);
-  if (st != DS_OK || c->group == NULL) return st;
-  return broadcast_bytes(c, buffer, bytes, root, err);
-}
-
-static ds_status comm_barrier(ds_comm *c, ds_stream *s, ds_error *err) {
-  (void)s;
-  return c->group == NULL ? DS_OK : ds_cpu_mpi_barrier(c->group, err);
+                     "cpu comm: %s: there is no rank %d in a communicator of %d", call, peer,
+                     c->size);
 }
 
 static ds_status check_other(const ds_comm *c, const char *call, int32_t peer, ds_error *err) {
@@ -271,49 +226,163 @@ static ds_status check_other(const ds_comm *c, const char *call, int32_t peer, d
   return st;
 }
 
-static ds_status comm_send(ds_comm *c, ds_stream *s, const void *buffer, int64_t count,
-                           int32_t dtype, int32_t peer, ds_error *err) {
-  (void)s;
-  size_t bytes = 0;
-  ds_status st = check_move("send", count, dtype, &bytes, err);
-  if (st == DS_OK) st = check_other(c, "send", peer, err);
-  for (size_t at = 0; st == DS_OK && at < bytes; at += MOVE_BYTES)
-    st = ds_cpu_mpi_send(c->group, (const char *)buffer + at, (int)min_size(MOVE_BYTES, bytes - at),
-                         peer, err);
+/* ---------------------------------------------------------------- work */
+
+/* One piece of work less: it lets go of c. */
+static void over(ds_comm *c) {
+  pthread_mutex_lock(&c->lock);
+  c->queued--;
+  pthread_cond_broadcast(&c->changed);
+  pthread_mutex_unlock(&c->lock);
+  let_go(c);
+}
+
+/* An item of the queue; see ds_cpu_work_fn. */
+static ds_status run(ds_stream *s, const ds_cpu_work *w, const ds_error *failure, ds_error *err) {
+  ds_comm *c = w->object;
+  ds_status st = DS_OK;
+  if (failure == NULL) {
+    char what[96];
+    ds_cpu_limit limit = limit_of(c);
+    begin(c);
+    st = atomic_load(&c->aborted) ? DS_ERR_ABORTED : ds_cpu_comm_run(c, s, w, &limit, err);
+    if (st != DS_OK)
+      snprintf(what, sizeof what, "%s of %lld %s", call_names[w->call], (long long)w->count,
+               ds_cpu_dtype_name(w->dtype));
+    st = end(c, st, what, err);
+  }
+  over(c);
   return st;
 }
 
-static ds_status comm_recv(ds_comm *c, ds_stream *s, void *buffer, int64_t count, int32_t dtype,
-                           int32_t peer, ds_error *err) {
-  (void)s;
-  size_t bytes = 0;
-  ds_status st = check_move("recv", count, dtype, &bytes, err);
-  if (st == DS_OK) st = check_other(c, "recv", peer, err);
-  for (size_t at = 0; st == DS_OK && at < bytes; at += MOVE_BYTES)
-    st = ds_cpu_mpi_recv(c->group, (char *)buffer + at, (int)min_size(MOVE_BYTES, bytes - at), peer,
-                         err);
+/* The queue's, or where MPI wants no other threads, this thread's. */
+static ds_status enqueue(ds_comm *c, ds_stream *s, const ds_cpu_work *w, ds_error *err) {
+  atomic_fetch_add(&c->owners, 1);
+  pthread_mutex_lock(&c->lock);
+  c->queued++;
+  pthread_mutex_unlock(&c->lock);
+  if (!ds_cpu_mpi_asynchronous()) return ds_cpu_queue_run(s, w, err);
+  ds_status st = ds_cpu_queue_push(s, w, err);
+  if (st != DS_OK) over(c);
   return st;
+}
+
+/* A checked call. */
+static ds_status give(ds_comm *c, ds_stream *s, ds_cpu_work w, ds_error *err) {
+  size_t bytes = ds_cpu_dtype_bytes(w.dtype, w.count);
+  if (atomic_load(&c->aborted)) return gave_up(c, call_names[w.call], err);
+  if (bytes == 0) return DS_OK;
+  w.run = run;
+  w.object = c;
+  if (c->group != NULL) return enqueue(c, s, &w, err);
+  ds_status st = ds_cpu_ready(s, err);
+  if (st == DS_OK && w.send != NULL && w.send != w.recv) memcpy(w.recv, w.send, bytes);
+  return st;
+}
+
+static ds_status comm_allreduce(ds_comm *c, ds_stream *s, const void *send, void *recv,
+                                int64_t count, int32_t dtype, ds_reduce op, ds_error *err) {
+  ds_status st = check_reduce(s, "allreduce", count, dtype, op, err);
+  if (st != DS_OK) return st;
+  return give(c, s,
+              (ds_cpu_work){.call = DS_CPU_ALLREDUCE,
+                            .send = send,
+                            .recv = recv,
+                            .count = count,
+                            .dtype = dtype,
+                            .op = (int32_t)op},
+              err);
+}
+
+static ds_status comm_reduce_scatter(ds_comm *c, ds_stream *s, const void *send, void *recv,
+                                     int64_t recv_count, int32_t dtype, ds_reduce op,
+                                     ds_error *err) {
+  ds_status st = check_reduce(s, "reduce_scatter", recv_count, dtype, op, err);
+  if (st != DS_OK) return st;
+  return give(c, s,
+              (ds_cpu_work){.call = DS_CPU_REDUCE_SCATTER,
+                            .send = send,
+                            .recv = recv,
+                            .count = recv_count,
+                            .dtype = dtype,
+                            .op = (int32_t)op},
+              err);
+}
+
+static ds_status comm_allgather(ds_comm *c, ds_stream *s, const void *send, void *recv,
+                                int64_t send_count, int32_t dtype, ds_error *err) {
+  ds_status st = check_move(s, "allgather", send_count, dtype, err);
+  if (st != DS_OK) return st;
+  return give(c, s,
+              (ds_cpu_work){.call = DS_CPU_ALLGATHER,
+                            .send = send,
+                            .recv = recv,
+                            .count = send_count,
+                            .dtype = dtype},
+              err);
 }
 
 static ds_status comm_alltoall(ds_comm *c, ds_stream *s, const void *send, void *recv,
                                int64_t count_per_rank, int32_t dtype, ds_error *err) {
-  (void)s;
-  size_t bytes = 0;
-  ds_status st = check_move("alltoall", count_per_rank, dtype, &bytes, err);
-  if (st != DS_OK || bytes == 0) return st;
-  if (c->group != NULL && bytes <= MOVE_BYTES)
-    return ds_cpu_mpi_alltoall(c->group, send, recv, (int)bytes, err);
-  size_t own = (size_t)c->rank * bytes;
-  memcpy((char *)recv + own, (const char *)send + own, bytes);
-  for (int step = 1; step < c->size; step++) { /* each rank to the one `step` after it */
-    int to = (c->rank + step) % c->size, from = (c->rank - step + c->size) % c->size;
-    const char *out = (const char *)send + (size_t)to * bytes;
-    char *in = (char *)recv + (size_t)from * bytes;
-    for (size_t at = 0; at < bytes && st == DS_OK; at += MOVE_BYTES)
-      st = ds_cpu_mpi_sendrecv(c->group, out + at, to, in + at, from,
-                               (int)min_size(MOVE_BYTES, bytes - at), err);
-  }
-  return st;
+  ds_status st = check_move(s, "alltoall", count_per_rank, dtype, err);
+  if (st != DS_OK) return st;
+  return give(c, s,
+              (ds_cpu_work){.call = DS_CPU_ALLTOALL,
+                            .send = send,
+                            .recv = recv,
+                            .count = count_per_rank,
+                            .dtype = dtype},
+              err);
+}
+
+static ds_status comm_broadcast(ds_comm *c, ds_stream *s, void *buffer, int64_t count,
+                                int32_t dtype, int32_t root, ds_error *err) {
+  ds_status st = check_move(s, "broadcast", count, dtype, err);
+  if (st == DS_OK) st = check_peer(c, "broadcast", root, err);
+  if (st != DS_OK) return st;
+  return give(c, s,
+              (ds_cpu_work){.call = DS_CPU_BROADCAST,
+                            .recv = buffer,
+                            .count = count,
+                            .dtype = dtype,
+                            .peer = root},
+              err);
+}
+
+static ds_status comm_send(ds_comm *c, ds_stream *s, const void *buffer, int64_t count,
+                           int32_t dtype, int32_t peer, ds_error *err) {
+  ds_status st = check_move(s, "send", count, dtype, err);
+  if (st == DS_OK) st = check_other(c, "send", peer, err);
+  if (st != DS_OK) return st;
+  return give(
+      c, s,
+      (ds_cpu_work){
+          .call = DS_CPU_SEND, .send = buffer, .count = count, .dtype = dtype, .peer = peer},
+      err);
+}
+
+static ds_status comm_recv(ds_comm *c, ds_stream *s, void *buffer, int64_t count, int32_t dtype,
+                           int32_t peer, ds_error *err) {
+  ds_status st = check_move(s, "recv", count, dtype, err);
+  if (st == DS_OK) st = check_other(c, "recv", peer, err);
+  if (st != DS_OK) return st;
+  return give(
+      c, s,
+      (ds_cpu_work){
+          .call = DS_CPU_RECV, .recv = buffer, .count = count, .dtype = dtype, .peer = peer},
+      err);
+}
+
+/* Waits, so its failure is its own and not the stream's. */
+static ds_status comm_barrier(ds_comm *c, ds_stream *s, ds_error *err) {
+  static const ds_cpu_work barrier = {.call = DS_CPU_BARRIER, .dtype = DS_I8};
+  ds_status st = ds_cpu_ready(s, err);
+  if (st != DS_OK) return st;
+  if (atomic_load(&c->aborted)) return gave_up(c, "barrier", err);
+  if (c->group == NULL) return DS_OK;
+  ds_cpu_limit limit = limit_of(c);
+  begin(c);
+  return end(c, ds_cpu_comm_run(c, s, &barrier, &limit, err), "barrier", err);
 }
 
 const ds_comm_table ds_cpu_comm_table = {
@@ -329,4 +398,7 @@ const ds_comm_table ds_cpu_comm_table = {
     .send = comm_send,
     .recv = comm_recv,
     .alltoall = comm_alltoall,
+    .split = comm_split,
+    .rank = comm_rank,
+    .abort = give_up,
 };

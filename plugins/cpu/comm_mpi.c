@@ -1,5 +1,7 @@
-/* comm_mpi.c - Open MPI, found at run time. */
-#include "comm_mpi.h"
+/* comm_mpi.c - Open MPI, found at run time: its start and its end, and messages. Groups are made in
+ * comm_group.c. */
+#include "comm_runtime.h"
+#include "queue.h"
 
 #include <stdlib.h>
 
@@ -11,45 +13,28 @@ static bool launched(void) {
 #ifdef DS_CPU_HAVE_MPI
 
 #include <dlfcn.h>
-#include <mpi.h>
-#include <pthread.h>
+#include <sched.h>
 #include <string.h>
 
-/* The lists: clang-format would indent them anew each time. */
-/* clang-format off */
-#define CALLS(X)                                                                                   \
-  X(Allgather) X(Allreduce) X(Alltoall) X(Barrier) X(Bcast) X(Comm_create_group) X(Comm_free)      \
-  X(Comm_group) X(Comm_rank) X(Comm_set_errhandler) X(Comm_size) X(Comm_split_type)                \
-  X(Error_string) X(Finalize) X(Finalized) X(Group_free) X(Group_incl) X(Init_thread)              \
-  X(Initialized) X(Recv) X(Reduce_scatter_block) X(Send) X(Sendrecv)
+ds_cpu_mpi_runtime ds_cpu_mpi;
+pthread_mutex_t ds_cpu_mpi_lock = PTHREAD_MUTEX_INITIALIZER;
+#define mpi ds_cpu_mpi
 
-/* Open MPI's constants are addresses of its variables. */
-#define CONSTANTS(X)                                                                               \
-  X(MPI_Comm, comm_world) X(MPI_Comm, comm_null) X(MPI_Datatype, byte) X(MPI_Datatype, float)      \
-  X(MPI_Datatype, double) X(MPI_Datatype, int32_t) X(MPI_Datatype, int64_t) X(MPI_Op, op_sum)      \
-  X(MPI_Op, op_max) X(MPI_Op, op_min) X(MPI_Errhandler, errors_return) X(MPI_Info, info_null)
-/* clang-format on */
+static pthread_mutex_t one_call = PTHREAD_MUTEX_INITIALIZER;
+static atomic_int waiting;      /* calls of exchange */
+static atomic_bool left_behind; /* messages that were given up */
+static atomic_bool closing;     /* the process ends */
 
-typedef struct runtime {
-  bool ready;
-  ds_comm_world world;
-#define X(name) __typeof__(&MPI_##name) name;
-  CALLS(X)
-#undef X
-#define X(type, name) type c_##name;
-  CONSTANTS(X)
-#undef X
-} runtime;
+void ds_cpu_mpi_enter(void) {
+  if (mpi.level < MPI_THREAD_MULTIPLE) pthread_mutex_lock(&one_call);
+}
 
-/* The process has one MPI. */
-static runtime mpi;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+int ds_cpu_mpi_leave(int code) {
+  if (mpi.level < MPI_THREAD_MULTIPLE) pthread_mutex_unlock(&one_call);
+  return code;
+}
 
-struct ds_cpu_mpi_group {
-  MPI_Comm comm;
-};
-
-static ds_status check(int code, const char *what, ds_error *err) {
+ds_status ds_cpu_mpi_check(int code, const char *what, ds_error *err) {
   if (code == MPI_SUCCESS) return DS_OK;
   char text[MPI_MAX_ERROR_STRING] = "";
   int length = 0;
@@ -57,8 +42,21 @@ static ds_status check(int code, const char *what, ds_error *err) {
   return ds_cpu_fail(err, DS_ERR_DEVICE, "cpu comm: MPI's %s failed: %s (code %d)", what, text,
                      code);
 }
+#define check ds_cpu_mpi_check
 
-/* Open MPI's own components look for libmpi's symbols among the global ones. */
+ds_status ds_cpu_mpi_may_call(ds_error *err) {
+  int is_main = 0;
+  if (mpi.level >= MPI_THREAD_SERIALIZED) return DS_OK;
+  ds_status st = check(mpi.Is_thread_main(&is_main), "Is_thread_main", err);
+  if (st != DS_OK || is_main) return st;
+  return ds_cpu_fail(err, DS_ERR_STATE,
+                     "cpu comm: the host initialized MPI with MPI_THREAD_%s, so collectives may "
+                     "only come from that thread; ask MPI_Init_thread for MPI_THREAD_MULTIPLE",
+                     mpi.level == MPI_THREAD_FUNNELED ? "FUNNELED" : "SINGLE");
+}
+
+/* Open MPI's own components look for libmpi's symbols among the global ones. So do we for its
+ * constants: a program that links MPI has them copied into itself, and those are the ones in use. */
 static ds_status load(ds_error *err) {
   void *lib = dlopen("libmpi.so.40", RTLD_NOW | RTLD_GLOBAL);
   if (lib == NULL)
@@ -75,7 +73,7 @@ static ds_status load(ds_error *err) {
   CALLS(X)
 #undef X
 #define X(type, name)                                                                              \
-  mpi.c_##name = (type)dlsym(lib, "ompi_mpi_" #name);                                              \
+  mpi.c_##name = (type)dlsym(RTLD_DEFAULT, "ompi_mpi_" #name);                                              \
   if (mpi.c_##name == NULL) missing = "ompi_mpi_" #name;
   CONSTANTS(X)
 #undef X
@@ -85,22 +83,45 @@ static ds_status load(ds_error *err) {
                      missing, OMPI_MAJOR_VERSION, OMPI_MINOR_VERSION);
 }
 
+/* Whoever still waits for messages leaves first: MPI must not be ended, nor its library's memory
+ * go, under them. */
 static void finalize_at_exit(int code, void *unused) {
   int finalized = 0;
   (void)unused;
-  if (code == 0 && mpi.Finalized(&finalized) == MPI_SUCCESS && !finalized) (void)mpi.Finalize();
+  atomic_store(&closing, true);
+  bool interrupted = atomic_load(&waiting) > 0;
+  for (int i = 0; i < 2000 && atomic_load(&waiting) > 0; i++) ds_cpu_sleep_us(500);
+  if (interrupted || atomic_load(&left_behind) || code != 0) return;
+  if (mpi.Finalized(&finalized) == MPI_SUCCESS && !finalized) (void)mpi.Finalize();
 }
 
 static ds_status start(ds_error *err) {
-  int running = 0, provided = 0;
+  int running = 0;
   ds_status st = check(mpi.Initialized(&running), "Initialized", err);
-  if (st != DS_OK || running) return st;
-  st = check(mpi.Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &provided), "Init_thread", err);
+  mpi.private = mpi.c_comm_null;
   if (st != DS_OK) return st;
+  if (running) return check(mpi.Query_thread(&mpi.level), "Query_thread", err);
+  st = check(mpi.Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &mpi.level), "Init_thread", err);
+  if (st != DS_OK) return st;
+  mpi.ours = true;
   if (on_exit(finalize_at_exit, NULL) != 0)
     return ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for an exit handler");
-  return check(mpi.Comm_set_errhandler(mpi.c_comm_world, mpi.c_errors_return),
-               "Comm_set_errhandler", err);
+  st = check(mpi.Comm_set_errhandler(mpi.c_comm_world, mpi.c_errors_return), "Comm_set_errhandler",
+             err);
+  /* Every process that the launcher made is in MPI_Init with us, so this one won't wait long. */
+  if (st == DS_OK) st = check(mpi.Comm_dup(mpi.c_comm_world, &mpi.private), "Comm_dup", err);
+  if (st == DS_OK)
+    st = check(mpi.Comm_set_errhandler(mpi.private, mpi.c_errors_return), "Comm_set_errhandler",
+               err);
+  return st;
+}
+
+static ds_status find_tags(ds_error *err) {
+  int *largest = NULL, known = 0;
+  ds_status st =
+      check(mpi.Comm_get_attr(mpi.c_comm_world, MPI_TAG_UB, &largest, &known), "Comm_get_attr", err);
+  mpi.tags = known && largest != NULL ? *largest : 32767; /* what MPI promises */
+  return st;
 }
 
 /* mpirun says it in the environment; elsewhere the ranks work it out among themselves. */
@@ -144,6 +165,7 @@ static ds_status ensure(ds_error *err) {
   if (st == DS_OK) st = check(mpi.Comm_rank(mpi.c_comm_world, &w.rank), "Comm_rank", err);
   if (st == DS_OK) st = check(mpi.Comm_size(mpi.c_comm_world, &w.world_size), "Comm_size", err);
   if (st == DS_OK) st = find_local(&w, err);
+  if (st == DS_OK) st = find_tags(err);
   mpi.world = w;
   mpi.ready = st == DS_OK;
   return st;
@@ -152,113 +174,100 @@ static ds_status ensure(ds_error *err) {
 ds_status ds_cpu_mpi_world(ds_comm_world *out, ds_error *err) {
   ds_comm_world w = {.world_size = 1, .local_size = 1};
   ds_status st = DS_OK;
-  pthread_mutex_lock(&lock);
+  pthread_mutex_lock(&ds_cpu_mpi_lock);
   if (mpi.ready || launched() || host_runs_mpi()) {
     st = ensure(err);
     w = mpi.world;
   }
-  pthread_mutex_unlock(&lock);
+  pthread_mutex_unlock(&ds_cpu_mpi_lock);
   if (st != DS_OK) return st;
   w.size = out->size;
   *out = w;
   return DS_OK;
 }
 
-ds_status ds_cpu_mpi_create(const int32_t *ranks, int32_t count, ds_cpu_mpi_group **out,
-                            ds_error *err) {
-  MPI_Group all = NULL, members = NULL;
-  ds_cpu_mpi_group *g = calloc(1, sizeof *g);
-  if (g == NULL) return ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for a communicator");
-  g->comm = mpi.c_comm_null;
-  int tag = 0; /* keeps groups apart that are made at the same time */
-  for (int32_t i = 0; i < count; i++) tag = (tag * 31 + ranks[i] + 1) & 0x3fff;
-  ds_status st = check(mpi.Comm_group(mpi.c_comm_world, &all), "Comm_group", err);
-  if (st == DS_OK) st = check(mpi.Group_incl(all, count, ranks, &members), "Group_incl", err);
-  if (st == DS_OK)
-    st = check(mpi.Comm_create_group(mpi.c_comm_world, members, tag, &g->comm), "Comm_create_group",
-               err);
-  if (st == DS_OK)
-    st = check(mpi.Comm_set_errhandler(g->comm, mpi.c_errors_return), "Comm_set_errhandler", err);
-  if (members != NULL) (void)mpi.Group_free(&members);
-  if (all != NULL) (void)mpi.Group_free(&all);
-  if (st != DS_OK) {
-    ds_cpu_mpi_destroy(g);
-    return st;
-  }
-  *out = g;
-  return DS_OK;
+bool ds_cpu_mpi_asynchronous(void) {
+  return mpi.level >= MPI_THREAD_MULTIPLE;
 }
 
-void ds_cpu_mpi_destroy(ds_cpu_mpi_group *g) {
-  int finalized = 0;
-  if (g == NULL) return;
-  if (g->comm != mpi.c_comm_null && mpi.Finalized(&finalized) == MPI_SUCCESS && !finalized)
-    (void)mpi.Comm_free(&g->comm);
-  free(g);
+/* ---------------------------------------------------------------- messages */
+
+/* How a waiting thread asks: at once while the answer may be on its way, then between other
+ * threads' work, then ever more seldom. MPI moves data only while it is asked. */
+enum { SPINS = 200, YIELD_US = 1000, SHORT_SLEEP_US = 50, SHORT_UNTIL_US = 20000, SLEEP_US = 500 };
+
+static void pause_for(int64_t waited_us) {
+  if (waited_us < YIELD_US)
+    (void)sched_yield();
+  else
+    ds_cpu_sleep_us(waited_us < SHORT_UNTIL_US ? SHORT_SLEEP_US : SLEEP_US);
 }
 
-/* ---------------------------------------------------------------- collectives */
-
-static MPI_Datatype type_of(int32_t dtype) {
-  return dtype == DS_F32   ? mpi.c_float
-         : dtype == DS_F64 ? mpi.c_double
-         : dtype == DS_I32 ? mpi.c_int32_t
-                           : mpi.c_int64_t;
-}
-
-static MPI_Op op_of(ds_reduce op) {
-  return op == DS_REDUCE_MAX ? mpi.c_op_max : op == DS_REDUCE_MIN ? mpi.c_op_min : mpi.c_op_sum;
-}
-
-ds_status ds_cpu_mpi_allreduce(ds_cpu_mpi_group *g, void *buffer, int count, int32_t dtype,
-                               ds_reduce op, ds_error *err) {
-  return check(mpi.Allreduce(MPI_IN_PLACE, buffer, count, type_of(dtype), op_of(op), g->comm),
-               "Allreduce", err);
-}
-
-ds_status ds_cpu_mpi_reduce_scatter(ds_cpu_mpi_group *g, const void *send, void *recv, int count,
-                                    int32_t dtype, ds_reduce op, ds_error *err) {
-  return check(mpi.Reduce_scatter_block(send, recv, count, type_of(dtype), op_of(op), g->comm),
-               "Reduce_scatter_block", err);
-}
-
-ds_status ds_cpu_mpi_allgather(ds_cpu_mpi_group *g, const void *send, void *recv, int bytes,
-                               bool in_place, ds_error *err) {
-  return check(mpi.Allgather(in_place ? MPI_IN_PLACE : send, bytes, mpi.c_byte, recv, bytes,
-                             mpi.c_byte, g->comm),
-               "Allgather", err);
-}
-
-ds_status ds_cpu_mpi_alltoall(ds_cpu_mpi_group *g, const void *send, void *recv, int bytes,
-                              ds_error *err) {
-  return check(mpi.Alltoall(send, bytes, mpi.c_byte, recv, bytes, mpi.c_byte, g->comm), "Alltoall",
-               err);
-}
-
-ds_status ds_cpu_mpi_broadcast(ds_cpu_mpi_group *g, void *buffer, int bytes, int root,
-                               ds_error *err) {
-  return check(mpi.Bcast(buffer, bytes, mpi.c_byte, root, g->comm), "Bcast", err);
-}
-
-ds_status ds_cpu_mpi_send(ds_cpu_mpi_group *g, const void *buffer, int bytes, int peer,
+static ds_status wait_all(MPI_Request *requests, int count, const ds_cpu_limit *limit,
                           ds_error *err) {
-  return check(mpi.Send(buffer, bytes, mpi.c_byte, peer, 0, g->comm), "Send", err);
+  int64_t begin = 0;
+  for (int spins = 0;;) {
+    int done = 0;
+    int code = MPI_CALL(Testall, count, requests, &done, MPI_STATUSES_IGNORE);
+    if (code != MPI_SUCCESS) return check(code, "Testall", err);
+    if (done) return DS_OK;
+    if (limit->aborted != NULL && atomic_load_explicit(limit->aborted, memory_order_relaxed))
+      return DS_ERR_ABORTED;
+    if (atomic_load_explicit(&closing, memory_order_relaxed)) return DS_ERR_ABORTED;
+    if (spins++ < SPINS) continue;
+    int64_t now = ds_cpu_now_ns();
+    if (begin == 0) begin = now;
+    if (limit->deadline_ns != 0 && now > limit->deadline_ns) return DS_ERR_TIMEOUT;
+    pause_for((now - begin) / 1000);
+  }
 }
 
-ds_status ds_cpu_mpi_recv(ds_cpu_mpi_group *g, void *buffer, int bytes, int peer, ds_error *err) {
-  return check(mpi.Recv(buffer, bytes, mpi.c_byte, peer, 0, g->comm, MPI_STATUS_IGNORE), "Recv",
-               err);
+/* Whether all of them are over: done, or cancelled before anything came. */
+static bool take_back(MPI_Request *requests, const ds_cpu_message *messages, int count) {
+  enum { TRIES = 20 };
+  bool over = false;
+  for (int try = 0; try < TRIES && !over; try++) {
+    over = true;
+    for (int i = 0; i < count; i++) {
+      int done = 0;
+      if (MPI_CALL(Test, &requests[i], &done, MPI_STATUS_IGNORE) != MPI_SUCCESS || done) continue;
+      over = false;
+      if (try == 0 && !messages[i].send) (void)MPI_CALL(Cancel, &requests[i]);
+    }
+    if (!over && try > 0) ds_cpu_sleep_us(SHORT_SLEEP_US);
+  }
+  return over;
 }
 
-ds_status ds_cpu_mpi_sendrecv(ds_cpu_mpi_group *g, const void *send, int to, void *recv, int from,
-                              int bytes, ds_error *err) {
-  return check(mpi.Sendrecv(send, bytes, mpi.c_byte, to, 1, recv, bytes, mpi.c_byte, from, 1,
-                            g->comm, MPI_STATUS_IGNORE),
-               "Sendrecv", err);
+static int post(const ds_cpu_mpi_group *g, int tag, const ds_cpu_message *m, MPI_Request *out) {
+  int bytes = (int)m->bytes, peer = g->of[m->peer];
+  return m->send ? MPI_CALL(Isend, m->data, bytes, mpi.c_byte, peer, tag, g->comm, out)
+                 : MPI_CALL(Irecv, m->data, bytes, mpi.c_byte, peer, tag, g->comm, out);
 }
 
-ds_status ds_cpu_mpi_barrier(ds_cpu_mpi_group *g, ds_error *err) {
-  return check(mpi.Barrier(g->comm), "Barrier", err);
+ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel channel,
+                              const ds_cpu_message *messages, int count, void **requests,
+                              const ds_cpu_limit *limit, bool *left, ds_error *err) {
+  MPI_Request *r = (MPI_Request *)requests;
+  int posted = 0;
+  *left = false;
+  ds_status st = ds_cpu_mpi_may_call(err);
+  if (st != DS_OK) return st;
+  atomic_fetch_add(&waiting, 1);
+  if (atomic_load(&closing)) st = DS_ERR_ABORTED;
+  for (; posted < count && st == DS_OK; posted++) {
+    int code = post(g, g->tag + (int)channel, &messages[posted], &r[posted]);
+    st = check(code, messages[posted].send ? "Isend" : "Irecv", err);
+    if (st != DS_OK) break;
+  }
+  if (st == DS_OK) st = wait_all(r, posted, limit, err);
+  if (st != DS_OK && !take_back(r, messages, posted)) {
+    *left = true;
+    atomic_store(&left_behind, true);
+    ds_cpu_memory_keep();
+  }
+  atomic_fetch_sub(&waiting, 1);
+  return st;
 }
 
 #else /* built without mpi.h: one rank works, several are refused with the reason */
@@ -275,34 +284,31 @@ ds_status ds_cpu_mpi_world(ds_comm_world *out, ds_error *err) {
   return DS_OK;
 }
 
-ds_status ds_cpu_mpi_create(const int32_t *ranks, int32_t count, ds_cpu_mpi_group **out,
-                            ds_error *err) {
-  (void)ranks, (void)count, (void)out;
+bool ds_cpu_mpi_asynchronous(void) {
+  return true;
+}
+
+/* There is no group to call the others with. */
+ds_status ds_cpu_mpi_create(const int32_t *ranks, int count, int own, const ds_cpu_limit *limit,
+                            ds_cpu_mpi_group **out, ds_error *err) {
+  (void)ranks, (void)count, (void)own, (void)limit, (void)out;
   return absent(err);
 }
 
-void ds_cpu_mpi_destroy(ds_cpu_mpi_group *g) {
-  (void)g; /* create never made one */
+ds_status ds_cpu_mpi_split(const ds_cpu_mpi_group *g, int color, int key, const ds_cpu_limit *limit,
+                           ds_cpu_mpi_group **out, int *rank, int *size, ds_error *err) {
+  (void)g, (void)color, (void)key, (void)limit, (void)out, (void)rank, (void)size;
+  return absent(err);
 }
 
-/* There is no group to call these with. */
-#define ABSENT(name, ...)                                                                          \
-  ds_status ds_cpu_mpi_##name(ds_cpu_mpi_group *g, __VA_ARGS__, ds_error *err) {                   \
-    (void)g;                                                                                       \
-    return absent(err);                                                                            \
-  }
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-ABSENT(allreduce, void *buffer, int count, int32_t dtype, ds_reduce op)
-ABSENT(reduce_scatter, const void *send, void *recv, int count, int32_t dtype, ds_reduce op)
-ABSENT(allgather, const void *send, void *recv, int bytes, bool in_place)
-ABSENT(alltoall, const void *send, void *recv, int bytes)
-ABSENT(broadcast, void *buffer, int bytes, int root)
-ABSENT(send, const void *buffer, int bytes, int peer)
-ABSENT(recv, void *buffer, int bytes, int peer)
-ABSENT(sendrecv, const void *send, int to, void *recv, int from, int bytes)
+void ds_cpu_mpi_destroy(ds_cpu_mpi_group *g, bool given_up) {
+  (void)g, (void)given_up;
+}
 
-ds_status ds_cpu_mpi_barrier(ds_cpu_mpi_group *g, ds_error *err) {
-  (void)g;
+ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel channel,
+                              const ds_cpu_message *messages, int count, void **requests,
+                              const ds_cpu_limit *limit, bool *left, ds_error *err) {
+  (void)g, (void)channel, (void)messages, (void)count, (void)requests, (void)limit, (void)left;
   return absent(err);
 }
 

@@ -1,54 +1,85 @@
-/* comm_mpi.h - Open MPI, found at run time.
+/* comm_mpi.h - Open MPI, found at run time: groups of processes, and messages between them.
  *
  * The plugin links nothing of MPI: libmpi is opened at first need, so that the plugin loads on
- * machines without it. MPI is one per process, and so is its state here (under a lock).
+ * machines without it. MPI is one per process, and so is its state here (under a lock). Of MPI's
+ * own collectives none is used: they can't be given up (a time limit, abort), take a temporary from
+ * the allocator in each call, and add in an order of their own. comm_run.c builds them of messages.
  *
  *   Start     Only if a launcher (mpirun, or srun with PMIx) started this process, or if the host
  *             initialized MPI before. If the host did, MPI stays the host's to finalize.
- *   End       What we started is finalized when the process exits with code 0. With another code
- *             it is not: the launcher then ends the other ranks, who would wait for ever.
- *   Threads   MPI_THREAD_MULTIPLE where the library gives it. Where it gives less (or the host
- * asked for less), calls are bound by what it gives. Time      MPI knows no time limits: a call
- * waits until its peers come, or until the launcher ends the job because one of them died.
- *
- * One call moves at most INT_MAX units; comm.c cuts. All return DS_ERR_DEVICE with MPI's message
- * when MPI fails.
+ *   End       What we started is finalized when the process exits with code 0. It is not with
+ *             another code (the launcher then ends the other ranks, who would wait for ever), nor
+ *             when a message was given up or is under way, since that would wait for ever here.
+ *   Threads   MPI_THREAD_MULTIPLE where the library gives it and the host asked for it. With less,
+ *             calls must be made on the caller's thread (ds_cpu_mpi_asynchronous says so) and are
+ *             made one at a time; with MPI_THREAD_FUNNELED only on the thread that initialized MPI,
+ *             which is checked. The host must not call MPI at the same time then.
+ *   Groups    Where we started MPI, groups share one private communicator and differ by tags, whose
+ *             base the members agree on by messages: so create and split keep their time limit, and
+ *             a group that was given up can't disturb another. Where the host did, a group has a
+ *             communicator of its own (MPI_Comm_create_group, over the members only); MPI gives no
+ *             limit for that call, so create is not bounded there, and split only up to it; and Open
+ *             MPI 4.1 sends its messages on the host's communicator, so that a receive of the host's
+ *             for any source and any tag on MPI_COMM_WORLD must not be open during create. Not
+ *             bounded either: the start of MPI, which waits for every process of the launcher. After
+ *             a create that ran out of time, the same list of ranks is not tried again: what was
+ *             already sent would be taken for the new try's.
+ *   Giving up A receive that nothing has arrived for is cancelled. What can't be taken back stays
+ *             with MPI, which may go on to use its memory: *left says so. MPI therefore never
+ *             writes to memory of the host: comm_run.c receives into the stream's scratch, which it
+ *             gives up together with the message. It may still read what was to be sent; so from
+ *             then on the process gives no device memory back (ds_cpu_memory_keep).
  */
 #ifndef DS_CPU_COMM_MPI_H
 #define DS_CPU_COMM_MPI_H
 
 #include "cpu.h"
 
-typedef struct ds_cpu_mpi_group ds_cpu_mpi_group; /* a communicator of 2 and more */
+typedef struct ds_cpu_mpi_group ds_cpu_mpi_group; /* 2 processes and more; does not change */
+
+/* What ends a wait. */
+typedef struct ds_cpu_limit {
+  int64_t deadline_ns;        /* in the monotonic clock; 0: none */
+  const atomic_bool *aborted; /* or NULL */
+} ds_cpu_limit;
+
+/* Messages of one channel between two ranks arrive in the order sent; channels are apart. */
+enum ds_cpu_channel {
+  DS_CPU_CHANNEL_COLLECTIVE = 0,
+  DS_CPU_CHANNEL_PAIR = 1,   /* send and recv */
+  DS_CPU_CHANNEL_CONTROL = 2 /* barrier and split */
+};
+
+typedef struct ds_cpu_message {
+  void *data; /* not written where send is set */
+  size_t bytes;
+  int peer; /* in the group */
+  bool send;
+} ds_cpu_message;
 
 /* [any-thread] 0 of 1 where nobody launched us. DS_ERR_UNSUPPORTED: launched as several ranks, but
  * this build or this machine has no MPI. out->size is left alone. */
 ds_status ds_cpu_mpi_world(ds_comm_world *out, ds_error *err);
 
-/* Collective over the members. ranks: of the world, each once, the caller among them. */
-ds_status ds_cpu_mpi_create(const int32_t *ranks, int32_t count, ds_cpu_mpi_group **out,
-                            ds_error *err);
-void ds_cpu_mpi_destroy(ds_cpu_mpi_group *g);
+/* Whether groups may be used from threads of the plugin's own. [any-thread] */
+bool ds_cpu_mpi_asynchronous(void);
 
-/* dtype: DS_F32, DS_F64, DS_I32, DS_I64. op: not DS_REDUCE_MEAN. allreduce is in place. */
-ds_status ds_cpu_mpi_allreduce(ds_cpu_mpi_group *g, void *buffer, int count, int32_t dtype,
-                               ds_reduce op, ds_error *err);
-/* recv[count] from the caller's part of send[size * count]. */
-ds_status ds_cpu_mpi_reduce_scatter(ds_cpu_mpi_group *g, const void *send, void *recv, int count,
-                                    int32_t dtype, ds_reduce op, ds_error *err);
+/* Collective over the members. ranks: of the world, each once; the caller is ranks[own].
+ * DS_ERR_TIMEOUT and DS_ERR_ABORTED come without a message, here and below. */
+ds_status ds_cpu_mpi_create(const int32_t *ranks, int count, int own, const ds_cpu_limit *limit,
+                            ds_cpu_mpi_group **out, ds_error *err);
+/* Collective over g: the members of one color, in the order of key and rank, as ds_abi.h says. *out
+ * is NULL for color -1 and for a group of one; rank and size are set where color >= 0. */
+ds_status ds_cpu_mpi_split(const ds_cpu_mpi_group *g, int color, int key, const ds_cpu_limit *limit,
+                           ds_cpu_mpi_group **out, int *rank, int *size, ds_error *err);
+/* Not collective. given_up: calls may have failed on it. NULL is allowed. */
+void ds_cpu_mpi_destroy(ds_cpu_mpi_group *g, bool given_up);
 
-/* Movement is in bytes. */
-ds_status ds_cpu_mpi_allgather(ds_cpu_mpi_group *g, const void *send, void *recv, int bytes,
-                               bool in_place, ds_error *err);
-ds_status ds_cpu_mpi_alltoall(ds_cpu_mpi_group *g, const void *send, void *recv, int bytes,
-                              ds_error *err);
-ds_status ds_cpu_mpi_broadcast(ds_cpu_mpi_group *g, void *buffer, int bytes, int root,
-                               ds_error *err);
-ds_status ds_cpu_mpi_send(ds_cpu_mpi_group *g, const void *buffer, int bytes, int peer,
-                          ds_error *err);
-ds_status ds_cpu_mpi_recv(ds_cpu_mpi_group *g, void *buffer, int bytes, int peer, ds_error *err);
-ds_status ds_cpu_mpi_sendrecv(ds_cpu_mpi_group *g, const void *send, int to, void *recv, int from,
-                              int bytes, ds_error *err);
-ds_status ds_cpu_mpi_barrier(ds_cpu_mpi_group *g, ds_error *err);
+/* Gives all messages to MPI and waits until all are done. Receives stand before sends; a message has
+ * at most INT_MAX bytes. requests: room for count pointers. On failure *left (else not set) says
+ * whether MPI may still use the messages' memory. */
+ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel channel,
+                              const ds_cpu_message *messages, int count, void **requests,
+                              const ds_cpu_limit *limit, bool *left, ds_error *err);
 
 #endif

@@ -57,6 +57,16 @@ void ds_cpu_memory_free(void *p) {
   free(p);
 }
 
+static atomic_bool kept;
+
+void ds_cpu_memory_keep(void) {
+  atomic_store(&kept, true);
+}
+
+bool ds_cpu_memory_kept(void) {
+  return atomic_load_explicit(&kept, memory_order_relaxed);
+}
+
 void *ds_cpu_scratch(ds_stream *s, enum ds_cpu_scratch_slot slot, size_t bytes, ds_error *err) {
   ds_cpu_scratch_block *block = &s->scratch[slot];
   if (bytes <= block->bytes && block->data != NULL) return block->data;

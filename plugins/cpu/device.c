@@ -1,7 +1,8 @@
-/* device.c - the device table: opening, memory, streams. Everything is done when a call returns. */
-#include "cpu.h"
+/* device.c - the device table: opening, memory, streams. */
+#include "event.h"
 #include "isa.h"
 #include "options.h"
+#include "queue.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +43,7 @@ static ds_status device_open(int32_t index, const char *options, ds_device **out
   if (st != DS_OK) return st;
   ds_device *dev = calloc(1, sizeof *dev);
   if (dev == NULL) return ds_cpu_fail(err, DS_ERR_MEMORY, "cpu: no memory for a device");
+  pthread_mutex_init(&dev->lock, NULL);
   dev->threads = o.threads;
   dev->isa = o.isa;
   dev->huge_pages = o.huge_pages;
@@ -53,13 +55,17 @@ static ds_status device_open(int32_t index, const char *options, ds_device **out
   return DS_OK;
 }
 
+static void stream_destroy(ds_stream *s);
+
 static void device_close(ds_device *dev) {
+  if (dev == NULL) return;
+  while (dev->streams != NULL) stream_destroy(dev->streams);
+  pthread_mutex_destroy(&dev->lock);
   free(dev);
 }
 
 static ds_status device_info(ds_device *dev, ds_device_info *info, ds_error *err) {
-  ds_device_info full = {.flags = DS_DEVICE_HOST_ACCESSIBLE | DS_DEVICE_SYNCHRONOUS,
-                         .threads = dev->threads};
+  ds_device_info full = {.flags = DS_DEVICE_HOST_ACCESSIBLE, .threads = dev->threads};
   memcpy(full.name, dev->name, sizeof full.name);
   struct sysinfo s;
   if (info->size < sizeof info->size)
@@ -83,36 +89,51 @@ static ds_status device_alloc(ds_device *dev, size_t bytes, void **out, ds_error
 
 static void device_free(ds_device *dev, void *p) {
   (void)dev;
-  ds_cpu_memory_free(p);
+  if (!ds_cpu_memory_kept()) ds_cpu_memory_free(p);
 }
 
 static ds_status stream_create(ds_device *dev, ds_stream **out, ds_error *err) {
   ds_stream *s = calloc(1, sizeof *s);
   if (s == NULL) return ds_cpu_fail(err, DS_ERR_MEMORY, "cpu: no memory for a stream");
   s->dev = dev;
+  pthread_mutex_lock(&dev->lock);
+  s->after = dev->streams;
+  if (s->after != NULL) s->after->before = s;
+  dev->streams = s;
+  pthread_mutex_unlock(&dev->lock);
   *out = s;
   return DS_OK;
 }
 
+static void unlist(ds_stream *s) {
+  pthread_mutex_lock(&s->dev->lock);
+  if (s->before != NULL)
+    s->before->after = s->after;
+  else
+    s->dev->streams = s->after;
+  if (s->after != NULL) s->after->before = s->before;
+  pthread_mutex_unlock(&s->dev->lock);
+}
+
 static void stream_destroy(ds_stream *s) {
   if (s == NULL) return;
+  ds_cpu_queue_destroy(s);
+  unlist(s);
   ds_cpu_gemm_destroy(s->gemm);
   for (int i = 0; i < DS_CPU_SCRATCH_COUNT; i++) ds_cpu_memory_free(s->scratch[i].data);
   free(s);
 }
 
 static ds_status stream_sync(ds_stream *s, ds_error *err) {
-  (void)s;
-  (void)err;
-  return DS_OK;
+  return ds_cpu_ready(s, err);
 }
 
 /* What one thread moves; below it, waking the others costs more than it saves. */
 enum { PIECE = 1 << 20 };
 
 static ds_status copy(ds_stream *s, void *dst, const void *src, size_t bytes, ds_error *err) {
-  (void)err;
-  if (bytes == 0) return DS_OK;
+  ds_status st = ds_cpu_ready(s, err);
+  if (st != DS_OK || bytes == 0) return st;
   if (bytes < 2 * (size_t)PIECE || s->dev->threads == 1) {
     memcpy(dst, src, bytes);
     return DS_OK;
@@ -124,8 +145,8 @@ static ds_status copy(ds_stream *s, void *dst, const void *src, size_t bytes, ds
 }
 
 static ds_status fill(ds_stream *s, void *dst, uint8_t byte, size_t bytes, ds_error *err) {
-  (void)err;
-  if (bytes == 0) return DS_OK;
+  ds_status st = ds_cpu_ready(s, err);
+  if (st != DS_OK || bytes == 0) return st;
   if (bytes < 2 * (size_t)PIECE || s->dev->threads == 1) {
     memset(dst, byte, bytes);
     return DS_OK;
@@ -151,4 +172,9 @@ const ds_device_table ds_cpu_device_table = {
     .download = copy,
     .copy = copy,
     .fill = fill,
+    .event_create = ds_cpu_event_create,
+    .event_destroy = ds_cpu_event_destroy,
+    .event_record = ds_cpu_event_record,
+    .event_wait = ds_cpu_event_wait,
+    .event_sync = ds_cpu_event_sync,
 };

@@ -126,7 +126,8 @@ static ds_status run_same(ds_stream *s, const ds_gemm *g, ds_error *err) {
 
 static ds_status run(ds_stream *s, const ds_gemm *g, ds_error *err) {
   ds_gemm all = complete(g);
-  return product(s, &all, err);
+  ds_status st = ds_cpu_ready(s, err);
+  return st == DS_OK ? product(s, &all, err) : st;
 }
 
 static size_t pack_size(ds_device *dev, const ds_gemm *given) {
@@ -140,6 +141,8 @@ static size_t pack_size(ds_device *dev, const ds_gemm *given) {
 
 static ds_status pack_b(ds_stream *s, const ds_gemm *given, void *packed, ds_error *err) {
   ds_gemm all = complete(given), *g = &all;
+  ds_status st = ds_cpu_ready(s, err);
+  if (st != DS_OK) return st;
   if (pack_size(s->dev, g) == 0)
     return ds_cpu_fail(err, DS_ERR_UNSUPPORTED,
                        "cpu gemm: B of k=%lld n=%lld is not packed here; ask pack_size first",

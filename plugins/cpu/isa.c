@@ -12,7 +12,8 @@ int ds_cpu_isa_detect(void) {
   int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 #ifdef DS_CPU_HAVE_AVX512_BF16
-  if (avx512 && __builtin_cpu_supports("avx512bf16")) return DS_ISA_AVX512_BF16;
+  if (avx512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni"))
+    return DS_ISA_AVX512_BF16;
 #endif
 #ifdef DS_CPU_HAVE_AVX512
   if (avx512) return DS_ISA_AVX512;

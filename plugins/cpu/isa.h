@@ -7,7 +7,7 @@ enum ds_cpu_isa {
   DS_ISA_BASE = 0,       /* what every machine of the architecture has: SSE2, or NEON on aarch64 */
   DS_ISA_AVX2 = 1,       /* AVX2, FMA, F16C */
   DS_ISA_AVX512 = 2,     /* AVX-512 F, BW, DQ, VL */
-  DS_ISA_AVX512_BF16 = 3 /* the same with bf16 dot products */
+  DS_ISA_AVX512_BF16 = 3 /* the same with dot products of bf16 and of bytes (VNNI) */
 };
 
 /* The highest level that this build has kernels for and that this processor and operating system

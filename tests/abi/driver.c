@@ -1,6 +1,6 @@
 /* driver.c - trains two small models on a backend and lets them generate, for the ABI's matrix.
  *
- *     driver BACKEND FOLDER
+ *     driver BACKEND FOLDER [STEPS]
  *
  * Prints what came out, a line each, for a script to compare with another backend's:
  *
@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEPS = 60, LENGTH = 12, VOCAB = 61, PROMPT = 4, NEW = 6, TOKENS = 8 * LENGTH + 1 };
+enum { STEPS = 40, LENGTH = 12, VOCAB = 61, PROMPT = 4, NEW = 6, TOKENS = 8 * LENGTH + 1 };
 
 static const struct {
   const char *name, *config;
@@ -46,7 +46,7 @@ static void make_tokens(int32_t *ids) {
 }
 
 static ds_status train(const char *name, ds_model *model, const char *backend, const char *folder,
-                       ds_error *err) {
+                       int steps, ds_error *err) {
   int32_t ids[TOKENS];
   char config[600];
   ds_dataset *data = NULL;
@@ -57,7 +57,7 @@ static ds_status train(const char *name, ds_model *model, const char *backend, c
            "{\"train_batch_size\": 4, \"train_micro_batch_size_per_gpu\": 2, "
            "\"gradient_clipping\": 0.5, \"optimizer\": {\"type\": \"AdamW\", \"params\": {\"lr\": "
            "0.01, \"weight_decay\": 0.01}}, \"backend\": {\"name\": \"%s\", \"fallback\": "
-           "\"allow\"}}",
+           "\"warn\"}}",
            backend);
   ds_status status = ds_dataset_tokens(ids, TOKENS, LENGTH, VOCAB, &data, err);
   args.model = model;
@@ -66,7 +66,7 @@ static ds_status train(const char *name, ds_model *model, const char *backend, c
   args.seed = 7;
   args.log = on_log;
   if (status == DS_OK) status = ds_initialize(&args, &engine, NULL, NULL, NULL, err);
-  for (int i = 0; i < STEPS && status == DS_OK; i++) {
+  for (int i = 0; i < steps && status == DS_OK; i++) {
     float loss = 0;
     status = ds_engine_train_batch(engine, &loss, err);
     if (status == DS_OK)
@@ -96,7 +96,7 @@ static ds_status generate(const char *name, const char *backend, const char *fol
   ds_generate_args how = DS_GENERATE_ARGS_INIT;
   make_tokens(ids);
   snprintf(config, sizeof config,
-           "{\"dtype\": \"fp32\", \"backend\": {\"name\": \"%s\", \"fallback\": \"allow\"}}",
+           "{\"dtype\": \"fp32\", \"backend\": {\"name\": \"%s\", \"fallback\": \"warn\"}}",
            backend);
   snprintf(checkpoint, sizeof checkpoint, "%s/%s", folder, name);
   args.checkpoint = checkpoint;
@@ -127,12 +127,13 @@ static ds_status generate(const char *name, const char *backend, const char *fol
 }
 
 int main(int argc, char **argv) {
-  if (argc != 3) return 2;
+  int steps = argc == 4 ? atoi(argv[3]) : STEPS;
+  if (argc < 3 || argc > 4) return 2;
   for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
     ds_error err;
     ds_model *model = NULL;
     ds_status status = ds_model_from_config(models[i].config, &model, &err);
-    if (status == DS_OK) status = train(models[i].name, model, argv[1], argv[2], &err);
+    if (status == DS_OK) status = train(models[i].name, model, argv[1], argv[2], steps, &err);
     ds_model_destroy(model);
     if (status == DS_OK) status = generate(models[i].name, argv[1], argv[2], &err);
     if (status != DS_OK) {

@@ -4,6 +4,9 @@
  * time. What it does not compute (other types, most ops) is DS_ERR_UNSUPPORTED, and core falls
  * back. It reads of each struct what DS_HAS says is there.
  */
+#ifndef _GNU_SOURCE
+#define _POSIX_C_SOURCE 200809L
+#endif
 #include "ds_abi.h"
 
 #include <math.h>
@@ -129,7 +132,8 @@ static int gemm_supports(ds_device *dev, const ds_gemm *g) {
   (void)dev;
   return DS_HAS(g, c) && !(g->flags & ~(uint32_t)(DS_GEMM_TRANS_A | DS_GEMM_TRANS_B)) &&
          g->dtype_a == DS_F32 && g->dtype_b == DS_F32 && g->dtype_c == DS_F32 &&
-         g->dtype_bias == DS_F32 && g->epilogue == DS_EPILOGUE_NONE;
+         g->dtype_bias == DS_F32 &&
+         (g->epilogue == DS_EPILOGUE_NONE || g->epilogue == DS_EPILOGUE_GELU_TANH);
 }
 
 static double dot(const ds_gemm *g, const float *a, const float *b, int64_t i, int64_t j) {
@@ -140,8 +144,13 @@ static double dot(const ds_gemm *g, const float *a, const float *b, int64_t i, i
   return sum;
 }
 
+static double gelu_tanh(double x) {
+  return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+}
+
 static ds_status gemm_run(ds_stream *s, const ds_gemm *g, ds_error *err) {
-  if (!gemm_supports(s->device, g)) return fail(err, DS_ERR_UNSUPPORTED, "gemm: only plain f32");
+  if (!gemm_supports(s->device, g))
+    return fail(err, DS_ERR_UNSUPPORTED, "gemm: only f32, plain or gelu");
   for (int64_t n = 0; n < g->batch; n++) {
     const float *a = (const float *)g->a + n * g->stride_a;
     const float *b = (const float *)g->b + n * g->stride_b;
@@ -150,6 +159,7 @@ static ds_status gemm_run(ds_stream *s, const ds_gemm *g, ds_error *err) {
       for (int64_t j = 0; j < g->n; j++) {
         double v = g->alpha * dot(g, a, b, i, j);
         if (g->bias) v += ((const float *)g->bias)[j];
+        if (g->epilogue == DS_EPILOGUE_GELU_TANH) v = gelu_tanh(v);
         if (g->beta != 0) v += c[i * g->ldc + j];
         c[i * g->ldc + j] = (float)v;
       }

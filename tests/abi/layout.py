@@ -169,11 +169,8 @@ def types(folder):
     out = ['#include "ds_abi.h"']
     names = [s[0] for s in header.structs] + [e[1] for e in header.enums if e[1]]
     out += ["extern %s *use_%s;\n%s *use_%s;" % (n, n, n, n) for n in names]
-    for name, _ in header.functions:
+    for name, _ in header.functions:  # the typed pointer: behind a void * nothing would be compared
         out.append("extern %s *use_%s;\n%s *use_%s;" % (name, name, name, name))
-    for _, name in header.exports:  # the typed pointer: behind a void * nothing would be compared
-        out.append("const ds_plugin *%s(const ds_host *h, ds_version_range v, ds_error *e) "
-                   "{ (void)h, (void)v, (void)e; return 0; }" % name)
     return "\n".join(out) + "\n"
 
 
@@ -301,6 +298,11 @@ def frozen_versions(folder):
     return sorted((tuple(map(int, n.split("."))), os.path.join(folder, n)) for n in names)
 
 
+def spoken_versions(today, folder):
+    """Those that today's still speaks."""
+    return [(v, f) for v, f in frozen_versions(folder) if v[0] == today.version[0] and v[1] >= today.compat]
+
+
 def version_breaks(today, frozen):
     """The rules for DS_ABI_MINOR and DS_ABI_COMPAT_MINOR; frozen: [(version, Layout)], oldest first."""
     out = []
@@ -309,7 +311,7 @@ def version_breaks(today, frozen):
     if not same:
         out.append("ABI %s is not frozen: run scripts/freeze-abi %s" % (name, name))
     else:
-        changed = breaks(same[0], today) + breaks(today, same[0])
+        changed = breaks(same[0], today) or [b.replace(" is gone", " is new") for b in breaks(today, same[0])]
         if same[0].compat != today.compat:
             changed.append("DS_ABI_COMPAT_MINOR was %d and is %d" % (same[0].compat, today.compat))
         out += ["%s is frozen, but: %s; what is new takes a new DS_ABI_MINOR" % (name, c) for c in changed]

@@ -4,6 +4,9 @@
  * time. Device addresses are host addresses moved to where nothing is mapped, so that whoever
  * touches device memory from the host crashes.
  */
+#ifndef _GNU_SOURCE
+#define _POSIX_C_SOURCE 200809L
+#endif
 #include "ds_abi.h"
 
 #include <stdio.h>

@@ -14,6 +14,8 @@ FIELDS = {
     'dispatch': {'ns_through_core': SPREAD, 'ns_direct': SPREAD, 'ns_dispatch': SPREAD},
     'gemm': {'layer': str, 'pass': str, 'dtype': str, 'm': float, 'n': float, 'k': float,
              'gflops': SPREAD, 'peak_fraction': float},
+    'quant': {'form': str, 'dtype': str, 'm': float, 'rows': float, 'cols': float,
+              'group': float, 'bytes': float, 'gb_s': SPREAD, 'gflops': SPREAD},
     'train': {'dtype': str, 'batch': float, 'seq_len': float, 'ms_per_step': SPREAD,
               'tokens_per_s': float, 'flops_per_step': float, 'gflops': SPREAD,
               'peak_fraction': float, 'outside_backend_fraction': float,

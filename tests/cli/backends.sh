@@ -1,6 +1,8 @@
 #!/bin/sh
 # Choosing a backend: the list, DS_BACKEND, DS_PLUGIN_PATH, files that are no plugins, and no plugin.
+# Further argument: the folder of the test plugins.
 . "${0%/*}/lib.sh"
+PLUGINS=$4
 
 have_cpu=$("$DS" backends | awk '$1 == "cpu" && $2 != "rejected" { print "yes" }')
 states="('chosen', 'available', 'rejected')"
@@ -10,7 +12,7 @@ ok "$DS" backends --json
 json "all(set(b) == {'name', 'state', 'version', 'priority', 'device', 'path', 'reason'} for b in value)"
 json "all(b['state'] in $states for b in value)"
 json "sum(b['state'] == 'chosen' for b in value) == 1"
-json "all((b['reason'] is not None) == (b['state'] == 'rejected') for b in value)"
+json "all((b['reason'] is not None) == (b['state'] == 'rejected') for b in value)" # no two of a name
 json "value[-1]['name'] == 'reference' and value[-1]['path'] is None"
 
 # The environment beats the config; the config chooses by name or by a list in order of preference.
@@ -78,6 +80,57 @@ json "[b for b in value if b['state'] == 'rejected' and '/' in b['reason']]"
 chmod a+w plugins
 DS_PLUGIN_PATH=$WORK/plugins ok "$DS" backends --json
 json "[b for b in value if b['state'] == 'rejected' and 'writ' in b['reason']]"
+
+# Files in bad places, and what isn't a file: told, and never waited for.
+mkfifo plugins/dscore_pipe.so
+chmod o-w plugins
+DS_PLUGIN_PATH=$WORK/plugins ok "$DS" backends
+printed 'not a regular file but a pipe'
+printed 'not a regular file but a folder'
+printed "can't be reached"
+mkdir -p open/inner
+echo text >open/inner/dscore_x.so
+chmod a+w open
+DS_PLUGIN_PATH=$WORK/open/inner ok "$DS" backends
+printed '/open above it may be written by anybody; run: chmod o-w'
+chmod o-w open
+DS_PLUGIN_PATH=$WORK/open/inner ok "$DS" backends
+printed 'not a shared object'
+
+# The current folder, however it comes in: a program started by a relative path, empty parts,
+# relative ones. What lies there would end the program.
+mkdir here
+cp "$PLUGINS/constructor_exit_now.so" here/dscore_here.so
+cp "$DS" here/ds
+(cd here && DS_PLUGIN_PATH=.:./:::here: ok ./ds backends && printf '%s' "$code" >../.code) || exit 1
+printed 'must be absolute'
+! grep -q dscore_here .out || fail "the current folder was searched"
+(cd here && PATH=.:$PATH && ok ds backends) || exit 1
+! grep -q dscore_here .out || fail "the current folder was searched"
+
+# Plugins that do harm: the program lives, says which and why, and trains on another.
+for harm in constructor_segv constructor_exit_now query_segv answer_unmapped constructor_print; do
+  mkdir -p "harm/$harm"
+  cp "$PLUGINS/$harm.so" "harm/$harm/dscore_$harm.so"
+  DS_PLUGIN_PATH=$WORK/harm/$harm ok "$DS" backends --json
+  json "[b for b in value if b['name'] == '$harm' and b['state'] == 'rejected' and ';' in b['reason']]"
+  DS_PLUGIN_PATH=$WORK/harm/$harm DS_BACKEND=$harm,reference ok train --steps 1
+  told "$harm is not usable: "
+  ! grep -q 'hello from a plugin' .out || fail "a plugin printed"
+done
+mkdir hang
+cp "$PLUGINS/constructor_hang.so" hang/dscore_hang.so
+DS_PLUGIN_PATH=$WORK/hang ok "$DS" backends --config '{"backend": {"probe_timeout": 1}}'
+printed 'did not finish within 1 s: it hangs in its constructor'
+refused 'probe_timeout' train --steps 1 --config '{"train_batch_size": 1, "backend": {"probe_timeout": "long"}}'
+
+# Two versions of one plugin: both are shown, and why the other was not taken.
+mkdir versions
+for v in 1 2; do cp "$PLUGINS/version_$v.so" "versions/dscore_$v.so"; done
+DS_PLUGIN_PATH=$WORK/versions DS_BACKEND=versions ok "$DS" backends
+printed '^versions +chosen +1.0.0'
+printed '^versions +available +2.0.0'
+printed 'versions 1.0.0 at .*/dscore_1.so is taken: it is found first'
 
 # No plugin at all: the program alone in an empty folder runs the same engines.
 mkdir -p alone/bin none

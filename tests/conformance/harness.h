@@ -193,6 +193,8 @@ void check_unsupported(tally *t, const char *format, ...) __attribute__((format(
 void check_doing(conformance *k, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Whether a failure carries its status and a message that ends; err was set by check_error_new. */
 bool check_explained(ds_status returned, const ds_error *err);
+/* What err says, for a message; "" after success, "(no message)" when nothing was written. */
+const char *check_text(ds_status returned, const ds_error *err);
 /* An error struct without any NUL, so that a message must bring its own. */
 ds_error check_error_new(void);
 /* Sends the line to the parent and counts it. */
@@ -238,12 +240,13 @@ void ops_variant_name(const op_spec *spec, int variant, char *text, size_t room)
 /* prove.c: the references' gradients against finite differences; no plugin is involved */
 void prove_all(conformance *k);
 
-/* cases_gemm.c, cases_quant.c, cases_ops.c */
+/* cases_gemm.c, cases_ops.c, cases_quant.c, cases_quant_special.c (which cases_quant calls) */
 void cases_ops(conformance *k);
 void cases_gemm(conformance *k);
 /* A large product [m,n,k] with weights [n,k]; false when the plugin doesn't pack or take it. */
 bool cases_gemm_sized(conformance *k, test_case *c, int variant, const int64_t *size, bool packed);
 void cases_quant(conformance *k);
+void cases_quant_special(conformance *k);
 
 /* timing.c */
 void timing_all(conformance *k);

@@ -205,7 +205,8 @@ static void merge_line(merged *m, const record *r, int seat, int size) {
   if (!at && m->count == LINES_MAX) return;
   bool fresh = !at;
   if (fresh) at = &m->lines[m->count++];
-  if (fresh || badness(r) > badness(at)) {
+  bool earlier = !fresh && badness(r) == badness(at) && r->when < at->when;
+  if (fresh || badness(r) > badness(at) || earlier) {
     record old = *at;
     *at = *r;
     if (r->message[0] && size > 1 && r->outcome == OUTCOME_FAIL)

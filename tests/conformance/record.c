@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 static void word(char *to, size_t room, const char *from) {
@@ -17,8 +18,11 @@ void record_name(record *r, const char *section, const char *name, const char *d
   word(r->dtype, sizeof r->dtype, dtype);
 }
 
-void record_write(int file, const record *r) {
+void record_write(int file, record *r) {
+  struct timespec now;
   ssize_t n;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  r->when = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
   do n = write(file, r, sizeof *r);
   while (n < 0 && errno == EINTR);
   if (n != (ssize_t)sizeof *r) _exit(2); /* nobody is left to tell */

@@ -28,13 +28,15 @@ typedef struct record {
   int32_t kind, outcome;
   int32_t cases, unsupported, failed;
   double max_err, max_share, tol;
+  double when; /* seconds; the first failure among ranks is the one to look at */
   char section[16], name[48], dtype[24];
   char message[1600];
 } record;
 
 /* Names become words: "gemm packed" is "gemm-packed". */
 void record_name(record *r, const char *section, const char *name, const char *dtype);
-void record_write(int file, const record *r);
+/* Sets r->when. */
+void record_write(int file, record *r);
 /* False at the end of the file. */
 bool record_read(int file, record *r);
 const char *record_outcome(const record *r);

@@ -6,7 +6,17 @@
 
 static const unit oracle_units[] = {{"gradients", prove_all, NEEDS_NOTHING, true}, {0}};
 static const unit gemm_units[] = {{"gemm", cases_gemm, NEEDS_DEVICE, true}, {0}};
-static const unit quant_units[] = {{"quant", cases_quant, NEEDS_DEVICE, true}, {0}};
+static void quant(conformance *k) {
+  tally t = {0};
+  if (k->plugin->quant) {
+    cases_quant(k);
+    return;
+  }
+  check_unsupported(&t, "the plugin has no quant table");
+  check_report(k, &t, "quant", "");
+}
+
+static const unit quant_units[] = {{"quant", quant, NEEDS_DEVICE, true}, {0}};
 static const unit no_units[] = {{0}};
 
 static const section sections[] = {

@@ -21,6 +21,8 @@
 #define ROUNDING  15
 #define QUICK     16 /* quick_exit */
 #define BUFFERED  17 /* prints into a buffer of its own that only fflush empties */
+#define DAEMON    18 /* forks, and the parent exits: it goes on as another process */
+#define CHILDREN  19 /* forks children that exit and crash: their own affair */
 /* answers */
 #define UNMAPPED   30
 #define MISALIGNED 31
@@ -38,6 +40,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 DS_PLUGIN_NOTE(NAME, "1.0", 10, "nothing");
@@ -76,6 +79,15 @@ static void print_buffered(void) {
   printf("buffered words");
 }
 
+static void have_children(void) {
+  for (int i = 0; i < 2; i++) {
+    pid_t child = fork();
+    if (child == 0 && i == 0) exit(7);
+    if (child == 0) abort();
+    while (child > 0 && waitpid(child, NULL, 0) != child) continue;
+  }
+}
+
 static void attack(int what) {
   pthread_t thread;
   volatile char here = 0;
@@ -98,6 +110,10 @@ static void attack(int what) {
     case CLOSE:
       for (int fd = 0; fd < 1024; fd++) close(fd);
       break;
+    case DAEMON:
+      if (fork() != 0) _exit(0);
+      break;
+    case CHILDREN: have_children(); break;
     case ROUNDING: fesetround(FE_DOWNWARD); break;
     default: break;
   }

@@ -88,7 +88,7 @@ enum {
   BUG_MESSAGES_SWAP, /* broadcast from the wrong root */
   /* faults */
   BUG_NULL_ALLOC,      /* of the host is not looked at */
-  BUG_STORE_IGNORED,   /* failures of the store's set */
+  BUG_STORE_SILENT,    /* a failure of the store is passed on without its message */
   BUG_LEAKS_EXHAUSTED, /* memory when the device has none left */
   /* engine */
   BUG_ADAMW, /* forgets the second moment's correction after step 2 */

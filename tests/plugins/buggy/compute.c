@@ -197,8 +197,7 @@ static void spoil(const ds_op *op) {
 static ds_status ops_run(ds_stream *s, const ds_op *op, ds_error *err) {
   DS_TRY(buggy_wait(s, err));
   if (op->size < sizeof *op) return ds_reference_ops.run(s, op, err);
-  if (BUG == BUG_CRASHES_ODD && op->id == DS_OP_SWIGLU && count(op->in[0]) % 2)
-    raise(SIGSEGV);
+  if (BUG == BUG_CRASHES_ODD && op->id == DS_OP_SWIGLU && count(op->in[0]) % 2) raise(SIGSEGV);
   if (BUG == BUG_SUPPORTS_LIES && op->id == DS_OP_RMS_NORM)
     return ds_fail(err, DS_ERR_UNSUPPORTED, "buggy: rms_norm is not there yet");
   while (BUG == BUG_HANGS && op->id == DS_OP_REDUCE_ROWS) pause();

@@ -79,7 +79,8 @@ static ds_status run_collective(strict_task *t, ds_device *d, ds_error *err) {
 /* One communicator's calls in one order: its last one comes before this one. The stream is
  * entered. */
 static ds_status check_comm(ds_comm *c, ds_stream *s, const char *what, ds_error *err) {
-  if (c->destroyed) return strict_violation(s->device, s, err, "%s on a destroyed communicator", what);
+  if (c->destroyed)
+    return strict_violation(s->device, s, err, "%s on a destroyed communicator", what);
   if (c->device != s->device)
     return strict_violation(s->device, s, err, "%s: a communicator of another device", what);
   if (c->stream != s->index && c->seq > s->clock[c->stream] && c->seq > s->device->known[c->stream])
@@ -99,8 +100,8 @@ static ds_status collective(int which, ds_comm *c, ds_stream *s, const void *sen
   strict_task *t = status == DS_OK ? strict_task_new(names[which], run_collective) : NULL;
   if (t) {
     size_t bytes = dtype >= 0 && dtype <= DS_F8E5M2 && count > 0 ? (size_t)count * sizes[dtype] : 0;
-    bool apart = (uintptr_t)send + bytes <= (uintptr_t)recv ||
-                 (uintptr_t)recv + bytes <= (uintptr_t)send;
+    bool apart =
+        (uintptr_t)send + bytes <= (uintptr_t)recv || (uintptr_t)recv + bytes <= (uintptr_t)send;
     if (send != recv && !apart) t->broken = "has buffers that overlap";
     t->u.comm.comm = c->reference;
     t->u.comm.send = send;

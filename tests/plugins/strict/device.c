@@ -55,14 +55,19 @@ static void report_leaks(ds_device *d) {
                      blocks, bytes, streams, events, comms);
 }
 
-/* The device itself stays, so that a call on it is found out; what it held does not. */
-static void release(ds_device *d) {
-  while (d->blocks) {
-    strict_block *b = d->blocks;
-    d->blocks = b->next;
+static void free_blocks(ds_device *d, strict_block **list) {
+  while (*list) {
+    strict_block *b = *list;
+    *list = b->next;
     free(strict_host_address(d, (void *)b->lo));
     free(b);
   }
+}
+
+/* The device itself stays, so that a call on it is found out; what it held does not. */
+static void release(ds_device *d) {
+  free_blocks(d, &d->blocks);
+  free_blocks(d, &d->doomed);
   for (int i = 0; i < d->n_streams; i++) {
     while (d->streams[i]->first) {
       strict_task *t = d->streams[i]->first;
@@ -92,8 +97,8 @@ static void device_close(ds_device *d) {
   pthread_cond_signal(&d->work);
   strict_leave_device(d);
   pthread_join(d->worker, NULL);
-  snprintf(text, sizeof text, "strict: closed: %llu calls, %llu works",
-           (unsigned long long)d->calls, (unsigned long long)d->works);
+  snprintf(text, sizeof text, "closed: %llu calls, %llu works", (unsigned long long)d->calls,
+           (unsigned long long)d->works);
   strict_host->log(strict_host->ctx, DS_LOG_INFO, text);
   d->closed = true;
   release(d);
@@ -199,8 +204,8 @@ static ds_status give(ds_stream *s, strict_task *t, void *dst, const void *src, 
     memcpy(t->bytes, src, bytes);
   } else if (src) {
     strict_name_range(t, src, bytes, false, false);
-    if (strict_overlap(&t->ranges[0], &(strict_range){(uintptr_t)dst, (uintptr_t)dst + bytes, true,
-                                                      false}))
+    if (strict_overlap(&t->ranges[0],
+                       &(strict_range){(uintptr_t)dst, (uintptr_t)dst + bytes, true, false}))
       t->broken = "between ranges that overlap";
   }
   strict_name_range(t, dst, bytes, true, true);
@@ -210,7 +215,8 @@ static ds_status give(ds_stream *s, strict_task *t, void *dst, const void *src, 
 static ds_status upload(ds_stream *s, void *dst, const void *src, size_t bytes, ds_error *err) {
   ds_status status = strict_enter(s, "upload", err);
   if (status != DS_OK) return status;
-  if (bytes > 0) status = give(s, strict_task_new("upload", run_upload), dst, src, bytes, true, err);
+  if (bytes > 0)
+    status = give(s, strict_task_new("upload", run_upload), dst, src, bytes, true, err);
   strict_leave(s);
   return status;
 }
@@ -280,8 +286,8 @@ static void event_destroy(ds_event *e) {
 static ds_status enter_event(ds_event *e, ds_stream *s, const char *what, ds_error *err) {
   ds_status status = strict_enter(s, what, err);
   if (status != DS_OK || knows_event(s->device, e)) return status;
-  status = strict_violation(s->device, s, err, "%s: no event of this device, or a destroyed one",
-                            what);
+  status =
+      strict_violation(s->device, s, err, "%s: no event of this device, or a destroyed one", what);
   strict_leave(s);
   return status;
 }

@@ -28,6 +28,10 @@ void strict_poison(const ds_device *d, uintptr_t lo, uintptr_t hi) {
 strict_block *strict_find_block(ds_device *d, uintptr_t lo, uintptr_t hi) {
   strict_block *b = d->blocks;
   while (b && !(lo >= b->lo && hi <= b->hi)) b = b->next;
+  if (b && hi > b->poisoned) {
+    strict_poison(d, b->poisoned, hi);
+    b->poisoned = hi;
+  }
   return b;
 }
 
@@ -43,7 +47,8 @@ ds_status strict_alloc(ds_device *d, size_t bytes, void **out, ds_error *err) {
   b->hi = b->lo + bytes;
   b->next = d->blocks;
   d->blocks = b;
-  strict_poison(d, b->lo, b->hi);
+  b->poisoned = b->lo;
+  if (d->options.accessible) strict_find_block(d, b->lo, b->hi);
   *out = (void *)b->lo;
   return DS_OK;
 }
@@ -77,9 +82,13 @@ void strict_free(ds_device *d, void *p) {
                      (size_t)(b->hi - b->lo), t->name, stream);
   }
   *at = b->next;
-  strict_poison(d, b->lo, b->hi);
-  /* Someone who missed a wait must not crash before it is told. */
-  if (!t) free(strict_host_address(d, p));
+  strict_poison(d, b->lo, b->poisoned);
+  if (t) { /* work must not crash before this is told */
+    b->next = d->doomed;
+    d->doomed = b;
+    return;
+  }
+  free(strict_host_address(d, p));
   free(b);
 }
 

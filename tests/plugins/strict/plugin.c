@@ -1,3 +1,4 @@
+/* plugin.c - the query and the note. */
 #include "strict.h"
 
 const ds_host *strict_host;

@@ -102,8 +102,10 @@ ds_status strict_submit(ds_stream *s, strict_task *t, ds_error *err) {
   t->seq = ++s->submitted;
   t->number = ++d->works;
   s->clock[s->index] = t->seq;
-  if (s->last) s->last->next = t;
-  else s->first = t;
+  if (s->last)
+    s->last->next = t;
+  else
+    s->first = t;
   s->last = t;
   if (next_random(d) % 4 == 0) {
     d->credit += next_random(d) % 6;

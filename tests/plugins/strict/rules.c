@@ -34,7 +34,7 @@ ds_status strict_violation(ds_device *d, ds_stream *s, ds_error *err, const char
   vsnprintf(what, sizeof what, fmt, args);
   va_end(args);
   snprintf(text, sizeof text, "strict: violation: %s", what);
-  strict_host->log(strict_host->ctx, DS_LOG_ERROR, text);
+  strict_host->log(strict_host->ctx, DS_LOG_ERROR, text + sizeof "strict: " - 1); /* core adds it */
   if (d && d->options.abort) {
     fprintf(stderr, "%s\n", text);
     abort();
@@ -67,8 +67,7 @@ bool strict_knows_stream(const ds_stream *s) {
 /* Counts a call; the device is locked. */
 static ds_status count_call(ds_device *d, const char *what, ds_error *err) {
   d->calls++;
-  if (d->lost)
-    return strict_fail(err, DS_ERR_DEVICE, "strict: %s: the device is lost", what);
+  if (d->lost) return strict_fail(err, DS_ERR_DEVICE, "strict: %s: the device is lost", what);
   if (d->calls != d->options.fail_call) return DS_OK;
   if (d->options.lost) strict_lose(d);
   return strict_fail(err, d->options.status, "strict: %s: injected failure of call %llu", what,
@@ -115,7 +114,11 @@ ds_status strict_enter(ds_stream *s, const char *what, ds_error *err) {
     return strict_violation(d, NULL, err, "%s: another thread is in a call on stream %d", what,
                             s->index);
   pthread_mutex_lock(&d->lock);
-  ds_status status = count_call(d, what, err);
+  ds_error e;
+  ds_status status = count_call(d, what, &e);
+  if (status != DS_OK) strict_fail(err, status, "%s", e.message);
+  /* A stream whose wait fails has lost work: it can't live on. */
+  if (status != DS_OK && strcmp(what, "stream_sync") == 0) strict_kill(s, status, e.message);
   if (status == DS_OK && s->failure.status != DS_OK)
     status = strict_fail(err, s->failure.status, "%s", s->failure.message);
   if (status != DS_OK) strict_leave(s);
@@ -136,17 +139,28 @@ static ds_status parse_option(const cJSON *item, strict_options *o, ds_error *er
   const char *key = item->string;
   bool truth = cJSON_IsTrue(item);
   uint64_t number = cJSON_IsNumber(item) && item->valuedouble > 0 ? (uint64_t)item->valuedouble : 0;
-  if (strcmp(key, "seed") == 0) o->seed = number;
-  else if (strcmp(key, "tables") == 0) return parse_tables(item->valuestring, o, err);
-  else if (strcmp(key, "accessible") == 0) o->accessible = truth;
-  else if (strcmp(key, "abort") == 0) o->abort = truth;
-  else if (strcmp(key, "lost") == 0) o->lost = truth;
-  else if (strcmp(key, "fail_call") == 0) o->fail_call = number;
-  else if (strcmp(key, "fail_work") == 0) o->fail_work = number;
-  else if (strcmp(key, "hang_work") == 0) o->hang_work = number;
-  else if (strcmp(key, "hang_ms") == 0) o->hang_ms = (int64_t)number;
-  else if (strcmp(key, "status") == 0) o->status = (ds_status)number;
-  else return strict_fail(err, DS_ERR_INVALID, "strict: unknown option \"%s\"", key);
+  if (strcmp(key, "seed") == 0)
+    o->seed = number;
+  else if (strcmp(key, "tables") == 0)
+    return parse_tables(item->valuestring, o, err);
+  else if (strcmp(key, "accessible") == 0)
+    o->accessible = truth;
+  else if (strcmp(key, "abort") == 0)
+    o->abort = truth;
+  else if (strcmp(key, "lost") == 0)
+    o->lost = truth;
+  else if (strcmp(key, "fail_call") == 0)
+    o->fail_call = number;
+  else if (strcmp(key, "fail_work") == 0)
+    o->fail_work = number;
+  else if (strcmp(key, "hang_work") == 0)
+    o->hang_work = number;
+  else if (strcmp(key, "hang_ms") == 0)
+    o->hang_ms = (int64_t)number;
+  else if (strcmp(key, "status") == 0)
+    o->status = (ds_status)number;
+  else
+    return strict_fail(err, DS_ERR_INVALID, "strict: unknown option \"%s\"", key);
   return DS_OK;
 }
 

@@ -10,7 +10,8 @@
  *
  * Options, from the config or, where it has none, from the environment's DS_STRICT:
  *   seed        of the order and lateness of work
- *   tables      "all"; "none": everything falls back in core; "gemm" or "ops": only that
+ *   tables      "all"; "none": everything falls back in core; "ops": only these; "gemm": products
+ *               and quantization
  *   accessible  the host may touch memory (DS_DEVICE_HOST_ACCESSIBLE); work is still late
  *   abort       end the process at the first violation
  *   fail_call   the Nth call after open fails, and has done nothing
@@ -124,6 +125,7 @@ struct ds_comm {
 typedef struct strict_block {
   struct strict_block *next;
   uintptr_t lo, hi;
+  uintptr_t poisoned; /* up to here; the rest when it is first named, for large blocks are many */
 } strict_block;
 
 struct ds_device {
@@ -138,6 +140,7 @@ struct ds_device {
   bool stop, lost;
   const strict_task *running;
   strict_block *blocks;
+  strict_block *doomed; /* freed while work used them: really freed at close */
   ds_stream *streams[STRICT_STREAMS];
   int n_streams;
   ds_event *events;
@@ -174,6 +177,7 @@ bool strict_knows_stream(const ds_stream *s);
 
 void *strict_host_address(const ds_device *d, const void *device_address);
 void strict_poison(const ds_device *d, uintptr_t lo, uintptr_t hi);
+/* The allocation that a range lies in, or NULL. What nobody has named so far is poisoned now. */
 strict_block *strict_find_block(ds_device *d, uintptr_t lo, uintptr_t hi);
 bool strict_overlap(const strict_range *a, const strict_range *b);
 void strict_name_range(strict_task *t, const void *p, size_t bytes, bool write, bool fresh);

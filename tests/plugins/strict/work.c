@@ -122,8 +122,8 @@ static ds_status give_gemm(ds_stream *s, const ds_gemm *g, ds_error *err) {
   t->u.gemm = p;
   if (p.m > 0 && p.n > 0 && p.batch > 0) {
     bool ta = (p.flags & DS_GEMM_TRANS_A) != 0;
-    const ds_tensor a = matrix(&p, p.a, p.dtype_a, ta ? p.k : p.m, ta ? p.m : p.k, p.lda,
-                               p.stride_a);
+    const ds_tensor a =
+        matrix(&p, p.a, p.dtype_a, ta ? p.k : p.m, ta ? p.m : p.k, p.lda, p.stride_a);
     const ds_tensor b = matrix_b(&p), c = matrix(&p, p.c, p.dtype_c, p.m, p.n, p.ldc, p.stride_c);
     const ds_tensor bias = ds_tensor_make((void *)(uintptr_t)p.bias, p.dtype_bias, 1, &p.n);
     const ds_tensor *in[] = {&a, &b, p.bias ? &bias : NULL}, *out[] = {&c};
@@ -243,8 +243,10 @@ static ds_status give_quant(ds_stream *s, const char *name, const ds_quant *q,
   if (g) t->u.quant.g = *g;
   t->u.quant.x = (void *)(uintptr_t)x;
   bool writes_x = work == run_dequantize;
-  if (g) name_quant_gemm(t, q, g);
-  else name_quant(t, q, !writes_x);
+  if (g)
+    name_quant_gemm(t, q, g);
+  else
+    name_quant(t, q, !writes_x);
   strict_name_range(t, x, (size_t)(q->rows * q->cols) * ds_dtype_size(q->dtype), writes_x,
                     writes_x);
   return strict_submit(s, t, err);

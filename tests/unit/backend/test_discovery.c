@@ -1,6 +1,7 @@
 /* test_discovery.c - where plugins may lie, what is looked at, and what is refused unrun. */
 #include "backend/discovery.h"
 
+#include <elf.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -192,13 +193,70 @@ static void test_current_folder(void) {
   tree_remove(&t);
 }
 
+/* Puts other words, no longer, where they stand in a file. */
+static void patch(const char *path, const char *from, const char *to) {
+  char *data;
+  size_t size;
+  ds_error err;
+  CHECK_OK(ds_file_read(path, (size_t)1 << 26, &data, &size, &err), err);
+  char *at = memmem(data, size, from, strlen(from) + 1);
+  CHECK(at && strlen(to) <= strlen(from));
+  if (at) memcpy(at, to, strlen(to) + 1);
+  CHECK_OK(ds_file_write(path, data, size, &err), err);
+  free(data);
+}
+
 /* A plugin that would let the linker look in the current folder for what it needs. */
 static void test_search_of_linker(void) {
-  check_found(TEST_PLUGIN_DIR "/runpath_empty.so", "runpath_empty",
-              "its RUNPATH \"/usr/lib::/lib\" has an empty or relative part");
-  check_found(TEST_PLUGIN_DIR "/runpath_relative.so", "runpath_relative", "its RUNPATH \"lib\"");
-  check_found(TEST_PLUGIN_DIR "/runpath_old.so", "runpath_old", "current folder");
-  check_found(TEST_PLUGIN_DIR "/nested.so", "nested", NULL); /* absolute */
+  static const char given[] = "/dscore/one:/dscore/two";
+  static const char *const bad[] = {"xdscore/one:/dscore/two", "./score/one:/dscore/two",
+                                    "/dscore/one::dscore/two", "/dscore/one:/dscore/tw:",
+                                    ":dscore/one:/dscore/two", "/dscore/one:$LIB/re/two",
+                                    "/dscore/one:.",           "/dscore/one:"};
+  static const char *const good[] = {given, "$ORIGIN/one:/dscore/two", "/dscore/one", ""};
+  static const char *const plugins[] = {"runpath", "rpath"};
+  tree t;
+  tree_make(&t);
+  for (size_t p = 0; p < 2; p++) {
+    copy_plugin(t.a, "path", plugins[p]);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+      patch(copy_plugin(t.a, "path", plugins[p]), given, bad[i]);
+      check_found(t.a, "dscore_path.so", "has an empty or relative part");
+    }
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+      patch(copy_plugin(t.a, "path", plugins[p]), given, good[i]);
+      check_found(t.a, "dscore_path.so", NULL);
+    }
+  }
+  patch(copy_plugin(t.a, "path", "dependency"), "libds_test_gone.so.7", "./bds_test_gone.so.7");
+  check_found(t.a, "dscore_path.so", "needs the library \"./bds_test_gone.so.7\", a relative path");
+  tree_remove(&t);
+}
+
+/* Of another machine: refused by what stands in the file, never loaded. */
+static void test_machines(void) {
+  static const struct {
+    size_t at;
+    unsigned char byte;
+    const char *text;
+  } cases[] = {
+      {EI_CLASS, ELFCLASS32, "not a 64-bit shared object (ELF class 1)"},
+      {EI_DATA, __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? ELFDATA2MSB : ELFDATA2LSB,
+       "of another byte order"},
+      {offsetof(Elf64_Ehdr, e_machine), EM_386, "built for x86 (32-bit) (ELF machine 3)"},
+      {offsetof(Elf64_Ehdr, e_machine), EM_MIPS, "built for another machine (ELF machine 8)"},
+      {offsetof(Elf64_Ehdr, e_type), ET_REL, "no shared object (type 1)"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    tree t;
+    tree_make(&t);
+    const char *path = copy_plugin(t.a, "foreign", "constructor_exit");
+    FILE *f = fopen(path, "r+");
+    CHECK(f && fseek(f, (long)cases[i].at, SEEK_SET) == 0 && fputc(cases[i].byte, f) >= 0 &&
+          (cases[i].at < EI_NIDENT || fputc(0, f) >= 0) && fclose(f) == 0);
+    check_found(t.a, "dscore_foreign.so", cases[i].text);
+    tree_remove(&t);
+  }
 }
 
 /* A note in a file that has shrunk meanwhile is a reason, no SIGBUS. */
@@ -223,6 +281,7 @@ int main(void) {
   test_other_files();
   test_current_folder();
   test_search_of_linker();
+  test_machines();
   test_shrinking();
   return TEST_RESULT();
 }

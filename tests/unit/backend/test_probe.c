@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 
 #include "backend/discovery.h"
@@ -36,11 +37,13 @@ static const ds_backend_candidate *find(const ds_backend_candidate *list, size_t
 }
 
 /* Whether ds_backend_list gives the same reason. */
-static void check_listed(const char *name, const char *text) {
+static void check_listed(const char *name, const char *json, const char *text) {
+  char config[128];
   ds_backend_candidate *list;
   size_t n;
   ds_error err;
-  CHECK_OK(ds_backend_list(NULL, &list, &n, &err), err);
+  snprintf(config, sizeof config, "{\"backend\": {\"device\": 0%s}}", json);
+  CHECK_OK(ds_backend_list(config, &list, &n, &err), err);
   const ds_backend_candidate *c = find(list, n, name);
   CHECK(c && strcmp(c->state, "rejected") == 0 && strstr(c->reason, text));
   ds_backend_list_destroy(list, n);
@@ -89,6 +92,7 @@ static void test_verdicts(void) {
        "prints to standard output when it is loaded (\"hello from a "
        "plugin\"); a plugin logs through ds_host"},
       {"constructor_buffered", "", "prints to standard output when it is loaded (\"buffered words"},
+      {"constructor_daemon", "", "ends the process with exit status 0 in its constructor"},
       {"constructor_terminate", "", "crashes with SIGTERM in its constructor"},
       {"constructor_close", "", "closes file descriptors that are not its own"},
       {"query_segv", "", "crashes with SIGSEGV in its query, at query_segv.so+0x"},
@@ -110,17 +114,31 @@ static void test_verdicts(void) {
     CHECK_FAILS(open_one(cases[i].file, false, cases[i].json, NULL, &err), DS_ERR_NOT_FOUND, err,
                 cases[i].text);
     int before = forks; /* the verdict is kept: no second try */
-    CHECK_FAILS(open_one(cases[i].file, false, "", NULL, &err), DS_ERR_NOT_FOUND, err,
+    CHECK_FAILS(open_one(cases[i].file, false, cases[i].json, NULL, &err), DS_ERR_NOT_FOUND, err,
                 cases[i].text);
     CHECK(forks == before);
     plugin_folder_make(&f);
     plugin_folder_link(&f, cases[i].file);
     setenv("DS_PLUGIN_PATH", f.path, 1);
     setenv("DS_BACKEND", "reference", 1);
-    check_listed(cases[i].file, cases[i].text);
+    check_listed(cases[i].file, cases[i].json, cases[i].text);
     unsetenv("DS_BACKEND");
     plugin_folder_remove(&f);
   }
+}
+
+/* A verdict about time is no verdict for those who have more, nor is any for who wants no probe. */
+static void test_more_time(void) {
+  ds_error err;
+  int before = forks;
+  CHECK_FAILS(open_one("query_hang", false, ", \"probe_timeout\": 1.5", NULL, &err),
+              DS_ERR_NOT_FOUND, err, "did not finish within 1.5 s");
+  CHECK(forks > before);
+  CHECK_FAILS(open_one("constructor_print", false, ", \"probe_timeout\": 20", NULL, &err),
+              DS_ERR_NOT_FOUND, err, "prints to standard output");
+  before = forks;
+  CHECK_OK(open_one("query_print", false, ", \"probe_timeout\": 0", NULL, &err), err);
+  CHECK(forks == before);
 }
 
 /* What isn't nice but does no harm. */
@@ -129,6 +147,7 @@ static void test_allowed(void) {
   memory_log log;
   sigset_t blocked;
   CHECK_OK(open_one("constructor_thread", false, "", &log, &err), err);
+  CHECK_OK(open_one("constructor_children", false, "", &log, &err), err);
   CHECK_OK(open_one("constructor_complain", false, "", &log, &err), err);
   CHECK(strstr(log.text, "constructor_complain prints to standard error when it is loaded: vendor "
                          "library: no licence\n"));
@@ -142,7 +161,7 @@ static void test_allowed(void) {
   CHECK(pthread_sigmask(SIG_SETMASK, NULL, &blocked) == 0 && !sigismember(&blocked, SIGTERM));
 }
 
-static volatile sig_atomic_t reaped;
+static atomic_int reaped;
 
 static void reap_all(int signal_number) {
   int saved = errno;
@@ -235,7 +254,7 @@ static void test_descriptors(void) {
   close(ends[0]);
 }
 
-static volatile bool stop_noise;
+static atomic_bool stop_noise;
 
 static void *make_noise(void *arg) {
   FILE *f = fopen("/dev/null", "w");
@@ -325,6 +344,7 @@ static void test_mended(void) {
 int main(void) {
   unsetenv("DS_BACKEND");
   test_verdicts();
+  test_more_time();
   test_allowed();
   test_children_of_others();
   test_no_fork();

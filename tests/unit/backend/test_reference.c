@@ -245,6 +245,98 @@ static void test_quant(void) {
   CHECK(!t->supports(NULL, &q, NULL));
   CHECK_FAILS(t->quantize(NULL, &q, x, &err), DS_ERR_INVALID, err,
               "group 3 does not divide cols 4");
+  q.size -= 1;
+  CHECK_FAILS(t->quantize(NULL, &q, x, &err), DS_ERR_INVALID, err, "quant: size is");
+}
+
+static void test_quant_asymmetric(void) {
+  const ds_quant_table *t = ds_reference_plugin()->quant;
+  /* From -1 to 254 in steps of 1: z = -128 + 1. The second group has no negative number, and its
+   * scale is 2; 3 / 2 is a tie, which goes to 2. */
+  float x[] = {-1, 254, 2.5f, 510, 3, 0}, scales[2], back[6];
+  int8_t values[6], zeros[2];
+  ds_quant q = {.size = sizeof q,
+                .flags = DS_QUANT_ASYMMETRIC,
+                .qtype = DS_I8,
+                .dtype = DS_F32,
+                .rows = 2,
+                .cols = 3,
+                .group = 3,
+                .values = values,
+                .scales = scales,
+                .zeros = zeros};
+  CHECK_OK(t->quantize(NULL, &q, x, &err), err);
+  CHECK_ROW(scales, 1, 2);
+  CHECK(zeros[0] == -127 && zeros[1] == -128);
+  CHECK(values[0] == -128 && values[1] == 127 && values[2] == -125);
+  CHECK(values[3] == 127 && values[4] == -126 && values[5] == -128);
+  CHECK_OK(t->dequantize(NULL, &q, back, &err), err);
+  CHECK_ROW(back, -1, 254, 2, 510, 4, 0);
+  q.qtype = DS_F8E4M3;
+  CHECK_FAILS(t->quantize(NULL, &q, x, &err), DS_ERR_INVALID, err, "no zero points");
+}
+
+/* Dynamic: A's row becomes 127, 1 (a tie) and -64 in steps of 2; C is that, not A's sum. */
+static void test_quant_dynamic(void) {
+  const ds_quant_table *t = ds_reference_plugin()->quant;
+  float scale = 0.5f, a[] = {254, 3, -127, 99}, c[] = {7, 7};
+  int8_t values[] = {1, 1, 1};
+  const ds_quant q = {.size = sizeof q,
+                      .flags = DS_QUANT_PER_TENSOR,
+                      .qtype = DS_I8,
+                      .dtype = DS_F32,
+                      .rows = 1,
+                      .cols = 3,
+                      .values = values,
+                      .scales = &scale};
+  ds_quant_gemm g = {.size = sizeof g, .m = 1, .lda = 4, .ldc = 2, .a = a, .c = c};
+  CHECK_OK(t->gemm(NULL, &q, &g, &err), err);
+  CHECK_ROW(c, 65, 7);
+  g.flags = DS_QUANT_GEMM_DYNAMIC;
+  CHECK_OK(t->gemm(NULL, &q, &g, &err), err);
+  CHECK_ROW(c, 65, 7); /* 127 + 2 - 64 */
+  g.lda = 2;
+  CHECK_FAILS(t->gemm(NULL, &q, &g, &err), DS_ERR_INVALID, err, "lda 2");
+}
+
+/* Every code of both formats against sign * fraction * 2^exponent, and what lies halfway between
+ * two neighbours: the one whose last bit is 0. Scale 1, because the largest number is there. */
+static void test_quant_fp8(void) {
+  const ds_quant_table *t = ds_reference_plugin()->quant;
+  for (int e5m2 = 0; e5m2 < 2; e5m2++) {
+    const int bits = e5m2 ? 2 : 3, bias = e5m2 ? 15 : 7, finite = e5m2 ? 124 : 127;
+    uint8_t codes[256], again[256];
+    float x[256], scale = 1;
+    ds_quant q = {.size = sizeof q,
+                  .flags = DS_QUANT_PER_TENSOR,
+                  .qtype = e5m2 ? DS_F8E5M2 : DS_F8E4M3,
+                  .dtype = DS_F32,
+                  .rows = 1,
+                  .cols = 256,
+                  .values = codes,
+                  .scales = &scale};
+    for (int i = 0; i < 256; i++) codes[i] = (uint8_t)i;
+    CHECK_OK(t->dequantize(NULL, &q, x, &err), err);
+    for (int i = 0; i < 256; i++) {
+      int exponent = (i & 127) >> bits, fraction = i & ((1 << bits) - 1);
+      double value = exponent ? ldexp((1 << bits) + fraction, exponent - bias - bits)
+                              : ldexp(fraction, 1 - bias - bits);
+      if ((i & 127) < finite)
+        CHECK((double)x[i] == (i & 128 ? -value : value));
+      else
+        CHECK(e5m2 && fraction == 0 ? isinf(x[i]) != 0 : isnan(x[i]) != 0);
+    }
+    for (int i = 0; i < 256; i++) { /* in place of infinities and NaN: the largest number */
+      int last = (i & 127) >= finite - 1;
+      int low = last ? (i & 128) + finite - 1 : i;
+      codes[i] = (uint8_t)(last || i % 2 == 0 ? low : low + 1);
+      x[i] = 0.5f * x[low] + 0.5f * x[last ? low : low + 1];
+    }
+    q.values = again;
+    CHECK_OK(t->quantize(NULL, &q, x, &err), err);
+    CHECK(scale == 1);
+    for (int i = 0; i < 256; i++) CHECK(again[i] == codes[i]);
+  }
 }
 
 static void test_comm(void) {
@@ -548,6 +640,9 @@ int main(void) {
   test_gemm();
   test_gemm_refuses();
   test_quant();
+  test_quant_asymmetric();
+  test_quant_dynamic();
+  test_quant_fp8();
   test_comm();
   test_norms();
   test_attention();

@@ -411,6 +411,10 @@ static void test_calls(void) {
   ds_backend_stats stats = {.size = sizeof stats};
   CHECK_OK(ds_engine_backend_stats(e, &stats, &err), err);
   CHECK(stats.ops > 0 && strcmp(stats.backend, "reference") == 0);
+  uint64_t calls = 0;
+  for (size_t i = 0; i < stats.n_per_op; i++)
+    if (strcmp(stats.per_op[i].name, "gemm") == 0) calls = stats.per_op[i].calls;
+  CHECK(calls > 0 && calls < stats.ops);
   tiny_close(&r);
 }
 

@@ -1,0 +1,227 @@
+/* comm_group.c - which processes talk to each other: groups from a list of ranks, and by color. */
+#include "comm_runtime.h"
+
+#include <stdlib.h>
+
+#ifdef DS_CPU_HAVE_MPI
+
+#define mpi   ds_cpu_mpi
+#define check ds_cpu_mpi_check
+
+/* Tags below FIRST_TAG are for agreeing on a group by its list of ranks; each group then has STEP. */
+enum { FIRST_TAG = 0x4000, STEP = 4 };
+
+/* What the members tell each other. */
+typedef struct word {
+  int32_t color, key, id;
+} word;
+
+static ds_cpu_mpi_group *group_alloc(int size, ds_error *err) {
+  ds_cpu_mpi_group *g = calloc(1, sizeof *g + (size_t)size * sizeof g->of[0]);
+  if (g == NULL) {
+    ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for a group of %d", size);
+    return NULL;
+  }
+  g->comm = mpi.c_comm_null;
+  g->size = size;
+  return g;
+}
+
+/* Memory of a talk, in one piece: MPI may keep it. */
+typedef struct talk {
+  word mine;
+  word *all; /* by member */
+  ds_cpu_message *messages;
+  void **requests;
+} talk;
+
+static talk *talk_create(int size, ds_error *err) {
+  size_t n = (size_t)size;
+  talk *t = calloc(1, sizeof *t + n * (2 * (sizeof(ds_cpu_message) + sizeof(void *)) + sizeof(word)));
+  if (t == NULL) {
+    ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for a group of %d", size);
+    return NULL;
+  }
+  t->messages = (ds_cpu_message *)(t + 1);
+  t->requests = (void **)(t->messages + 2 * n);
+  t->all = (word *)(t->requests + 2 * n);
+  return t;
+}
+
+/* Everybody's word to everybody. *left: t is MPI's now. */
+static ds_status tell_all(const ds_cpu_mpi_group *g, talk *t, const ds_cpu_limit *limit, bool *left,
+                          ds_error *err) {
+  int n = 0;
+  for (int send = 0; send < 2; send++)
+    for (int r = 0; r < g->size; r++)
+      if (r != g->rank)
+        t->messages[n++] =
+            (ds_cpu_message){send ? &t->mine : &t->all[r], sizeof(word), r, send != 0};
+  t->all[g->rank] = t->mine;
+  return ds_cpu_mpi_exchange(g, DS_CPU_CHANNEL_CONTROL, t->messages, n, t->requests, limit, left,
+                             err);
+}
+
+static int next_id(void) {
+  pthread_mutex_lock(&ds_cpu_mpi_lock);
+  int id = mpi.next_id;
+  pthread_mutex_unlock(&ds_cpu_mpi_lock);
+  return id;
+}
+
+/* Whether no group of this process has the id; it then has one. */
+static bool take_id(int id) {
+  pthread_mutex_lock(&ds_cpu_mpi_lock);
+  bool mine = id >= mpi.next_id;
+  if (mine) mpi.next_id = id + 1;
+  pthread_mutex_unlock(&ds_cpu_mpi_lock);
+  return mine;
+}
+
+/* An id that is new to every member: the largest of the next ones, again where another group took
+ * it meanwhile. t->all keeps the colors and keys. */
+static ds_status agree(const ds_cpu_mpi_group *g, talk *t, int32_t color, int32_t key,
+                       const ds_cpu_limit *limit, int *id, bool *left, ds_error *err) {
+  for (bool agreed = false; !agreed;) {
+    t->mine = (word){color, key, next_id()};
+    ds_status st = tell_all(g, t, limit, left, err);
+    if (st != DS_OK) return st;
+    *id = 0;
+    for (int r = 0; r < g->size; r++)
+      if (t->all[r].id > *id) *id = t->all[r].id;
+    t->mine.id = take_id(*id);
+    st = tell_all(g, t, limit, left, err);
+    if (st != DS_OK) return st;
+    agreed = true;
+    for (int r = 0; r < g->size; r++) agreed = agreed && t->all[r].id != 0;
+  }
+  if (*id <= (mpi.tags - FIRST_TAG) / STEP - 1) return DS_OK;
+  return ds_cpu_fail(err, DS_ERR_UNSUPPORTED,
+                     "cpu comm: %d communicators were made in this process; MPI has tags for no "
+                     "more: make them once and keep them",
+                     *id);
+}
+
+/* A communicator of MPI's own over members of `from`, in the order of g->of. */
+static ds_status own_comm(MPI_Comm from, ds_cpu_mpi_group *g, int tag, ds_error *err) {
+  MPI_Group all = NULL, members = NULL;
+  ds_status st = check(MPI_CALL(Comm_group, from, &all), "Comm_group", err);
+  if (st == DS_OK)
+    st = check(MPI_CALL(Group_incl, all, g->size, g->of, &members), "Group_incl", err);
+  if (st == DS_OK)
+    st = check(MPI_CALL(Comm_create_group, from, members, tag, &g->comm), "Comm_create_group", err);
+  if (st == DS_OK)
+    st = check(MPI_CALL(Comm_set_errhandler, g->comm, mpi.c_errors_return), "Comm_set_errhandler",
+               err);
+  g->own_comm = g->comm != mpi.c_comm_null;
+  for (int r = 0; r < g->size; r++) g->of[r] = r;
+  if (members != NULL) (void)MPI_CALL(Group_free, &members);
+  if (all != NULL) (void)MPI_CALL(Group_free, &all);
+  return st;
+}
+
+/* The tag by which a list of ranks finds its like. */
+static int tag_of(const ds_cpu_mpi_group *g) {
+  int tag = 0;
+  for (int i = 0; i < g->size; i++) tag = (tag * 31 + g->of[i] + 1) & 0x3fff;
+  return tag < FIRST_TAG - STEP ? tag : tag - STEP;
+}
+
+static ds_status settle(ds_cpu_mpi_group *g, const ds_cpu_limit *limit, ds_error *err) {
+  g->tag = tag_of(g);
+  if (mpi.private == mpi.c_comm_null) {
+    ds_status st = own_comm(mpi.c_comm_world, g, g->tag, err);
+    g->tag = 0;
+    return st;
+  }
+  talk *t = talk_create(g->size, err);
+  if (t == NULL) return DS_ERR_MEMORY;
+  bool left = false;
+  int id = 0;
+  g->comm = mpi.private;
+  ds_status st = agree(g, t, 0, 0, limit, &id, &left, err);
+  g->tag = FIRST_TAG + STEP * id;
+  if (!left) free(t);
+  return st;
+}
+
+ds_status ds_cpu_mpi_create(const int32_t *ranks, int count, int own, const ds_cpu_limit *limit,
+                            ds_cpu_mpi_group **out, ds_error *err) {
+  ds_status st = ds_cpu_mpi_may_call(err);
+  if (st != DS_OK) return st;
+  ds_cpu_mpi_group *g = group_alloc(count, err);
+  if (g == NULL) return DS_ERR_MEMORY;
+  g->rank = own;
+  for (int i = 0; i < count; i++) g->of[i] = ranks[i];
+  st = settle(g, limit, err);
+  if (st != DS_OK) {
+    ds_cpu_mpi_destroy(g, true);
+    return st;
+  }
+  *out = g;
+  return DS_OK;
+}
+
+/* The members of the caller's color, in order: by key, then by rank. Counts them where to is NULL.
+ */
+static int choose(const ds_cpu_mpi_group *g, const word *all, int color, int *to) {
+  int n = 0;
+  for (int r = 0; r < g->size; r++) {
+    if (all[r].color != color) continue;
+    int at = n++;
+    if (to == NULL) continue;
+    for (; at > 0 && all[to[at - 1]].key > all[r].key; at--) to[at] = to[at - 1];
+    to[at] = r;
+  }
+  return n;
+}
+
+static ds_status join(const ds_cpu_mpi_group *from, const word *all, int color, int id,
+                      ds_cpu_mpi_group **out, int *rank, int *size, ds_error *err) {
+  ds_status st = DS_OK;
+  *size = choose(from, all, color, NULL);
+  ds_cpu_mpi_group *g = group_alloc(*size, err);
+  if (g == NULL) return DS_ERR_MEMORY;
+  choose(from, all, color, g->of);
+  for (int i = 0; i < *size; i++)
+    if (g->of[i] == from->rank) g->rank = *rank = i;
+  if (*size == 1) {
+    ds_cpu_mpi_destroy(g, false);
+    return DS_OK;
+  }
+  if (from->own_comm) {
+    st = own_comm(from->comm, g, 0, err);
+  } else {
+    g->comm = from->comm;
+    g->tag = FIRST_TAG + STEP * id;
+    for (int i = 0; i < *size; i++) g->of[i] = from->of[g->of[i]];
+  }
+  if (st == DS_OK)
+    *out = g;
+  else
+    ds_cpu_mpi_destroy(g, true);
+  return st;
+}
+
+ds_status ds_cpu_mpi_split(const ds_cpu_mpi_group *g, int color, int key, const ds_cpu_limit *limit,
+                           ds_cpu_mpi_group **out, int *rank, int *size, ds_error *err) {
+  bool left = false;
+  int id = 0;
+  *out = NULL;
+  talk *t = talk_create(g->size, err);
+  if (t == NULL) return DS_ERR_MEMORY;
+  ds_status st = agree(g, t, color, key, limit, &id, &left, err);
+  if (st == DS_OK && color >= 0) st = join(g, t->all, color, id, out, rank, size, err);
+  if (!left) free(t);
+  return st;
+}
+
+void ds_cpu_mpi_destroy(ds_cpu_mpi_group *g, bool given_up) {
+  int finalized = 0;
+  if (g == NULL) return;
+  if (g->own_comm && !given_up && MPI_CALL(Finalized, &finalized) == MPI_SUCCESS && !finalized)
+    (void)MPI_CALL(Comm_free, &g->comm);
+  free(g);
+}
+
+#endif

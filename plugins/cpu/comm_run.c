@@ -1,0 +1,280 @@
+/* comm_run.c - the collectives, built of messages.
+ *
+ * Data goes in pieces of 4 MiB, which mostly stay in cache between arriving in the scratch and being
+ * added up or copied out. Every rank talks to every other directly:
+ *
+ *   reduce_scatter  each sends to each what is that one's, and adds up its own in the order of ranks
+ *   allgather       each sends to each its own
+ *   allreduce       a reduce_scatter and an allgather; a small one sends everything to everybody and
+ *                   adds up everything everywhere, in the same order: so a result does not depend
+ *                   on how it was cut
+ *   alltoall        as it says
+ *   broadcast       down a binomial tree, the next piece arriving while one goes on
+ *   barrier         dissemination: everybody has heard of everybody after log2 of the ranks
+ *
+ * That is the least traffic there is, but for n ranks n-1 messages a piece and rank: made for the
+ * ranks of some machines, not for thousands.
+ */
+#include "comm.h"
+#include "isa.h"
+
+#include <string.h>
+
+/* SMALL: bytes times ranks at which two rounds cost more than sending all to all. */
+enum { PIECE = 4 << 20, LINE = 64, SMALL = 16 << 10 };
+
+typedef struct job {
+  const ds_comm *c;
+  ds_stream *s;
+  const ds_cpu_work *w;
+  const ds_cpu_limit *limit;
+  enum ds_cpu_channel channel;
+  size_t one; /* bytes of an element */
+  int count;  /* of messages */
+  ds_cpu_message *messages;
+  void **requests;
+  const void **part; /* by rank */
+  char *data;        /* PIECE + LINE * ranks bytes */
+} job;
+
+static ds_status job_init(job *j, const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
+                          const ds_cpu_limit *limit, ds_error *err) {
+  size_t n = (size_t)c->size, most = 2 * n;
+  size_t arrays = most * sizeof j->messages[0] + (most + n) * sizeof(void *);
+  arrays = (arrays + LINE - 1) / LINE * LINE;
+  char *p = ds_cpu_scratch(s, DS_CPU_SCRATCH_COMM, arrays + PIECE + LINE * n, err);
+  if (p == NULL) return DS_ERR_MEMORY;
+  *j = (job){.c = c, .s = s, .w = w, .limit = limit, .one = ds_cpu_dtype_bytes(w->dtype, 1)};
+  j->messages = (ds_cpu_message *)p;
+  j->requests = (void **)(j->messages + most);
+  j->part = (const void **)(j->requests + most);
+  j->data = p + arrays;
+  return DS_OK;
+}
+
+static void add(job *j, bool send, int peer, const void *data, size_t bytes) {
+  if (bytes == 0) return;
+  j->messages[j->count++] = (ds_cpu_message){(void *)data, bytes, peer, send};
+}
+
+/* What was added, all at once. Scratch that MPI may still write to is MPI's for good. */
+static ds_status exchange(job *j, ds_error *err) {
+  bool left = false;
+  if (j->count == 0) return DS_OK;
+  ds_status st = ds_cpu_mpi_exchange(j->c->group, j->channel, j->messages, j->count, j->requests,
+                                     j->limit, &left, err);
+  if (left) j->s->scratch[DS_CPU_SCRATCH_COMM] = (ds_cpu_scratch_block){NULL, 0};
+  j->count = 0;
+  return st;
+}
+
+static size_t min_size(size_t a, size_t b) {
+  return a < b ? a : b;
+}
+
+/* The other ranks, in an order that differs from rank to rank, so that not all begin with one. */
+static int nth_after(const job *j, int step) {
+  return (j->c->rank + step) % j->c->size;
+}
+
+static int nth_before(const job *j, int step) {
+  return (j->c->rank - step + j->c->size) % j->c->size;
+}
+
+/* Bytes of a piece that each rank gets: whole lines, at least one. */
+static size_t share(const job *j, size_t piece) {
+  size_t ranks = (size_t)j->c->size, bytes = (piece + ranks - 1) / ranks;
+  return (bytes + LINE - 1) / LINE * LINE;
+}
+
+/* ---------------------------------------------------------------- reductions */
+
+static ds_cpu_combine_kernel *kernel_of(int isa) {
+  switch (isa) {
+#ifdef DS_CPU_HAVE_AVX512_BF16
+    case DS_ISA_AVX512_BF16: return ds_cpu_combine_avx512_bf16;
+#endif
+#ifdef DS_CPU_HAVE_AVX512
+    case DS_ISA_AVX512: return ds_cpu_combine_avx512;
+#endif
+#ifdef DS_CPU_HAVE_AVX2
+    case DS_ISA_AVX2: return ds_cpu_combine_avx2;
+#endif
+    default: return ds_cpu_combine_base;
+  }
+}
+
+/* Adds up one part: own from here, the others' as they arrive in the scratch, `stride` apart. */
+static void receive_parts(job *j, const void *own, size_t bytes, size_t stride) {
+  for (int step = 1; step < j->c->size; step++) {
+    int from = nth_before(j, step);
+    j->part[from] = j->data + (size_t)from * stride;
+    add(j, false, from, j->part[from], bytes);
+  }
+  j->part[j->c->rank] = own;
+}
+
+static void combine(const job *j, void *out, size_t bytes) {
+  ds_cpu_combine k = {out, j->part, j->c->size, (int64_t)(bytes / j->one), j->w->dtype,
+                      (ds_reduce)j->w->op};
+  if (k.n > 0) kernel_of(j->s->dev->isa)(&k);
+}
+
+/* One piece of an allreduce, everything to everybody. */
+static ds_status reduce_small(job *j, const char *send, char *recv, size_t bytes, ds_error *err) {
+  size_t stride = (bytes + LINE - 1) / LINE * LINE;
+  receive_parts(j, send, bytes, stride);
+  for (int step = 1; step < j->c->size; step++) add(j, true, nth_after(j, step), send, bytes);
+  ds_status st = exchange(j, err);
+  if (st == DS_OK) combine(j, recv, bytes);
+  return st;
+}
+
+/* One piece of an allreduce, cut into a part for each rank. */
+static ds_status reduce_piece(job *j, const char *send, char *recv, size_t bytes, ds_error *err) {
+  size_t stride = share(j, bytes);
+#define BEGIN(r)  min_size((size_t)(r) * stride, bytes)
+#define LENGTH(r) (BEGIN((r) + 1) - BEGIN(r))
+  int own = j->c->rank;
+  receive_parts(j, send + BEGIN(own), LENGTH(own), stride);
+  for (int step = 1; step < j->c->size; step++) {
+    int to = nth_after(j, step);
+    add(j, true, to, send + BEGIN(to), LENGTH(to));
+  }
+  ds_status st = exchange(j, err);
+  if (st != DS_OK) return st;
+  combine(j, recv + BEGIN(own), LENGTH(own));
+  for (int step = 1; step < j->c->size; step++) {
+    int from = nth_before(j, step);
+    add(j, false, from, j->data + (size_t)from * stride, LENGTH(from));
+  }
+  for (int step = 1; step < j->c->size; step++)
+    add(j, true, nth_after(j, step), recv + BEGIN(own), LENGTH(own));
+  st = exchange(j, err);
+  for (int r = 0; r < j->c->size && st == DS_OK; r++)
+    if (r != own) memcpy(recv + BEGIN(r), j->data + (size_t)r * stride, LENGTH(r));
+#undef BEGIN
+#undef LENGTH
+  return st;
+}
+
+static ds_status allreduce(job *j, ds_error *err) {
+  size_t bytes = j->one * (size_t)j->w->count;
+  const char *send = j->w->send;
+  char *recv = j->w->recv;
+  ds_status st = DS_OK;
+  if (bytes * (size_t)j->c->size <= SMALL) return reduce_small(j, send, recv, bytes, err);
+  for (size_t at = 0; at < bytes && st == DS_OK; at += PIECE)
+    st = reduce_piece(j, send + at, recv + at, min_size(PIECE, bytes - at), err);
+  return st;
+}
+
+static ds_status reduce_scatter(job *j, ds_error *err) {
+  size_t bytes = j->one * (size_t)j->w->count, stride = share(j, PIECE);
+  const char *send = j->w->send;
+  ds_status st = DS_OK;
+  for (size_t at = 0; at < bytes && st == DS_OK; at += stride) {
+    size_t n = min_size(stride, bytes - at);
+    receive_parts(j, send + (size_t)j->c->rank * bytes + at, n, stride);
+    for (int step = 1; step < j->c->size; step++) {
+      int to = nth_after(j, step);
+      add(j, true, to, send + (size_t)to * bytes + at, n);
+    }
+    st = exchange(j, err);
+    if (st == DS_OK) combine(j, (char *)j->w->recv + at, n);
+  }
+  return st;
+}
+
+/* ---------------------------------------------------------------- movement */
+
+/* Part r of recv from rank r; part r of send to rank r, or the one part of send to all. */
+static ds_status all_to_all(job *j, bool parts, ds_error *err) {
+  size_t bytes = j->one * (size_t)j->w->count, stride = share(j, PIECE);
+  const char *send = j->w->send;
+  char *recv = j->w->recv, *own = recv + (size_t)j->c->rank * bytes;
+#define SEND_TO(r) (parts ? send + (size_t)(r) * bytes : send)
+  ds_status st = DS_OK;
+  if (own != SEND_TO(j->c->rank)) memcpy(own, SEND_TO(j->c->rank), bytes);
+  for (size_t at = 0; at < bytes && st == DS_OK; at += stride) {
+    size_t n = min_size(stride, bytes - at);
+    for (int step = 1; step < j->c->size; step++) {
+      int from = nth_before(j, step);
+      add(j, false, from, j->data + (size_t)from * stride, n);
+    }
+    for (int step = 1; step < j->c->size; step++) {
+      int to = nth_after(j, step);
+      add(j, true, to, SEND_TO(to) + at, n);
+    }
+    st = exchange(j, err);
+    for (int r = 0; r < j->c->size && st == DS_OK; r++)
+      if (r != j->c->rank)
+        memcpy(recv + (size_t)r * bytes + at, j->data + (size_t)r * stride, n);
+  }
+#undef SEND_TO
+  return st;
+}
+
+/* Ranks count from the root; below a rank are those that add one lower bit to it. */
+static ds_status broadcast(job *j, ds_error *err) {
+  enum { HALF = PIECE / 2 };
+  size_t bytes = j->one * (size_t)j->w->count;
+  int size = j->c->size, root = j->w->peer, own = (j->c->rank - root + size) % size;
+  int low = 1; /* the lowest bit of own; for the root, beyond all */
+  char *buffer = j->w->recv;
+  ds_status st = DS_OK;
+  while (low < size && (own & low) == 0) low *= 2;
+  for (size_t at = 0; at < bytes + HALF && st == DS_OK; at += HALF) {
+    size_t n = at < bytes ? min_size(HALF, bytes - at) : 0;
+    size_t before = at == 0 ? 0 : min_size(HALF, bytes - (at - HALF));
+    if (own != 0) add(j, false, (own - low + root) % size, j->data, n);
+    for (int bit = low / 2; bit > 0 && at > 0; bit /= 2)
+      if (own + bit < size) add(j, true, (own + bit + root) % size, buffer + (at - HALF), before);
+    st = exchange(j, err);
+    if (st == DS_OK && own != 0 && n > 0) memcpy(buffer + at, j->data, n);
+  }
+  return st;
+}
+
+static ds_status pair(job *j, bool send, ds_error *err) {
+  size_t bytes = j->one * (size_t)j->w->count;
+  ds_status st = DS_OK;
+  j->channel = DS_CPU_CHANNEL_PAIR;
+  for (size_t at = 0; at < bytes && st == DS_OK; at += PIECE) {
+    size_t n = min_size(PIECE, bytes - at);
+    add(j, send, j->w->peer, send ? (const char *)j->w->send + at : j->data, n);
+    st = exchange(j, err);
+    if (st == DS_OK && !send) memcpy((char *)j->w->recv + at, j->data, n);
+  }
+  return st;
+}
+
+static ds_status barrier(job *j, ds_error *err) {
+  ds_status st = DS_OK;
+  j->channel = DS_CPU_CHANNEL_CONTROL;
+  j->data[0] = 0;
+  for (int step = 1; step < j->c->size && st == DS_OK; step *= 2) {
+    add(j, false, nth_before(j, step), j->data + LINE, 1);
+    add(j, true, nth_after(j, step), j->data, 1);
+    st = exchange(j, err);
+  }
+  return st;
+}
+
+ds_status ds_cpu_comm_run(const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
+                          const ds_cpu_limit *limit, ds_error *err) {
+  job j;
+  ds_status st = job_init(&j, c, s, w, limit, err);
+  if (st != DS_OK) return st;
+  switch ((enum ds_cpu_call)w->call) {
+    case DS_CPU_ALLREDUCE: return allreduce(&j, err);
+    case DS_CPU_REDUCE_SCATTER: return reduce_scatter(&j, err);
+    case DS_CPU_ALLGATHER: return all_to_all(&j, false, err);
+    case DS_CPU_ALLTOALL: return all_to_all(&j, true, err);
+    case DS_CPU_BROADCAST: return broadcast(&j, err);
+    case DS_CPU_SEND: return pair(&j, true, err);
+    case DS_CPU_RECV: return pair(&j, false, err);
+    case DS_CPU_BARRIER: return barrier(&j, err);
+  }
+  return ds_cpu_fail(err, DS_ERR_INTERNAL, "cpu comm: call %d", w->call);
+}

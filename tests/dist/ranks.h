@@ -1,0 +1,33 @@
+/* ranks.h - what the tests of collectives share: a plugin and its device, opened without core. */
+#ifndef DS_TEST_RANKS_H
+#define DS_TEST_RANKS_H
+
+#include "unit/test.h"
+
+#include <dlfcn.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+static const ds_plugin *plugin;
+static const ds_comm_table *table;
+static const ds_device_table *device;
+static ds_device *dev;
+static ds_error err;
+
+static bool open_plugin(const char *path) {
+  void *so = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  ds_plugin_query_fn *query = NULL;
+  if (so != NULL) *(void **)&query = dlsym(so, "ds_plugin_query");
+  if (query != NULL)
+    plugin = query(NULL, (ds_version_range){DS_ABI_MAJOR, 0, DS_ABI_MINOR, 0}, &err);
+  if (plugin == NULL || plugin->comm == NULL) {
+    fprintf(stderr, "%s has no comm table: %s\n", path, so == NULL ? dlerror() : err.message);
+    return false;
+  }
+  table = plugin->comm;
+  device = plugin->device;
+  CHECK_OK(device->open(0, "{\"threads\": 1}", &dev, &err), err);
+  return dev != NULL;
+}
+
+#endif
