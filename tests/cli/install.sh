@@ -44,3 +44,16 @@ if [ "$plugin" ]; then
   DS_BACKEND=$name ok ./embed out 'The quick'
   printed '^The quick.'
 fi
+
+# The conformance suite needs nothing but the two, from an empty folder.
+mkdir empty
+cd empty || exit 1
+if [ "$plugin" ]; then
+  run "../$ds" conform "../$plugin" --section device
+  [ "$code" -eq 0 ] || fail "ds conform should pass section device of the installed plugin"
+  run "../$ds" conform "../$plugin" --section comm --ranks 2 --op world
+  [ "$code" -le 1 ] || fail "ds conform should start its ranks by itself"
+fi
+ok "../$ds" conform reference --section gemm --cases 4
+printed '^PASS  *gemm/gemm  *f32 '
+[ -z "$(ls)" ] || fail "ds conform should leave nothing behind"

@@ -10,23 +10,25 @@ static void open_errors(conformance *k, tally *t) {
   ds_device *dev = NULL;
   ds_error err = check_error_new();
   ds_status st = d->open(-1, NULL, &dev, &err);
-  NEED(check_explained(st, &err), "open of index -1 gave %d \"%.200s\"", (int)st, err.message);
+  NEED(check_explained(st, &err), "open of index -1 gave %d \"%.200s\"", (int)st,
+       check_text(st, &err));
   err = check_error_new();
   st = d->open(1 << 20, NULL, &dev, &err);
-  NEED(check_explained(st, &err), "open of index 2^20 gave %d \"%.200s\"", (int)st, err.message);
+  NEED(check_explained(st, &err), "open of index 2^20 gave %d \"%.200s\"", (int)st,
+       check_text(st, &err));
   err = check_error_new();
   st = d->open(0, "{\"no_such_option\": 1}", &dev, &err);
   NEED(st == DS_ERR_INVALID && check_explained(st, &err) && strstr(err.message, "no_such_option"),
        "open with an unknown option must be DS_ERR_INVALID and name it; it gave %d \"%.200s\"",
-       (int)st, err.message);
+       (int)st, check_text(st, &err));
   err = check_error_new();
   st = d->open(0, "{", &dev, &err);
   NEED(check_explained(st, &err), "open with options \"{\" gave %d \"%.200s\"", (int)st,
-       err.message);
+       check_text(st, &err));
   NEED(d->open(-1, NULL, &dev, NULL) != DS_OK, "open of index -1 without err succeeded");
   st = d->open(0, "{}", &dev, &err);
   NEED(st == DS_OK, "open of a second device 0 with options {} gave %d \"%.200s\"", (int)st,
-       err.message);
+       check_text(st, &err));
   d->close(dev);
   d->close(NULL);
 }
@@ -69,7 +71,7 @@ static void allocations(conformance *k, tally *t) {
   void *none = NULL;
   st = k->plugin->device->alloc(k->dev, SIZE_MAX / 2, &none, &err);
   NEED(st == DS_ERR_MEMORY && check_explained(st, &err), "alloc of 2^63 bytes gave %d \"%.200s\"",
-       (int)st, err.message);
+       (int)st, check_text(st, &err));
 }
 
 /* As core does without a copy of the plugin's. */
@@ -114,7 +116,7 @@ static void transfers(conformance *k, tally *t) {
   if (!st) st = fill(k, k->stream, GUARDED_AT(&b, 100), 0x11, 77, &err);
   if (!st) st = d->upload(k->stream, GUARDED_AT(&b, 7), "abc", 3, &err);
   if (!st) st = d->download(k->stream, back, GUARDED_AT(&b, 0), BYTES, &err);
-  if (st) check_fail(t, "a transfer gave %d \"%.200s\"", (int)st, err.message);
+  if (st) check_fail(t, "a transfer gave %d \"%.200s\"", (int)st, check_text(st, &err));
   for (int i = 3; i < BYTES - 2 && !st; i++) {
     unsigned char want = (unsigned char)((i - 2) * 7 + (i - 2) / 251);
     if (i >= 100 && i < 177) want = 0x11;
@@ -182,7 +184,7 @@ static void streams_and_events(conformance *k, tally *t) {
   if (e) d->event_destroy(e);
   if (second) d->stream_destroy(second);
   check_drop(k, &a);
-  NEED(st == DS_OK, "streams and events gave %d \"%.200s\"", (int)st, err.message);
+  NEED(st == DS_OK, "streams and events gave %d \"%.200s\"", (int)st, check_text(st, &err));
 }
 
 /* Ops that do not exist, and scratch that stays small however long the sequence. */
@@ -196,7 +198,8 @@ static void ops_table_manners(conformance *k, tally *t) {
   ds_error err = check_error_new();
   NEED(!ops->supports(k->dev, &op), "supports() takes an op that does not exist");
   ds_status st = ops->run(k->stream, &op, &err);
-  NEED(check_explained(st, &err), "running op 9999 gave %d \"%.200s\"", (int)st, err.message);
+  NEED(check_explained(st, &err), "running op 9999 gave %d \"%.200s\"", (int)st,
+       check_text(st, &err));
   enum { LONG = 65536 };
   ds_tensor q = {
       .dtype = DS_F32, .rank = 4, .shape = {1, LONG, 1, 64}, .stride = {LONG * 64, 64, 64, 1}};

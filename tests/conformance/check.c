@@ -45,6 +45,13 @@ ds_error check_error_new(void) {
   return err;
 }
 
+const char *check_text(ds_status returned, const ds_error *err) {
+  if (returned == DS_OK) return "";
+  if (!memchr(err->message, 0, sizeof err->message))
+    return err->message[0] == 'x' ? "(no message)" : "(a message without an end)";
+  return err->message;
+}
+
 bool check_explained(ds_status returned, const ds_error *err) {
   return returned > DS_OK && returned <= DS_ERR_ABORTED && err->status == returned &&
          err->message[0] && memchr(err->message, 0, sizeof err->message);

@@ -193,6 +193,8 @@ void check_unsupported(tally *t, const char *format, ...) __attribute__((format(
 void check_doing(conformance *k, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Whether a failure carries its status and a message that ends; err was set by check_error_new. */
 bool check_explained(ds_status returned, const ds_error *err);
+/* What err says, for a message; "" after success, "(no message)" when nothing was written. */
+const char *check_text(ds_status returned, const ds_error *err);
 /* An error struct without any NUL, so that a message must bring its own. */
 ds_error check_error_new(void);
 /* Sends the line to the parent and counts it. */

@@ -58,7 +58,7 @@ static void sizes(conformance *k, const kind *a, const void *full, tally *t) {
   err = check_error_new();
   st = a->run(k, smaller, &err);
   NEED(check_explained(st, &err), "a size that is too small gave %d \"%.200s\"", (int)st,
-       err.message);
+       check_text(st, &err));
   if (k->plugin->device->stream_sync(k->stream, &err) != DS_OK)
     check_fail(t, "stream_sync after a refused call: %.300s", err.message);
 }
@@ -98,11 +98,16 @@ static void op_size(conformance *k, tally *t) {
                     .in = page_end(in, sizeof in),
                     .out = page_end(out, sizeof out),
                     .attr = page_end(&factor, sizeof factor)};
-  float host[64] = {0};
-  if (k->plugin->device->upload(k->stream, w.a, host, sizeof host, &err) != DS_OK)
+  static const float host[WORK_N * WORK_N];
+  ds_op asked = op;
+  asked.workspace = w.b;
+  asked.workspace_size = WORK_BYTES;
+  if (k->plugin->ops->workspace && k->plugin->ops->workspace(k->dev, &op) > WORK_BYTES)
+    check_unsupported(t, "scale wants too much scratch for this check");
+  else if (k->plugin->device->upload(k->stream, w.a, host, WORK_BYTES, &err) != DS_OK)
     check_fail(t, "upload: %s", err.message);
   else
-    sizes(k, &a, &op, t);
+    sizes(k, &a, &asked, t);
   work_finish(k, &w);
 }
 
@@ -291,7 +296,7 @@ static void errors(conformance *k, tally *t) {
     NEED(st != DS_OK, "%s succeeds", all[i].what);
     NEED(memchr(err.message, 0, sizeof err.message), "%s: the message has no end", all[i].what);
     NEED(check_explained(st, &err), "%s gave status %d, and in err %d \"%.200s\"", all[i].what,
-         (int)st, (int)err.status, err.message);
+         (int)st, (int)err.status, check_text(st, &err));
     check_doing(k, "%s, with err NULL", all[i].what);
     NEED(all[i].call(k, NULL) == st, "%s gives another status when err is NULL", all[i].what);
   }

@@ -123,7 +123,7 @@ static bool exhaust(conformance *k, int i, tally *t) {
     if (st == DS_OK) d->free(k->dev, p);
     if (st == DS_ERR_MEMORY && check_explained(st, &err)) continue;
     check_fail(t, "alloc of %zu bytes gave %d \"%.200s\"; wanted DS_ERR_MEMORY", sizes[n], (int)st,
-               st == DS_OK ? "" : err.message);
+               check_text(st, &err));
     return false;
   }
   check_doing(k, "work after memory was exhausted");
@@ -205,7 +205,7 @@ static void store(conformance *k, tally *t) {
     t->cases = n;
     if (st == DS_OK) k->plugin->comm->destroy(c);
     NEED(st == DS_OK || check_explained(st, &err), "create gave %d \"%.200s\"", (int)st,
-         err.message);
+         check_text(st, &err));
     NEED(b.calls >= n || st == DS_OK, "create of one rank: %.300s", err.message);
     NEED(b.calls < n || st != DS_OK, "create succeeds though call %d of the store failed", n);
     if (b.calls < n) break;
