@@ -115,11 +115,10 @@ static const function quant_functions[] = {FUNCTION(ds_quant_table, supports, 0)
                                            FUNCTION(ds_quant_table, dequantize, 0),
                                            FUNCTION(ds_quant_table, gemm, 0),
                                            {NULL, 0, 0}};
-static const function comm_functions[] = {COMM(world),     COMM(create),         COMM(destroy),
-                                          COMM(allreduce), COMM(reduce_scatter), COMM(allgather),
-                                          COMM(broadcast), COMM(barrier),        COMM(send),
-                                          COMM(recv),      COMM(alltoall),       COMM(split),
-                                          COMM(rank),      COMM(abort),          {NULL, 0, 0}};
+static const function comm_functions[] = {
+    COMM(world),     COMM(create),    COMM(destroy), COMM(allreduce), COMM(reduce_scatter),
+    COMM(allgather), COMM(broadcast), COMM(barrier), COMM(send),      COMM(recv),
+    COMM(alltoall),  COMM(split),     COMM(rank),    COMM(abort),     {NULL, 0, 0}};
 static const function ops_functions[] = {
     FUNCTION(ds_ops_table, supports, 0), FUNCTION(ds_ops_table, run, 0), {NULL, 0, 0}};
 static const function graph_functions[] = {FUNCTION(ds_graph_table, begin, 0),
