@@ -122,11 +122,10 @@ static const function quant_functions[] = {FUNCTION(ds_quant_table, supports, RE
                                            FUNCTION(ds_quant_table, dequantize, REQUIRED),
                                            FUNCTION(ds_quant_table, gemm, REQUIRED),
                                            {NULL, 0, 0}};
-static const function comm_functions[] = {COMM(world),     COMM(create),         COMM(destroy),
-                                          COMM(allreduce), COMM(reduce_scatter), COMM(allgather),
-                                          COMM(broadcast), COMM(barrier),        COMM(send),
-                                          COMM(recv),      COMM(alltoall),       COMM(split),
-                                          COMM(rank),      COMM(abort),          {NULL, 0, 0}};
+static const function comm_functions[] = {
+    COMM(world),     COMM(create),    COMM(destroy), COMM(allreduce), COMM(reduce_scatter),
+    COMM(allgather), COMM(broadcast), COMM(barrier), COMM(send),      COMM(recv),
+    COMM(alltoall),  COMM(split),     COMM(rank),    COMM(abort),     {NULL, 0, 0}};
 static const function ops_functions[] = {FUNCTION(ds_ops_table, supports, REQUIRED),
                                          FUNCTION(ds_ops_table, run, REQUIRED),
                                          {NULL, 0, 0}};

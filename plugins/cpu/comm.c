@@ -184,7 +184,8 @@ static ds_status comm_rank(ds_comm *c, int32_t *rank, int32_t *size, ds_error *e
   return DS_OK;
 }
 
-/* ---------------------------------------------------------------- checks: the stream's failure first */
+/* ---------------------------------------------------------------- checks: the stream's failure
+ * first */
 
 static ds_status check_move(ds_stream *s, const char *call, int64_t count, int32_t dtype,
                             ds_error *err) {
@@ -340,13 +341,11 @@ static ds_status comm_broadcast(ds_comm *c, ds_stream *s, void *buffer, int64_t 
   ds_status st = check_move(s, "broadcast", count, dtype, err);
   if (st == DS_OK) st = check_peer(c, "broadcast", root, err);
   if (st != DS_OK) return st;
-  return give(c, s,
-              (ds_cpu_work){.call = DS_CPU_BROADCAST,
-                            .recv = buffer,
-                            .count = count,
-                            .dtype = dtype,
-                            .peer = root},
-              err);
+  return give(
+      c, s,
+      (ds_cpu_work){
+          .call = DS_CPU_BROADCAST, .recv = buffer, .count = count, .dtype = dtype, .peer = root},
+      err);
 }
 
 static ds_status comm_send(ds_comm *c, ds_stream *s, const void *buffer, int64_t count,

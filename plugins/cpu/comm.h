@@ -31,8 +31,8 @@ struct ds_comm {
 };
 
 /* Runs w on this thread until it is done, for a communicator of more than one. w->call says what;
- * count is per rank where ds_abi.h has it so, peer is the root of a broadcast. All that MPI writes to
- * is the stream's scratch. DS_ERR_TIMEOUT and DS_ERR_ABORTED come without a message. */
+ * count is per rank where ds_abi.h has it so, peer is the root of a broadcast. All that MPI writes
+ * to is the stream's scratch. DS_ERR_TIMEOUT and DS_ERR_ABORTED come without a message. */
 ds_status ds_cpu_comm_run(const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
                           const ds_cpu_limit *limit, ds_error *err);
 

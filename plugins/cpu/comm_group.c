@@ -8,7 +8,8 @@
 #define mpi   ds_cpu_mpi
 #define check ds_cpu_mpi_check
 
-/* Tags below FIRST_TAG are for agreeing on a group by its list of ranks; each group then has STEP. */
+/* Tags below FIRST_TAG are for agreeing on a group by its list of ranks; each group then has STEP.
+ */
 enum { FIRST_TAG = 0x4000, STEP = 4 };
 
 /* What the members tell each other. */
@@ -37,7 +38,8 @@ typedef struct talk {
 
 static talk *talk_create(int size, ds_error *err) {
   size_t n = (size_t)size;
-  talk *t = calloc(1, sizeof *t + n * (2 * (sizeof(ds_cpu_message) + sizeof(void *)) + sizeof(word)));
+  talk *t =
+      calloc(1, sizeof *t + n * (2 * (sizeof(ds_cpu_message) + sizeof(void *)) + sizeof(word)));
   if (t == NULL) {
     ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for a group of %d", size);
     return NULL;

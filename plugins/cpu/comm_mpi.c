@@ -56,7 +56,8 @@ ds_status ds_cpu_mpi_may_call(ds_error *err) {
 }
 
 /* Open MPI's own components look for libmpi's symbols among the global ones. So do we for its
- * constants: a program that links MPI has them copied into itself, and those are the ones in use. */
+ * constants: a program that links MPI has them copied into itself, and those are the ones in use.
+ */
 static ds_status load(ds_error *err) {
   void *lib = dlopen("libmpi.so.40", RTLD_NOW | RTLD_GLOBAL);
   if (lib == NULL)
@@ -73,7 +74,7 @@ static ds_status load(ds_error *err) {
   CALLS(X)
 #undef X
 #define X(type, name)                                                                              \
-  mpi.c_##name = (type)dlsym(RTLD_DEFAULT, "ompi_mpi_" #name);                                              \
+  mpi.c_##name = (type)dlsym(RTLD_DEFAULT, "ompi_mpi_" #name);                                     \
   if (mpi.c_##name == NULL) missing = "ompi_mpi_" #name;
   CONSTANTS(X)
 #undef X
@@ -118,8 +119,8 @@ static ds_status start(ds_error *err) {
 
 static ds_status find_tags(ds_error *err) {
   int *largest = NULL, known = 0;
-  ds_status st =
-      check(mpi.Comm_get_attr(mpi.c_comm_world, MPI_TAG_UB, &largest, &known), "Comm_get_attr", err);
+  ds_status st = check(mpi.Comm_get_attr(mpi.c_comm_world, MPI_TAG_UB, &largest, &known),
+                       "Comm_get_attr", err);
   mpi.tags = known && largest != NULL ? *largest : 32767; /* what MPI promises */
   return st;
 }

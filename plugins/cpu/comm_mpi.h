@@ -5,30 +5,35 @@
  * own collectives none is used: they can't be given up (a time limit, abort), take a temporary from
  * the allocator in each call, and add in an order of their own. comm_run.c builds them of messages.
  *
- *   Start     Only if a launcher (mpirun, or srun with PMIx) started this process, or if the host
- *             initialized MPI before. If the host did, MPI stays the host's to finalize.
- *   End       What we started is finalized when the process exits with code 0. It is not with
- *             another code (the launcher then ends the other ranks, who would wait for ever), nor
- *             when a message was given up or is under way, since that would wait for ever here.
- *   Threads   MPI_THREAD_MULTIPLE where the library gives it and the host asked for it. With less,
- *             calls must be made on the caller's thread (ds_cpu_mpi_asynchronous says so) and are
- *             made one at a time; with MPI_THREAD_FUNNELED only on the thread that initialized MPI,
- *             which is checked. The host must not call MPI at the same time then.
- *   Groups    Where we started MPI, groups share one private communicator and differ by tags, whose
- *             base the members agree on by messages: so create and split keep their time limit, and
- *             a group that was given up can't disturb another. Where the host did, a group has a
- *             communicator of its own (MPI_Comm_create_group, over the members only); MPI gives no
- *             limit for that call, so create is not bounded there, and split only up to it; and Open
- *             MPI 4.1 sends its messages on the host's communicator, so that a receive of the host's
- *             for any source and any tag on MPI_COMM_WORLD must not be open during create. Not
- *             bounded either: the start of MPI, which waits for every process of the launcher. After
- *             a create that ran out of time, the same list of ranks is not tried again: what was
- *             already sent would be taken for the new try's.
- *   Giving up A receive that nothing has arrived for is cancelled. What can't be taken back stays
- *             with MPI, which may go on to use its memory: *left says so. MPI therefore never
- *             writes to memory of the host: comm_run.c receives into the stream's scratch, which it
- *             gives up together with the message. It may still read what was to be sent; so from
- *             then on the process gives no device memory back (ds_cpu_memory_keep).
+ * Start: only if a launcher (mpirun, or srun with PMIx) started this process, or if the host
+ * initialized MPI before. If the host did, MPI stays the host's to finalize.
+ *
+ * End: what we started is finalized when the process exits with code 0. It is not with another code
+ * (the launcher then ends the other ranks, who would wait for ever), nor when a message was given
+ * up or is under way, since that would wait for ever here.
+ *
+ * Threads: MPI_THREAD_MULTIPLE where the library gives it and the host asked for it. With less,
+ * calls must be made on the caller's thread (ds_cpu_mpi_asynchronous says so) and are made one at a
+ * time; below MPI_THREAD_SERIALIZED only on the thread that initialized MPI, which is checked. The
+ * host must not call MPI at the same time then.
+ *
+ * Groups: where we started MPI, groups share one private communicator and differ by tags, whose
+ * base the members agree on by messages: so create and split keep their time limit, and a group
+ * that was given up can't disturb another. Where the host did, a group has a communicator of its
+ * own (MPI_Comm_create_group, over the members only).
+ *
+ * Without a limit are: the start of MPI, which waits for every process of the launcher; and
+ * MPI_Comm_create_group, so create where the host started MPI, and split once all have told their
+ * colors. Open MPI 4.1 sends that call's messages on the host's communicator: a receive of the
+ * host's for any source and any tag on MPI_COMM_WORLD must not be open during create.
+ * After a create that ran out of time, the same list of ranks can't be tried again: what was
+ * already sent would be taken for the new try's.
+ *
+ * Giving up: a receive that nothing has arrived for is cancelled. What can't be taken back stays
+ * with MPI, which may go on to use its memory: *left says so. MPI therefore never writes to memory
+ * of the host: comm_run.c receives into the stream's scratch, which it gives up together with the
+ * message. It may still read what was to be sent; so from then on the process gives no device
+ * memory back (ds_cpu_memory_keep).
  */
 #ifndef DS_CPU_COMM_MPI_H
 #define DS_CPU_COMM_MPI_H
@@ -75,9 +80,9 @@ ds_status ds_cpu_mpi_split(const ds_cpu_mpi_group *g, int color, int key, const 
 /* Not collective. given_up: calls may have failed on it. NULL is allowed. */
 void ds_cpu_mpi_destroy(ds_cpu_mpi_group *g, bool given_up);
 
-/* Gives all messages to MPI and waits until all are done. Receives stand before sends; a message has
- * at most INT_MAX bytes. requests: room for count pointers. On failure *left (else not set) says
- * whether MPI may still use the messages' memory. */
+/* Gives all messages to MPI and waits until all are done. Receives stand before sends; a message
+ * has at most INT_MAX bytes. requests: room for count pointers. On failure *left (else not set)
+ * says whether MPI may still use the messages' memory. */
 ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel channel,
                               const ds_cpu_message *messages, int count, void **requests,
                               const ds_cpu_limit *limit, bool *left, ds_error *err);

@@ -1,16 +1,14 @@
 /* comm_run.c - the collectives, built of messages.
  *
- * Data goes in pieces of 4 MiB, which mostly stay in cache between arriving in the scratch and being
- * added up or copied out. Every rank talks to every other directly:
+ * Data goes in pieces of 4 MiB, which mostly stay in cache between arriving in the scratch and
+ * being added up or copied out. Every rank talks to every other directly:
  *
- *   reduce_scatter  each sends to each what is that one's, and adds up its own in the order of ranks
- *   allgather       each sends to each its own
- *   allreduce       a reduce_scatter and an allgather; a small one sends everything to everybody and
- *                   adds up everything everywhere, in the same order: so a result does not depend
- *                   on how it was cut
- *   alltoall        as it says
- *   broadcast       down a binomial tree, the next piece arriving while one goes on
- *   barrier         dissemination: everybody has heard of everybody after log2 of the ranks
+ *   reduce_scatter  each sends to each what is that one's, and adds up its own in the order of
+ * ranks allgather       each sends to each its own allreduce       a reduce_scatter and an
+ * allgather; a small one sends everything to everybody and adds up everything everywhere, in the
+ * same order: so a result does not depend on how it was cut alltoall        as it says broadcast
+ * down a binomial tree, the next piece arriving while one goes on barrier         dissemination:
+ * everybody has heard of everybody after log2 of the ranks
  *
  * That is the least traffic there is, but for n ranks n-1 messages a piece and rank: made for the
  * ranks of some machines, not for thousands.
@@ -115,8 +113,8 @@ static void receive_parts(job *j, const void *own, size_t bytes, size_t stride) 
 }
 
 static void combine(const job *j, void *out, size_t bytes) {
-  ds_cpu_combine k = {out, j->part, j->c->size, (int64_t)(bytes / j->one), j->w->dtype,
-                      (ds_reduce)j->w->op};
+  ds_cpu_combine k = {
+      out, j->part, j->c->size, (int64_t)(bytes / j->one), j->w->dtype, (ds_reduce)j->w->op};
   if (k.n > 0) kernel_of(j->s->dev->isa)(&k);
 }
 
@@ -133,7 +131,7 @@ static ds_status reduce_small(job *j, const char *send, char *recv, size_t bytes
 /* One piece of an allreduce, cut into a part for each rank. */
 static ds_status reduce_piece(job *j, const char *send, char *recv, size_t bytes, ds_error *err) {
   size_t stride = share(j, bytes);
-#define BEGIN(r)  min_size((size_t)(r) * stride, bytes)
+#define BEGIN(r)  min_size((size_t)(r)*stride, bytes)
 #define LENGTH(r) (BEGIN((r) + 1) - BEGIN(r))
   int own = j->c->rank;
   receive_parts(j, send + BEGIN(own), LENGTH(own), stride);
@@ -193,7 +191,7 @@ static ds_status all_to_all(job *j, bool parts, ds_error *err) {
   size_t bytes = j->one * (size_t)j->w->count, stride = share(j, PIECE);
   const char *send = j->w->send;
   char *recv = j->w->recv, *own = recv + (size_t)j->c->rank * bytes;
-#define SEND_TO(r) (parts ? send + (size_t)(r) * bytes : send)
+#define SEND_TO(r) (parts ? send + (size_t)(r)*bytes : send)
   ds_status st = DS_OK;
   if (own != SEND_TO(j->c->rank)) memcpy(own, SEND_TO(j->c->rank), bytes);
   for (size_t at = 0; at < bytes && st == DS_OK; at += stride) {
@@ -208,8 +206,7 @@ static ds_status all_to_all(job *j, bool parts, ds_error *err) {
     }
     st = exchange(j, err);
     for (int r = 0; r < j->c->size && st == DS_OK; r++)
-      if (r != j->c->rank)
-        memcpy(recv + (size_t)r * bytes + at, j->data + (size_t)r * stride, n);
+      if (r != j->c->rank) memcpy(recv + (size_t)r * bytes + at, j->data + (size_t)r * stride, n);
   }
 #undef SEND_TO
   return st;

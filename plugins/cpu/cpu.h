@@ -2,9 +2,9 @@
  *
  * Compute is done on the caller's thread when a call returns; only collectives and waits for events
  * are left for later (queue.h), so every other call on a stream begins with ds_cpu_ready.
- * Everything that a call may change belongs to the stream it was given (scratch, cached primitives),
- * so that two streams may work at the same time, whether of one device or of two. A ds_device does
- * not change after open, but for the list of its streams.
+ * Everything that a call may change belongs to the stream it was given (scratch, cached
+ * primitives), so that two streams may work at the same time, whether of one device or of two. A
+ * ds_device does not change after open, but for the list of its streams.
  */
 #ifndef DS_CPU_H
 #define DS_CPU_H

@@ -61,10 +61,9 @@ static void end(void) {
   device->stream_destroy(c);
 }
 
-#define RECV(comm, s, p, from)                                                                     \
-  CHECK_OK(table->recv(comm, s, p, N, DS_F32, from, &err), err)
-#define SEND(comm, s, p, to) CHECK_OK(table->send(comm, s, p, N, DS_F32, to, &err), err)
-#define SYNC(s)              CHECK_OK(device->stream_sync(s, &err), err)
+#define RECV(comm, s, p, from) CHECK_OK(table->recv(comm, s, p, N, DS_F32, from, &err), err)
+#define SEND(comm, s, p, to)   CHECK_OK(table->send(comm, s, p, N, DS_F32, to, &err), err)
+#define SYNC(s)                CHECK_OK(device->stream_sync(s, &err), err)
 
 /* ---------------------------------------------------------------- order */
 
@@ -72,23 +71,37 @@ static void end(void) {
 static void twice_op(ds_stream *s, float *in, float *out) {
   ds_tensor t[2] = {{in, DS_F32, 1, {N}, {1}}, {out, DS_F32, 1, {N}, {1}}};
   const ds_tensor *const ins[] = {&t[0], &t[0]}, *const outs[] = {&t[1]};
-  ds_op op = {
-      .size = sizeof op, .id = DS_OP_ADD, .n_in = 2, .n_out = 1, .in = ins, .out = outs};
+  ds_op op = {.size = sizeof op, .id = DS_OP_ADD, .n_in = 2, .n_out = 1, .in = ins, .out = outs};
   CHECK_OK(plugin->ops->run(s, &op, &err), err);
 }
 
 static void twice_gemm(ds_stream *s, float *in, float *out) {
   float two = 2;
-  ds_gemm g = {.size = sizeof g, .m = N, .n = 1, .k = 1, .lda = 1, .ldb = 1, .ldc = 1, .batch = 1,
-               .alpha = 1, .a = in, .b = &two, .c = out};
+  ds_gemm g = {.size = sizeof g,
+               .m = N,
+               .n = 1,
+               .k = 1,
+               .lda = 1,
+               .ldb = 1,
+               .ldc = 1,
+               .batch = 1,
+               .alpha = 1,
+               .a = in,
+               .b = &two,
+               .c = out};
   CHECK_OK(plugin->gemm->run(s, &g, &err), err);
 }
 
 static void once_quant(ds_stream *s, float *in, float *out) {
   static int8_t values[N];
   static float scales[1];
-  ds_quant q = {.size = sizeof q, .qtype = DS_I8, .rows = 1, .cols = N, .group = N,
-                .values = values, .scales = scales};
+  ds_quant q = {.size = sizeof q,
+                .qtype = DS_I8,
+                .rows = 1,
+                .cols = N,
+                .group = N,
+                .values = values,
+                .scales = scales};
   CHECK_OK(plugin->quant->quantize(s, &q, in, &err), err);
   CHECK_OK(plugin->quant->dequantize(s, &q, out, &err), err);
 }

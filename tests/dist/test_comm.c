@@ -108,7 +108,8 @@ static void fill(void *p, int32_t dtype, int rank, int64_t n) {
 static void test_allreduce(const group *g, int64_t n, int32_t dtype, ds_reduce op, int in_place) {
   void *send = room(dtype, n), *recv = in_place ? send : room(dtype, n);
   fill(send, dtype, g->of[g->own], n);
-  CHECK_OK(table->allreduce(g->comm, stream, send, recv, n, dtype, op, &err), err); SYNC();
+  CHECK_OK(table->allreduce(g->comm, stream, send, recv, n, dtype, op, &err), err);
+  SYNC();
   int64_t wrong = 0;
   for (int64_t i = 0; i < n; i++) wrong += get(recv, dtype, i) != as(dtype, combined(g, op, i));
   CHECK(wrong == 0);
@@ -125,7 +126,8 @@ static void test_reduce_scatter(const group *g, int64_t n, int32_t dtype, ds_red
   void *send = room(dtype, n * g->size), *recv = room(dtype, n), *room_of_recv = recv;
   if (in_place) recv = (char *)send + width(dtype) * (size_t)(g->own * n);
   fill(send, dtype, g->of[g->own], n * g->size);
-  CHECK_OK(table->reduce_scatter(g->comm, stream, send, recv, n, dtype, op, &err), err); SYNC();
+  CHECK_OK(table->reduce_scatter(g->comm, stream, send, recv, n, dtype, op, &err), err);
+  SYNC();
   int64_t wrong = 0;
   for (int64_t i = 0; i < n; i++)
     wrong += get(recv, dtype, i) != as(dtype, combined(g, op, g->own * n + i));
@@ -139,7 +141,8 @@ static void test_allgather(const group *g, int64_t n, int32_t dtype, int in_plac
   void *send = room(dtype, n), *recv = room(dtype, n * g->size), *room_of_send = send;
   if (in_place) send = (char *)recv + width(dtype) * (size_t)(g->own * n);
   fill(send, dtype, g->of[g->own], n);
-  CHECK_OK(table->allgather(g->comm, stream, send, recv, n, dtype, &err), err); SYNC();
+  CHECK_OK(table->allgather(g->comm, stream, send, recv, n, dtype, &err), err);
+  SYNC();
   int64_t wrong = 0;
   for (int64_t i = 0; i < n * g->size; i++)
     wrong += get(recv, dtype, i) != as(dtype, value(g->of[i / n], i % n));
@@ -151,7 +154,8 @@ static void test_allgather(const group *g, int64_t n, int32_t dtype, int in_plac
 static void test_alltoall(const group *g, int64_t n, int32_t dtype) {
   void *send = room(dtype, n * g->size), *recv = room(dtype, n * g->size);
   fill(send, dtype, g->of[g->own], n * g->size);
-  CHECK_OK(table->alltoall(g->comm, stream, send, recv, n, dtype, &err), err); SYNC();
+  CHECK_OK(table->alltoall(g->comm, stream, send, recv, n, dtype, &err), err);
+  SYNC();
   int64_t wrong = 0;
   for (int64_t i = 0; i < n * g->size; i++)
     wrong += get(recv, dtype, i) != as(dtype, value(g->of[i / n], g->own * n + i % n));
@@ -164,7 +168,8 @@ static void test_broadcast(const group *g, int64_t n, int32_t dtype) {
   void *p = room(dtype, n);
   for (int32_t root = 0; root < g->size; root++) {
     fill(p, dtype, g->of[g->own], n);
-    CHECK_OK(table->broadcast(g->comm, stream, p, n, dtype, root, &err), err); SYNC();
+    CHECK_OK(table->broadcast(g->comm, stream, p, n, dtype, root, &err), err);
+    SYNC();
     int64_t wrong = 0;
     for (int64_t i = 0; i < n; i++) wrong += get(p, dtype, i) != as(dtype, value(g->of[root], i));
     CHECK(wrong == 0);
@@ -178,9 +183,11 @@ static void test_send(const group *g, int64_t n, int32_t dtype) {
   void *p = room(dtype, n);
   if (g->own == 0) {
     fill(p, dtype, g->of[0], n);
-    CHECK_OK(table->send(g->comm, stream, p, n, dtype, g->size - 1, &err), err); SYNC();
+    CHECK_OK(table->send(g->comm, stream, p, n, dtype, g->size - 1, &err), err);
+    SYNC();
   } else if (g->own == g->size - 1) {
-    CHECK_OK(table->recv(g->comm, stream, p, n, dtype, 0, &err), err); SYNC();
+    CHECK_OK(table->recv(g->comm, stream, p, n, dtype, 0, &err), err);
+    SYNC();
     int64_t wrong = 0;
     for (int64_t i = 0; i < n; i++) wrong += get(p, dtype, i) != as(dtype, value(g->of[0], i));
     CHECK(wrong == 0);

@@ -47,8 +47,7 @@ int main(int argc, char **argv) {
     device->close(dev);
   } else {
     CHECK_OK(table->recv(comm, a, y, N, DS_F32, 1 - w.rank, &err), err);
-    if (strcmp(argv[2], "waiting") == 0)
-      CHECK(pthread_create(&thread, NULL, wait_for, a) == 0);
+    if (strcmp(argv[2], "waiting") == 0) CHECK(pthread_create(&thread, NULL, wait_for, a) == 0);
     CHECK_OK(device->fill(b, x, 0, 4, &err), err);
   }
   printf("rank %d %s\n", w.rank, test_result() == 0 ? "leaves" : "failed");

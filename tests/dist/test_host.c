@@ -1,5 +1,5 @@
-/* test_host.c - the host runs MPI itself, with any thread level; the plugin works beside it and leaves
- * MPI running.
+/* test_host.c - the host runs MPI itself, with any thread level; the plugin works beside it and
+ * leaves MPI running.
  *
  * usage: mpirun -n 2 test_host PLUGIN.so multiple|serialized|funneled|single
  */
