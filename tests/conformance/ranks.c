@@ -19,6 +19,16 @@
 
 enum { LINES_MAX = 512 };
 
+/* A signal that ends this program first ends the ranks and removes their folder. */
+static volatile sig_atomic_t ended_by;
+
+static void on_signal(int number) {
+  ended_by = number;
+}
+
+static const int ends[] = {SIGINT, SIGTERM, SIGHUP};
+enum { N_ENDS = sizeof ends / sizeof *ends };
+
 typedef struct launch {
   const suite *s;
   int size, from;
@@ -119,6 +129,7 @@ static bool start(launch *l) {
     l->pid[i] = fork();
     if (l->pid[i] < 0) return false;
     if (l->pid[i] > 0) continue;
+    for (int n = 0; n < N_ENDS; n++) signal(ends[n], SIG_DFL);
     int log = open(path, O_CREAT | O_WRONLY | O_APPEND, 0600), none = open("/dev/null", O_RDONLY);
     dup2(none, 0);
     dup2(log, 1);
@@ -185,7 +196,7 @@ static void await(launch *l) {
       break;
     }
     l->hung = now_ms() > end;
-    if (l->hung) break;
+    if (l->hung || ended_by) break;
     usleep(5000);
   }
   stop(l);
@@ -290,8 +301,9 @@ static int run_launch(launch *l, on_record_fn *on_record, void *ctx) {
   explain(l, text, sizeof text);
   bool complete = m.done == l->size && !l->hung;
   const char *at = m.began >= 0 ? comm_units[m.began].name : "start";
-  for (int i = 0; i < m.count; i++) tell(l, &lines[i], on_record, ctx);
   remove_folder(l->folder);
+  if (ended_by) return -1;
+  for (int i = 0; i < m.count; i++) tell(l, &lines[i], on_record, ctx);
   if (m.cannot[0] && m.count == 0) {
     bool gap = strstr(m.cannot, "the comm table has no ") != NULL;
     tell_one(l, "world", gap ? OUTCOME_FAIL : OUTCOME_UNSUPPORTED, m.cannot, on_record, ctx);
@@ -304,13 +316,17 @@ static int run_launch(launch *l, on_record_fn *on_record, void *ctx) {
 
 void ranks_run(const suite *s, on_record_fn *on_record, void *ctx) {
   const char *slash = s->op ? strchr(s->op, '/') : NULL;
+  struct sigaction own = {.sa_handler = on_signal}, before[N_ENDS];
+  for (int i = 0; i < N_ENDS; i++) sigaction(ends[i], &own, &before[i]);
   for (const char *p = s->ranks; *p;) {
     int size = (int)strtol(p, (char **)(uintptr_t)&p, 10), from = 0;
     p += *p == ',';
     if (slash && atoi(slash + 1) != size) continue;
-    while (from >= 0) {
+    while (from >= 0 && !ended_by) {
       launch l = {.s = s, .size = size, .from = from, .mpi = size > 1 && have_mpirun()};
       from = run_launch(&l, on_record, ctx);
     }
   }
+  for (int i = 0; i < N_ENDS; i++) sigaction(ends[i], &before[i], NULL);
+  if (ended_by) raise(ended_by);
 }
