@@ -15,6 +15,9 @@
  * from one thread at a time; different objects from different threads. Two engines in one process
  * share nothing. Shapes     B batch, T time (sequence length), C channels, H heads, G key/value
  * heads, D head dimension, V vocabulary, F hidden width, L layers, N any number of elements.
+ *   Children   A plugin is tried in a forked child before it is loaded for the first time, so that
+ * its crash isn't the host's: a SIGCHLD handler sees that child end, and forking takes the longer
+ * the more memory the host has touched. "probe_timeout": 0 in the config's "backend" does without.
  */
 #ifndef DS_H
 #define DS_H

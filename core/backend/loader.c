@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "backend/guard.h"
 #include "backend/note.h"
@@ -310,11 +309,12 @@ static ds_status explain_dlerror(const ds_candidate *c, const char *text, ds_err
   add_searched(&searched);
   ds_status status = ds_fail(
       err, DS_ERR_NOT_FOUND,
-      "needs the library %.*s, which is not on this machine; looked in the plugin's own RUNPATH, "
-      "/etc/ld.so.cache and %.400s; install it, or add its folder to LD_LIBRARY_PATH (the plugin "
-      "needs: %s)",
-      (int)(at - text), text, searched.data ? searched.data : "the system's folders",
-      c->note.needs[0] ? c->note.needs : "not said");
+      /* The cure before the places: a list of candidates may cut them. */
+      "needs the library %.*s, which is not on this machine; install it, or add its folder to "
+      "LD_LIBRARY_PATH (the plugin needs: %s); looked in the plugin's own RUNPATH, "
+      "/etc/ld.so.cache and %.400s",
+      (int)(at - text), text, c->note.needs[0] ? c->note.needs : "not said",
+      searched.data ? searched.data : "the system's folders");
   ds_str_finish(&searched);
   return status;
 }
@@ -358,15 +358,6 @@ static ds_loaded *create(const ds_candidate *c, ds_error *err) {
   return l;
 }
 
-/* The file may have been replaced since it was looked at. */
-static ds_status check_identity(const ds_candidate *c, ds_error *err) {
-  struct stat st;
-  ds_identity now = {0};
-  if (stat(c->path, &st) == 0) now = ds_identity_of(&st);
-  if (ds_identity_unchanged(&now, &c->id)) return DS_OK;
-  return ds_fail(err, DS_ERR_IO, "was replaced while it was being loaded; try again");
-}
-
 /* In seconds; infinite: no probe at all. */
 static double probe_limit(double seconds) {
   return seconds > 0 ? seconds : seconds < 0 ? INFINITY : DS_PROBE_SECONDS;
@@ -392,7 +383,7 @@ static ds_status probe(const ds_candidate *c, double seconds, const ds_logger *l
 /* dlopen and query, in this process. Once the query ran, *keep. */
 static ds_status load_here(const ds_candidate *c, const ds_logger *logger, ds_loaded *l, bool *keep,
                            ds_error *err) {
-  DS_TRY(check_identity(c, err));
+  DS_TRY(ds_identity_check(&c->id, c->path, err));
   void *handle = dlopen(c->path, RTLD_NOW | RTLD_LOCAL);
   if (!handle) {
     char text[512]; /* the linker's own text goes with the next call to it */
@@ -401,7 +392,7 @@ static ds_status load_here(const ds_candidate *c, const ds_logger *logger, ds_lo
     return explain_dlerror(c, text, err);
   }
   void *symbol = ds_probe_find_query(handle, err);
-  ds_status status = symbol ? check_identity(c, err) : DS_ERR_FORMAT;
+  ds_status status = symbol ? ds_identity_check(&c->id, c->path, err) : DS_ERR_FORMAT;
   if (status != DS_OK) {
     dlclose(handle);
     return status;
@@ -433,7 +424,7 @@ static ds_status load_file(const ds_candidate *c, double probe_seconds, const ds
   ds_error e;
   e.message[0] = '\0';
   DS_TRY(ds_note_negotiate(abi, c->note.abi, err));
-  DS_TRY(check_identity(c, err));
+  DS_TRY(ds_identity_check(&c->id, c->path, err));
   ds_loaded *l = create(c, err);
   if (!l) return DS_ERR_MEMORY;
   ds_status status = probe(c, probe_seconds, logger, l, &found, &keep, &e);

@@ -31,8 +31,8 @@ typedef struct ds_listener {
 
 /* Loads, negotiates and checks. The candidate may be the built-in reference. *out lives as long as
  * the process. probe_seconds limits the child; 0: the usual limit, negative: no child. The failure
- * says why and what to do; its message names neither plugin nor file. The
- * logger hears what the plugin logs meanwhile; it must not open or close backends. */
+ * says why and what to do; its message names neither plugin nor file. The logger hears what the
+ * plugin logs meanwhile; it must not open or close backends. */
 DS_MUST_USE ds_status ds_loader_load(const ds_candidate *c, double probe_seconds,
                                      const ds_logger *logger, const ds_loaded **out, ds_error *err);
 

@@ -21,6 +21,14 @@ bool ds_identity_unchanged(const ds_identity *a, const ds_identity *b) {
          a->written.tv_sec == b->written.tv_sec && a->written.tv_nsec == b->written.tv_nsec;
 }
 
+ds_status ds_identity_check(const ds_identity *id, const char *path, ds_error *err) {
+  struct stat st;
+  ds_identity now = {0};
+  if (stat(path, &st) == 0) now = ds_identity_of(&st);
+  if (ds_identity_unchanged(&now, id)) return DS_OK;
+  return ds_fail(err, DS_ERR_IO, "was replaced while it was being loaded; try again");
+}
+
 static bool is_ours(const struct stat *st) {
   return st->st_uid == 0 || st->st_uid == geteuid();
 }

@@ -29,6 +29,8 @@ typedef struct ds_identity {
 ds_identity ds_identity_of(const struct stat *st);
 bool ds_identity_same_file(const ds_identity *a, const ds_identity *b); /* by device and inode */
 bool ds_identity_unchanged(const ds_identity *a, const ds_identity *b); /* by all four */
+/* DS_ERR_IO when path is no longer that file, unchanged. */
+DS_MUST_USE ds_status ds_identity_check(const ds_identity *id, const char *path, ds_error *err);
 
 /* The file or folder itself; what: "the file". */
 DS_MUST_USE ds_status ds_place_check(const struct stat *st, const char *what, ds_error *err);

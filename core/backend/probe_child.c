@@ -135,14 +135,6 @@ static void host_free(void *ctx, void *p) {
   free(p);
 }
 
-static ds_status check_unchanged(const ds_candidate *c, ds_error *err) {
-  struct stat st;
-  ds_identity now = {0};
-  if (stat(c->path, &st) == 0) now = ds_identity_of(&st);
-  if (ds_identity_unchanged(&now, &c->id)) return DS_OK;
-  return ds_fail(err, DS_ERR_IO, "was replaced while it was being loaded; try again");
-}
-
 static int stop(struct dl_phdr_info *info, size_t size, void *arg) {
   (void)info;
   (void)size;
@@ -169,18 +161,19 @@ static ds_status load(const ds_probe_job *job, ds_error *err) {
   static const ds_version_range abi = {DS_ABI_MAJOR, DS_ABI_COMPAT_MINOR, DS_ABI_MINOR, 0};
   static const ds_host host = {
       {sizeof host, DS_ABI_MAJOR, DS_ABI_MINOR}, NULL, host_log, host_alloc, host_free};
+  const ds_candidate *c = job->candidate;
   ds_probe_report *report = job->report;
   ds_plugin_query_fn *query;
   ds_error e = {DS_OK, ""};
-  DS_TRY(check_unchanged(job->candidate, err));
+  DS_TRY(ds_identity_check(&c->id, c->path, err));
   enter(DS_PROBE_LOAD);
-  void *handle = dlopen(job->candidate->path, RTLD_NOW | RTLD_LOCAL);
+  void *handle = dlopen(c->path, RTLD_NOW | RTLD_LOCAL);
   if (!handle) {
     const char *said = dlerror();
     snprintf(report->linker_said, sizeof report->linker_said, "%s", said ? said : "no reason");
     return ds_fail(err, DS_ERR_FORMAT, "can't be loaded: %s", report->linker_said);
   }
-  DS_TRY(check_unchanged(job->candidate, err));
+  DS_TRY(ds_identity_check(&c->id, c->path, err));
   void *symbol = ds_probe_find_query(handle, err);
   if (!symbol) return DS_ERR_FORMAT;
   memcpy(&query, &symbol, sizeof query);

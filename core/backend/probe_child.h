@@ -26,8 +26,10 @@ typedef struct ds_probe_report {
   volatile uint64_t signals; /* bit i-1: it changed the handler of signal i */
   char where[128];           /* "libfoo.so+0x1139" */
   char linker_said[512];
-  ds_error error;    /* DS_OK, or why it can't be used */
-  char stack[65536]; /* the child's for signal handlers: the usual one may be what is exhausted */
+  ds_error error; /* DS_OK, or why it can't be used */
+  /* The child's for signal handlers: the usual one may be what is exhausted. Aligned for
+   * AddressSanitizer. */
+  _Alignas(64) char stack[65536];
 } ds_probe_report;
 
 typedef struct ds_probe_job {

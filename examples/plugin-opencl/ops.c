@@ -319,6 +319,9 @@ static ds_status ops_run(ds_stream *s, const ds_op *op, ds_error *err) {
   sizes z;
   if (!offered(s->dev, op, &z))
     return fail(err, DS_ERR_UNSUPPORTED, "op %u is not offered with these tensors", op->id);
+  const size_t scratch = ops_workspace(s->dev, op);
+  if (scratch > (op->workspace ? op->workspace_size : 0))
+    return fail(err, DS_ERR_INVALID, "op %u needs a workspace of %zu bytes", op->id, scratch);
   const call c = {s, op, &z, err};
   return run(&c);
 }

@@ -101,14 +101,7 @@ static ds_status copy_bytes(ds_stream *s, void *dst, const void *src, size_t byt
   return DS_OK;
 }
 
-static ds_status fill_bytes(ds_stream *s, void *dst, uint8_t byte, size_t bytes, ds_error *err) {
-  (void)s;
-  (void)err;
-  if (bytes > 0) memset(dst, byte, bytes);
-  return DS_OK;
-}
-
-/* copy and fill may be left out, and so may the five event functions, all together: core then goes
+/* What may be left out is copy, fill (here), and the five event functions together: core then goes
  * through the host and waits with stream_sync. */
 const ds_device_table device_table = {
     .base = {sizeof(ds_device_table), DS_ABI_MAJOR, DS_ABI_MINOR},
@@ -124,5 +117,4 @@ const ds_device_table device_table = {
     .upload = copy_bytes,
     .download = copy_bytes,
     .copy = copy_bytes,
-    .fill = fill_bytes,
 };

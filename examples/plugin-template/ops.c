@@ -1,7 +1,7 @@
 /* ops.c - three ops; what each takes and gives stands in ds_ops.def. Everything else falls back.
  *
- * To add one: a check in `offered`, a case in `ops_run`. `ds bench train` says which one pays next:
- * attention and its gradient, the norms, cross entropy, adamw. */
+ * To add one: a check in `offered`, a case in `ops_run`. `ds train --stats` tells what fell back
+ * and how long it took. Attention and its gradient come first, then norms, cross entropy, adamw. */
 #include "plugin.h"
 
 #include <math.h>

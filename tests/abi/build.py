@@ -51,6 +51,15 @@ def core_flags(name):
     return ["-I%s/abi" % name, "-I%s/src/core" % name, *CORE, *pkg_config("--cflags", LIBRARIES)]
 
 
+def write_tree(folder, files):
+    """Files {path: bytes or text} below a folder, and no other C files there."""
+    for path in tree(folder):
+        if path not in files:
+            os.remove(os.path.join(folder, path))
+    for path, data in files.items():
+        write(os.path.join(folder, path), data)
+
+
 class Work:
     """What is to be built in a folder. compiler: a command; extra: its flags (sanitizers)."""
 
@@ -120,12 +129,13 @@ class Work:
             self.copy(os.path.join(frozen, file), "%s/abi/%s" % (name, file))
         for file in ("minimal.c", "full.c", "driver.c"):
             self.copy(os.path.join(frozen, file), "%s/src/%s" % (name, file))
-        archive = os.path.join(frozen, "core.tar.xz")
+        archive, files = os.path.join(frozen, "core.tar.xz"), {}
         with tarfile.open(archive, "r:xz") as tar:
             for member in tar.getmembers():
                 if not member.isfile() or not re.fullmatch(r"core(/\w+)+\.[ch]", member.name):
                     raise ValueError("%s holds %s" % (archive, member.name))
-                write(os.path.join(self.folder, name, "src", member.name), tar.extractfile(member).read())
+                files[os.path.relpath(member.name, "core")] = tar.extractfile(member).read()
+        write_tree(os.path.join(self.folder, name, "src", "core"), files)
 
     def derive_next(self):
         """The next version's header in next/abi, and today's core made for it in next/src/core."""
@@ -133,5 +143,4 @@ class Work:
             write(os.path.join(self.folder, "next/abi", name), text)
         core = os.path.join(self.root, "core")
         texts = {p: read(os.path.join(core, p)) for p in tree(core)}
-        for name, text in next_version.core(texts).items():
-            write(os.path.join(self.folder, "next/src/core", name), text)
+        write_tree(os.path.join(self.folder, "next/src/core"), next_version.core(texts))

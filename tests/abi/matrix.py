@@ -47,7 +47,8 @@ def run(program, arguments, plugin=None, steps=None):
     with tempfile.TemporaryDirectory() as folder:
         rest = [folder] if os.path.basename(program) == "driver" else []
         rest += [str(steps)] if steps else []
-        done = subprocess.run([program, *arguments, *rest], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+        done = subprocess.run([program, *arguments, *rest], env=env, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=300)
     return Result(done.returncode, done.stdout.decode(errors="replace"))
 
 
@@ -160,8 +161,8 @@ def patched_note(file, out, version_range):
     """A copy of a plugin whose note has another range."""
     with open(file, "rb") as f:
         data = bytearray(f.read())
-    head = struct.pack("<II", 7, 0)[:4]
-    at = [m.start() for m in re.finditer(re.escape(b"dscore\0"), data) if data[m.start() - 12:m.start() - 8] == head]
+    name_size = struct.pack("=I", 7)
+    at = [m.start() for m in re.finditer(b"dscore\0", data) if data[m.start() - 12:m.start() - 8] == name_size]
     if len(at) != 1:
         raise ValueError("%s has %d notes" % (file, len(at)))
     struct.pack_into("=HHH", data, at[0] + 8 + 4, *version_range)

@@ -175,6 +175,9 @@ PLUGINS = [
      r"host_abi.min_minor > DS_ABI_MINOR", "host_abi.max_minor != DS_ABI_MINOR", "no common ABI"),
     ("a newer plugin keeps its own minor", "today", ("next", "full", "full.c"),
      r"if \(host_abi.max_minor < DS_ABI_MINOR\)[^;]*;", "", "did not agree to ABI"),
+    ("a plugin agrees to a minor that core speaks no more", "today", ("today", "minimal", "minimal.c"),
+     r"if \(host_abi.max_minor < DS_ABI_MINOR\) plugin.base.minor = host_abi.max_minor;",
+     "plugin.base.minor = DS_ABI_COMPAT_MINOR - 1;", "it agreed to ABI"),
     ("a newer plugin reads a field that isn't there", "today", ("next", "next", "next.c"),
      r"DS_HAS\(d, next\), DS_HAS\(d, next\) \?[^;]*?: 0\)", "1, (uintptr_t)(d)->next)", "not as agreed"),
     ("a newer plugin compares ds_gemm's size with ==", "today", ("next", "full", "full.c"),
@@ -182,7 +185,7 @@ PLUGINS = [
     ("a plugin wants just its own ds_op", "next", ("today", "full", "full.c"),
      r"if \(!DS_HAS\(op, attr\)\)", "if (op->size != sizeof *op)", "add fell back"),
 ]
-"""The header's own macros, as a plugin of the next version uses them."""
+# The header's own macros, as a plugin uses them: the header's version, the core's, the plugin.
 MACROS = [
     ("DS_HAS with == instead of >=", "next", "today", "full", r"\)\) >=", ")) ==", "did not agree"),
     ("DS_PLUGIN_NOTE with the newest minor alone", "today", "next", "full",

@@ -49,7 +49,7 @@ check_plugin() {
   ok "$installed" backends --json
   json "any(b['name'] == '$name' and b['path'] == '$file' and b['device'] for b in value)"
   run "$installed" conform "$file" --cases 8
-  [ "$code" -eq 0 ] || fail "$name should conform"
+  [ "$code" -eq 0 ] || { grep -A 2 '^FAIL' .out; fail "$name should conform"; }
   printed '^PASS .*gemm'
   for model in gpt2 llama; do works "$name" "$model"; done
   unset DS_PLUGIN_PATH

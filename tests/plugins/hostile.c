@@ -23,6 +23,7 @@
 #define BUFFERED  17 /* prints into a buffer of its own that only fflush empties */
 #define DAEMON    18 /* forks, and the parent exits: it goes on as another process */
 #define CHILDREN  19 /* forks children that exit and crash: their own affair */
+#define ORPHAN    20 /* forks a child that stays */
 /* answers */
 #define UNMAPPED   30
 #define MISALIGNED 31
@@ -40,6 +41,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -114,6 +116,12 @@ static void attack(int what) {
       if (fork() != 0) _exit(0);
       break;
     case CHILDREN: have_children(); break;
+    case ORPHAN:
+      if (fork() == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* not longer than the test */
+        wait_for_ever(NULL);
+      }
+      break;
     case ROUNDING: fesetround(FE_DOWNWARD); break;
     default: break;
   }

@@ -51,11 +51,14 @@ MUTANTS = [
      "if (bytes > b->workspace_size) DS_TRY(grow_workspace(b, bytes, e));", 1,
      "if (b->workspace_size == 0) DS_TRY(grow_workspace(b, bytes, e));", models("")),
     ("products run on a stream that nothing orders", "backend/dispatch.c",
-     "ds_status status = b->plugin->gemm->run(b->stream, g, e);", 1,
-     "static ds_stream *other; if (!other && b->plugin->device->stream_create(b->device, &other, e)) "
-     "return e->status; ds_status status = b->plugin->gemm->run(other, g, e);", models("")),
-    ("the reference reads memory whose work is under way", "backend/dispatch.c",
-     "DS_TRY(ds_backend_sync(b, err));", 2, "", engines(*ACCESSIBLE[1:])),
+     "ds_status status = b->plugin->gemm ? b->plugin->gemm->run(b->stream, g, &e) : "
+     "DS_ERR_UNSUPPORTED;", 1,
+     "static ds_stream *other; ds_status status = other ? DS_OK : "
+     "b->plugin->device->stream_create(b->device, &other, &e); "
+     "if (status == DS_OK) status = b->plugin->gemm->run(other, g, &e);", models("")),
+    ("the reference reads memory whose work is under way", "backend/stage.c",
+     "ds_status status = t->stream_sync(b->stream, &e);", 1, "ds_status status = DS_OK;",
+     engines(*ACCESSIBLE[1:])),
     ("the host reads device memory", "optim/clip.c",
      "DS_TRY(ds_backend_download(ds_ctx_backend(ctx), &squares, sum, sizeof squares, err));", 1,
      "squares = *(double *)sum;", training("")),

@@ -59,6 +59,7 @@ static void test_missing_library_names_places(void) {
               "LD_LIBRARY_PATH");
   CHECK(strstr(err.message, "/lib") != NULL);           /* where the linker looked */
   CHECK(strstr(err.message, "libneeded.so.4") != NULL); /* the note's needs */
+  CHECK(strstr(err.message, "RUNPATH") != NULL);
   plugin_folder_remove(&f);
 }
 
