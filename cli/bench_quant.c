@@ -6,13 +6,14 @@
 #include "tensor/tensor.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { BLOCK = 1 << 16, PAIRS_MAX = 64 };
 
 typedef struct quant_bench {
   bench b;
   bench_common common;
-  const char *dtype_text;
+  const char *dtype_text, *form_text; /* forms: NULL = all, else names with commas */
   option_list m_list, group_list;
   double seconds;
   int64_t rows, cols, pairs, working_set; /* MiB */
@@ -227,6 +228,16 @@ static ds_status measure_one(quant_bench *t, int form, int32_t dtype, int64_t m,
   return st;
 }
 
+/* Whether a name is among those asked for. */
+static bool wanted(const quant_bench *t, const char *name) {
+  size_t n = strlen(name);
+  for (const char *p = t->form_text; p; p = strchr(p, ',')) {
+    p += *p == ',';
+    if (strncmp(p, name, n) == 0 && (p[n] == ',' || p[n] == '\0')) return true;
+  }
+  return !t->form_text;
+}
+
 static ds_status measure_all(quant_bench *t, ds_error *err) {
   const ds_plugin *p = ds_backend_plugin(t->b.backend);
   if (!p->quant) return ds_fail(err, DS_ERR_UNSUPPORTED, "%s has no quant table", p->name);
@@ -235,14 +246,16 @@ static ds_status measure_all(quant_bench *t, ds_error *err) {
            (long long)t->rows, (long long)t->cols);
   for (int i = 0; i < t->n_m; i++)
     for (int f = 0; f < N_FORMS; f++)
-      for (int g = 0; g < t->n_groups; g++)
+      for (int g = 0; g < t->n_groups && wanted(t, forms[f].name); g++)
         for (int d = 0; d < t->n_dtypes; d++)
           DS_TRY(measure_one(t, f, t->dtypes[d], t->m[i], t->groups[g], err));
   return bench_report(&t->b, err);
 }
 
 static bool sizes_fit(const quant_bench *t) {
-  const char *wrong = NULL;
+  const char *wrong = "--form knows i8, i4, f8e4m3, i8 and i4 asymmetric, i8 dynamic";
+  for (int f = 0; f < N_FORMS; f++)
+    if (wanted(t, forms[f].name)) wrong = NULL;
   if (t->rows < 1 || t->rows > 1 << 20) wrong = "--rows must be from 1 to 2^20";
   if (t->cols < 2 || t->cols > 1 << 20 || t->cols % 2)
     wrong = "--cols must be even and from 2 to 2^20";
@@ -276,6 +289,7 @@ int bench_quant(int argc, char **argv) {
       "Several matrices are used in turn, so that they don't come out of a cache.",
       {{"--m", OPTION_LIST, &t.m_list, "ROWS", "rows of activations (1 8 512)"},
        {"--group", OPTION_LIST, &t.group_list, "N", "values that share a scale (32 128)"},
+       {"--form", OPTION_STRING, &t.form_text, "NAMES", "\"i8,i4 asymmetric\" (all)"},
        {"--rows", OPTION_INT, &t.rows, "N", "rows of the weights (4096)"},
        {"--cols", OPTION_INT, &t.cols, "N", "columns of the weights (14336)"},
        {"--dtype", OPTION_STRING, &t.dtype_text, "TYPE", "f32, bf16 or both (both)"},

@@ -15,7 +15,11 @@ typedef uint16_t vword __attribute__((vector_size(4 * VL)));
 typedef int16_t vsword __attribute__((vector_size(4 * VL)));
 typedef int8_t vlow __attribute__((vector_size(VL))); /* a byte for each lane */
 
-enum { ROWS = 4, COLS = 4 }; /* of A and of values, at once */
+/* Rows of A and of values that meet in registers. */
+enum { ROWS = 4, COLS = 4 };
+/* Rows of values that go through a panel of columns before the next panel does, so that this much
+ * of each row of A stays in the first cache. */
+enum { STRIP = 32, PANEL_BYTES = 16384 };
 
 /* ---- dot products of 4 bytes a lane */
 
@@ -191,15 +195,13 @@ typedef struct form {
   int parts, dynamic;
 } form;
 
-/* The stored bytes of chunk c of a row as one or two vectors of unsigned numbers. */
-INLINE void load_values(const ds_quant *q, int64_t row, int64_t c, vubyte out[2], const form f) {
-  const int64_t row_bytes = f.i4 ? q->cols / 2 : q->cols, at = c * 4 * VL;
-  const uint8_t *p = (const uint8_t *)q->values + row * row_bytes + at;
+/* n bytes (at most a vector) as one or two vectors of unsigned numbers. */
+INLINE void load_values(const uint8_t *p, int64_t n, vubyte out[2], const form f) {
   vubyte x = {0};
-  if (row_bytes - at >= 4 * VL)
+  if (n >= 4 * VL)
     memcpy(&x, p, sizeof x);
   else
-    memcpy(&x, p, (size_t)(row_bytes - at));
+    memcpy(&x, p, (size_t)n);
   if (!f.i4) {
     out[0] = x ^ 0x80;
     return;
@@ -209,24 +211,78 @@ INLINE void load_values(const ds_quant *q, int64_t row, int64_t c, vubyte out[2]
   out[1] = (vubyte)((vword)x >> 4) & 15;
 }
 
-/* Scales of the chunk's lanes. Lanes past the last column have 0. */
-INLINE vf load_scales(const ds_quant *q, int64_t row, int64_t c, vi *zero, const form f) {
-  const int64_t chunk = f.i4 ? 8 * VL : 4 * VL;
-  const int64_t g = ds_cpu_quant_group(q, row, c * chunk);
-  const int offset = f.i4 ? 8 : 128;
+/* Lane l has p[l / lanes], for n values of p; the others 0. lanes is a power of two. */
+INLINE vf spread_f32(const float *p, int n, vi index) {
+#if VL == 16
+  return _mm512_permutexvar_ps((__m512i)index,
+                               _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p));
+#elif VL == 8
+  vi there = (vi){0, 1, 2, 3, 4, 5, 6, 7} < n;
+  return _mm256_permutevar8x32_ps(_mm256_maskload_ps(p, (__m256i)there), (__m256i)index);
+#else
+  vf v;
+  for (int l = 0; l < VL; l++) v[l] = index[l] < n ? p[index[l]] : 0.0f;
+  return v;
+#endif
+}
+
+INLINE vi spread_i8(const int8_t *p, int n, vi index) {
+#if VL == 16
+  __m128i b = _mm_maskz_loadu_epi8((__mmask16)((1u << n) - 1), p);
+  return (vi)_mm512_permutexvar_epi32((__m512i)index, _mm512_cvtepi8_epi32(b));
+#else
+  vi v;
+  for (int l = 0; l < VL; l++) v[l] = index[l] < n ? p[index[l]] : 0;
+  return v;
+#endif
+}
+
+/* Where a loop over the chunks of some rows stands in the groups. */
+typedef struct place {
+  int64_t group, row_groups; /* of the chunk's first column, in its row; of a row */
+  int64_t left;              /* chunks before the next group, where groups have several */
+  vi index;                  /* a lane's group in the chunk, where chunks have several */
+} place;
+
+INLINE int64_t chunk_of(const form f) {
+  return f.i4 ? 8 * VL : 4 * VL;
+}
+
+INLINE int64_t chunks_of_group(const ds_quant *q, const form f) {
+  bool whole = ds_cpu_quant_per_tensor(q) || q->group == q->cols;
+  return whole ? INT64_MAX : q->group / chunk_of(f);
+}
+
+INLINE place place_of(const ds_quant *q, int64_t chunk, const form f) {
+  place p = {.row_groups = ds_cpu_quant_per_tensor(q) ? 0 : q->cols / q->group};
   if (f.one_group) {
-    if (f.asymmetric) *zero = (vi){0} + (q->zeros[g] + offset);
-    return vset(q->scales[g]);
+    int64_t span = chunks_of_group(q, f);
+    p.group = chunk / span;
+    p.left = span - chunk % span;
+  } else {
+    p.group = chunk * chunk_of(f) / q->group;
+    for (int l = 0; l < VL; l++) p.index[l] = (int32_t)(l * (f.i4 ? 8 : 4) / q->group);
   }
-  float s[VL] = {0};
-  int32_t z[VL] = {0};
-  const int64_t lanes = q->group / (f.i4 ? 8 : 4), left = (q->cols - c * chunk) / q->group;
-  for (int l = 0; l < VL && l / lanes < left; l++) {
-    s[l] = q->scales[g + l / lanes];
-    if (f.asymmetric) z[l] = q->zeros[g + l / lanes] + offset;
+  return p;
+}
+
+INLINE void next_place(place *p, int64_t groups, int64_t span, const form f) {
+  if (!f.one_group) {
+    p->group += groups;
+  } else if (--p->left == 0) {
+    p->left = span;
+    p->group++;
   }
-  if (f.asymmetric) memcpy(zero, z, sizeof z);
-  return vload(s);
+}
+
+/* Scales and zero points (with the offset of the values) of the chunk's lanes in a row. */
+INLINE vf load_scales(const ds_quant *q, int64_t row, const place *p, int64_t groups, vi *zero,
+                      const form f) {
+  const int64_t g = row * p->row_groups + p->group, rest = p->row_groups - p->group;
+  const int n = (int)(rest < groups ? rest : groups), offset = f.i4 ? 8 : 128;
+  if (f.asymmetric)
+    *zero = (f.one_group ? (vi){0} + q->zeros[g] : spread_i8(q->zeros + g, n, p->index)) + offset;
+  return f.one_group ? vset(q->scales[g]) : spread_f32(q->scales + g, n, p->index);
 }
 
 INLINE vi chunk_dot(const int8_t *block, const vubyte w[2], const form f) {
@@ -245,51 +301,76 @@ INLINE vi chunk_dot(const int8_t *block, const vubyte w[2], const form f) {
   return acc;
 }
 
-INLINE void tile(const ds_cpu_quant_dot *d, int64_t i0, int64_t row, const int rows, const int cols,
-                 const form f) {
+/* Adds rows [i0, i0 + rows) of A times rows [row, row + cols) of values, chunks [lo, hi), to sums
+ * by lane: total[j * rows + i]. */
+INLINE void tile(const ds_cpu_quant_dot *d, int64_t i0, int64_t row, int64_t lo, int64_t hi,
+                 vf *total, const int rows, const int cols, const form f) {
   const ds_quant *q = d->q;
-  const int64_t block = ds_cpu_quant_block(q, VL, f.parts);
-  vf total[ROWS * COLS];
-  for (int i = 0; i < rows * cols; i++) total[i] = vset(0.0f);
-  for (int64_t c = 0; c < d->chunks; c++) {
+  const int64_t block = ds_cpu_quant_block(q, VL, f.parts), span = chunks_of_group(q, f);
+  const int64_t groups = f.one_group ? 1 : chunk_of(f) / q->group;
+  const int64_t row_bytes = f.i4 ? q->cols / 2 : q->cols;
+  const uint8_t *values = (const uint8_t *)q->values + row * row_bytes;
+  place at = place_of(q, lo, f);
+  /* What the next tile reads is fetched into the second cache in the order of memory. */
+  const uint8_t *next = values + cols * row_bytes + (lo * cols - 1) * 4 * VL;
+  vf sums[ROWS * COLS];
+  for (int i = 0; i < rows * cols; i++) sums[i] = total[i];
+  for (int64_t c = lo; c < hi; c++) {
     vubyte w[COLS][2];
     vf scale[COLS];
     vi zero[COLS];
     for (int j = 0; j < cols; j++) {
-      load_values(q, row + j, c, w[j], f);
-      scale[j] = load_scales(q, row + j, c, &zero[j], f);
+      __builtin_prefetch(next += 4 * VL, 0, 2);
+      load_values(values + j * row_bytes + c * 4 * VL, row_bytes - c * 4 * VL, w[j], f);
+      scale[j] = load_scales(q, row + j, &at, groups, &zero[j], f);
     }
     for (int i = 0; i < rows; i++) {
-      const int64_t at = (i0 + i) * d->chunks + c;
-      const int8_t *a = d->a + at * block;
+      const int64_t number = (i0 + i) * d->chunks + c;
+      const int8_t *a = d->a + number * block;
       vi sum;
       memcpy(&sum, a + block - (int64_t)sizeof sum, sizeof sum);
       for (int j = 0; j < cols; j++) {
         vi dot = chunk_dot(a, w[j], f);
         dot = f.asymmetric ? dot - zero[j] * sum : dot + sum;
-        vf s = f.dynamic ? scale[j] : scale[j] * d->scales[at];
-        total[i * cols + j] = __builtin_convertvector(dot, vf) * s + total[i * cols + j];
+        vf s = f.dynamic ? scale[j] : scale[j] * d->scales[number];
+        sums[j * rows + i] = __builtin_convertvector(dot, vf) * s + sums[j * rows + i];
       }
     }
+    next_place(&at, groups, span, f);
   }
-  for (int i = 0; i < rows; i++)
-    for (int j = 0; j < cols; j++) {
-      float sum = vhsum(total[i * cols + j]);
-      if (f.dynamic) sum *= d->scales[i0 + i];
-      if (d->g->bias != NULL) sum += ld1(d->g->bias, row + j, q->dtype);
-      st1(d->g->c, (i0 + i) * d->g->ldc + row + j, q->dtype, sum);
-    }
+  for (int i = 0; i < rows * cols; i++) total[i] = sums[i];
 }
 
-INLINE void rows_of_values(const ds_cpu_quant_dot *d, int64_t row, const int cols, const form f) {
-  int64_t i = 0;
-  for (; i + ROWS <= d->g->m; i += ROWS) tile(d, i, row, ROWS, cols, f);
-  for (; i < d->g->m; i++) tile(d, i, row, 1, cols, f);
+/* Rows [i0, i0 + rows) of A with a strip of n rows of values. */
+INLINE void strip(const ds_cpu_quant_dot *d, int64_t i0, int64_t row, int n, const int rows,
+                  const form f) {
+  vf total[STRIP * ROWS];
+  /* One row of A is better off without panels: memory is then read in order. */
+  const int64_t panel =
+      rows == 1 ? d->chunks : PANEL_BYTES / ds_cpu_quant_block(d->q, VL, f.parts) / rows;
+  for (int k = 0; k < n * rows; k++) total[k] = vset(0.0f);
+  for (int64_t lo = 0; lo < d->chunks; lo += panel) {
+    int64_t hi = lo + panel < d->chunks ? lo + panel : d->chunks;
+    int j = 0;
+    for (; j + COLS <= n; j += COLS) tile(d, i0, row + j, lo, hi, total + j * rows, rows, COLS, f);
+    for (; j < n; j++) tile(d, i0, row + j, lo, hi, total + j * rows, rows, 1, f);
+  }
+  for (int k = 0; k < n * rows; k++) {
+    const int64_t i = i0 + k % rows, j = row + k / rows;
+    float sum = vhsum(total[k]);
+    if (f.dynamic) sum *= d->scales[i];
+    if (d->g->bias != NULL) sum += ld1(d->g->bias, j, d->q->dtype);
+    st1(d->g->c, i * d->g->ldc + j, d->q->dtype, sum);
+  }
 }
 
 INLINE void range(const ds_cpu_quant_dot *d, int64_t lo, int64_t hi, const form f) {
-  for (; lo + COLS <= hi; lo += COLS) rows_of_values(d, lo, COLS, f);
-  for (; lo < hi; lo++) rows_of_values(d, lo, 1, f);
+  for (; lo < hi; lo += STRIP) {
+    const int n = hi - lo < STRIP ? (int)(hi - lo) : STRIP;
+    int64_t i = 0;
+    for (; i + ROWS <= d->g->m; i += ROWS) strip(d, i, lo, n, ROWS, f);
+    for (; i < d->g->m; i++) strip(d, i, lo, n, 1, f);
+  }
 }
 
 /* A function for each form: qtype and parts, then what the groups are like. */
