@@ -362,7 +362,8 @@ static void test_comm(void) {
   CHECK_FAILS(t->broadcast(c, NULL, a, 3, DS_F32, 1, &err), DS_ERR_INVALID, err, "no rank 1");
   CHECK_FAILS(t->send(c, NULL, a, 1, DS_F32, 0, &err), DS_ERR_UNSUPPORTED, err, "this rank itself");
   CHECK_FAILS(t->recv(c, NULL, a, 1, DS_F32, 3, &err), DS_ERR_INVALID, err, "no rank 3");
-  CHECK_FAILS(t->allgather(c, NULL, a, b, 1, 99, &err), DS_ERR_INVALID, err, "no dtype 99");
+  CHECK_FAILS(t->allgather(c, NULL, a, b, 1, 99, &err), DS_ERR_UNSUPPORTED, err,
+              "dtype 99 is unknown");
   CHECK_FAILS(t->allreduce(c, NULL, a, b, -1, DS_F32, DS_REDUCE_SUM, &err), DS_ERR_INVALID, err,
               "count -1");
   t->destroy(c);
