@@ -326,7 +326,7 @@ enum {
  *
  * All in f32, rounding half to even; a group with no other value than 0, or whose scale underflows
  * to 0, has s = 1 and z = 0. A NaN or infinity in a group makes its scale NaN or infinity, so that
- * it is seen after dequantization.
+ * it is seen after dequantization. Of x without elements nothing is written.
  *
  * DS_I4 values stand two to a byte, low nibble first; cols is even. */
 typedef struct ds_quant {
