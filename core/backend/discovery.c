@@ -108,6 +108,10 @@ static ds_status add_file(ds_candidates *c, const char *path, ds_error *err) {
     ds_note note = {0};
     ds_candidate *new = NULL;
     ds_status refused = examine(real, &st, &note, &why);
+    if (refused == DS_ERR_MEMORY) {
+      free(real);
+      return ds_fail(err, refused, "%s", why.message);
+    }
     status = add(c, real, refused, refused == DS_OK ? NULL : why.message, &new, err);
     if (status == DS_OK) {
       new->id = id;
@@ -171,6 +175,10 @@ static ds_status add_folder(ds_candidates *c, const char *folder, bool named, bo
   if (status != DS_OK) goto out;
   if (files.count > 0 || named) {
     ds_status refused = check_folder(folder, &st, &why);
+    if (refused == DS_ERR_MEMORY) {
+      status = ds_fail(err, refused, "%s", why.message);
+      goto out;
+    }
     if (refused != DS_OK) {
       status = add(c, folder, refused, why.message, NULL, err);
       goto out;
