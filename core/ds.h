@@ -7,17 +7,21 @@
  *
  * Conventions
  *   Errors     Functions that can fail return a ds_status and fill the caller's ds_error (may be
- * NULL). The library never prints, exits or aborts. On failure out-pointers are set to NULL.
+ *              NULL). The library never prints, exits or aborts. On failure out-pointers are set to
+ *              NULL.
  *   Ownership  X_create / X_open / X_load hand the caller an object to X_destroy / X_close.
- * Destructors take NULL. Strings passed in are copied. Objects passed in stay the caller's and must
- * outlive their use, except where "takes" is said. Structs    Public structs begin with `size`; set
- * them up with their _INIT macro, which also gives the defaults. Threads    An object may be used
- * from one thread at a time; different objects from different threads. Two engines in one process
- * share nothing. Shapes     B batch, T time (sequence length), C channels, H heads, G key/value
- * heads, D head dimension, V vocabulary, F hidden width, L layers, N any number of elements.
+ *              Destructors take NULL. Strings passed in are copied. Objects passed in stay the
+ *              caller's and must outlive their use, except where "takes" is said.
+ *   Structs    Public structs begin with `size`; set them up with their _INIT macro, which also
+ *              gives the defaults.
+ *   Threads    An object may be used from one thread at a time; different objects from different
+ *              threads. Two engines in one process share nothing.
+ *   Shapes     B batch, T time (sequence length), C channels, H heads, G key/value heads, D head
+ *              dimension, V vocabulary, F hidden width, L layers, N any number of elements.
  *   Children   A plugin is tried in a forked child before it is loaded for the first time, so that
- * its crash isn't the host's: a SIGCHLD handler sees that child end, and forking takes the longer
- * the more memory the host has touched. "probe_timeout": 0 in the config's "backend" does without.
+ *              its crash isn't the host's: a SIGCHLD handler sees that child end, and forking takes
+ *              the longer the more memory the host has touched. "probe_timeout": 0 in the config's
+ *              "backend" does without.
  */
 #ifndef DS_H
 #define DS_H
@@ -498,10 +502,10 @@ DS_API ds_status ds_engine_save_model(ds_engine *e, const char *folder, bool bit
  * not grow. */
 typedef struct ds_op_stats {
   const char *name;
-  uint64_t calls,
-      fallbacks;  /* of the calls, done by core because the plugin lacks it: by the
-                     reference, or for "device copy" and "device fill" through the host */
-  double seconds; /* spent inside the calls; a device may work on after they return */
+  uint64_t calls;
+  uint64_t fallbacks; /* of the calls, done by core because the plugin lacks it: by the reference,
+                         or for "device copy" and "device fill" through the host */
+  double seconds;     /* spent inside the calls; a device may work on after they return */
 } ds_op_stats;
 
 /* What ran where since the engine began. size, in: what the caller knows; no more than that is

@@ -8,9 +8,9 @@
  * counted by kind, and allowed, warned of (once a kind) or refused by policy. Comm has none: a
  * world of one needs no collectives, and several ranks need the plugin's.
  *
- * Failures of the device read "NAME:DEVICE, stream N: CALL: what the plugin says", where CALL is the
- * one that failed or at which the failure of earlier work was noticed: the plugin's words name the
- * work. One thread at a time; different backends are independent.
+ * Failures of the device read "NAME:DEVICE, stream N: CALL: what the plugin says", where CALL is
+ * the one that failed or at which the failure of earlier work was noticed: the plugin's words name
+ * the work. One thread at a time; different backends are independent.
  */
 #ifndef DS_BACKEND_BACKEND_H
 #define DS_BACKEND_BACKEND_H
@@ -31,7 +31,8 @@ typedef enum ds_fallback_policy {
 /* The config's "backend" section:
  *   "backend": "cpu"  |  ["cuda", "cpu"]  |  "auto"  |
  *   "backend": {"name": (as before) = "auto", "device": 0, "plugin_path": "dir[:dir]" or [dirs],
- * "options": {...}, "fallback": "allow" | "warn" | "error" = "warn", "probe_timeout": 10}
+ *               "options": {...}, "fallback": "allow" | "warn" | "error" = "warn",
+ *               "probe_timeout": 10}
  * probe_timeout: seconds that a plugin may take to load when it is tried in a child process first
  * (probe.h); 0 loads it without that. The environment overrides: DS_BACKEND (a name, or names with
  * commas), DS_PLUGIN_PATH (dir[:dir]); both are ignored in a set-uid program. */

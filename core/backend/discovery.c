@@ -108,6 +108,10 @@ static ds_status add_file(ds_candidates *c, const char *path, ds_error *err) {
     ds_note note = {0};
     ds_candidate *new = NULL;
     ds_status refused = examine(real, &st, &note, &why);
+    if (refused == DS_ERR_MEMORY) {
+      free(real);
+      return ds_fail(err, refused, "%s", why.message);
+    }
     status = add(c, real, refused, refused == DS_OK ? NULL : why.message, &new, err);
     if (status == DS_OK) {
       new->id = id;
@@ -171,6 +175,10 @@ static ds_status add_folder(ds_candidates *c, const char *folder, bool named, bo
   if (status != DS_OK) goto out;
   if (files.count > 0 || named) {
     ds_status refused = check_folder(folder, &st, &why);
+    if (refused == DS_ERR_MEMORY) {
+      status = ds_fail(err, refused, "%s", why.message);
+      goto out;
+    }
     if (refused != DS_OK) {
       status = add(c, folder, refused, why.message, NULL, err);
       goto out;
@@ -200,8 +208,9 @@ static ds_status add_entry(ds_candidates *c, const char *entry, ds_error *err) {
   return add_folder(c, entry, true, true, err);
 }
 
-static ds_status add_beside(names *folders, char *file, ds_error *err) {
-  static const char *const beside[] = {"plugins", "dscore", "../plugins"};
+/* Takes file, which may be NULL; installed: where plugins are from its folder on. */
+static ds_status add_beside(names *folders, char *file, const char *installed, ds_error *err) {
+  const char *const beside[] = {"plugins", "dscore", "../plugins", installed};
   ds_status status = DS_OK;
   char *slash = file ? strrchr(file, '/') : NULL;
   if (slash) slash[1] = '\0';
@@ -215,8 +224,9 @@ static ds_status add_beside(names *folders, char *file, ds_error *err) {
 /* Folders that are not the user's words, each once. */
 static ds_status add_built_in(ds_candidates *c, ds_error *err) {
   names folders = {0};
-  ds_status status = add_beside(&folders, ds_place_of_library(), err);
-  if (status == DS_OK) status = add_beside(&folders, ds_place_of_program(), err);
+  ds_status status = add_beside(&folders, ds_place_of_library(), "dscore", err);
+  if (status == DS_OK)
+    status = add_beside(&folders, ds_place_of_program(), DS_PLUGIN_DIR_FROM_BIN, err);
   if (status == DS_OK) status = names_add(&folders, strdup(DS_PLUGIN_DIR), err);
   for (size_t i = 0; i < folders.count && status == DS_OK; i++) {
     char *real = realpath(folders.items[i], NULL);

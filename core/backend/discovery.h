@@ -3,7 +3,8 @@
  * Folders are searched in this order:
  *   1. the entries of plugin_path (config), or of DS_PLUGIN_PATH, which replaces them
  *   2. beside libdscore.so, then beside the running program (both with links resolved):
- *      <folder>/plugins, <folder>/dscore, <folder>/../plugins
+ *      <folder>/plugins, <folder>/dscore, <folder>/../plugins; beside the program also
+ *      <folder>/../<libdir>/dscore, as installed, wherever the prefix was moved to
  *   3. the folder compiled in, <libdir>/dscore
  * In a folder, the files named dscore_*.so count by name; after them those in its direct
  * subfolders, by name too. A file met twice (same device and inode) counts once. The reference

@@ -35,7 +35,8 @@ static ds_tensor matrix(const void *data, int32_t dtype, int64_t rows, int64_t c
 static ds_status stage_quantized(ds_stage *stage, const ds_backend *b, const ds_quant *q,
                                  bool written, ds_error *err) {
   bool one = (q->flags & DS_QUANT_PER_TENSOR) != 0, empty = q->rows == 0 || q->cols == 0;
-  int64_t groups = one ? 1 : q->rows * (q->cols / q->group);
+  /* A row of nothing may have a group of nothing. */
+  int64_t groups = one ? 1 : q->cols == 0 ? 0 : q->rows * (q->cols / q->group);
   ds_tensor values = matrix(q->values, q->qtype, q->rows, q->cols, q->cols);
   ds_tensor scales = matrix(q->scales, DS_F32, 1, groups, groups);
   ds_tensor zeros = matrix(q->zeros, DS_I8, 1, groups, groups);

@@ -22,7 +22,8 @@
 #define THIS_ORDER ELFDATA2MSB
 #endif
 
-enum { DYNAMIC_MAX = 4096, PATH_SIZE = 4096 }; /* more than any real file has */
+/* More than any real file has: one made to harm must not keep us busy. */
+enum { PROGRAM_HEADERS_MAX = 128, DYNAMIC_MAX = 4096, PATH_SIZE = 4096 };
 
 bool ds_elf_take(ds_elf_bytes b, uint64_t offset, void *out, size_t size) {
   if (offset > b.size || size > b.size - offset) return false;
@@ -90,8 +91,12 @@ ds_status ds_elf_header(ds_elf_bytes file, Elf64_Ehdr *h, ds_error *err) {
     return ds_fail(err, DS_ERR_FORMAT,
                    "an ELF file, but no shared object (type %d); link it with -shared", h->e_type);
   }
-  if (h->e_phnum == 0 || h->e_phentsize != sizeof(Elf64_Phdr)) {
-    return ds_fail(err, DS_ERR_FORMAT, "its ELF header has no usable program headers");
+  if (h->e_phnum == 0 || h->e_phnum > PROGRAM_HEADERS_MAX || h->e_phentsize != sizeof(Elf64_Phdr)) {
+    return ds_fail(
+        err, DS_ERR_FORMAT,
+        "its ELF header has no usable program headers (%d of %d bytes); copy it again or "
+        "build it again",
+        h->e_phnum, h->e_phentsize);
   }
   return DS_OK;
 }

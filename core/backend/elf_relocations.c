@@ -8,6 +8,7 @@ enum {
   DYNAMIC_MAX = 4096,
   CHUNK = 128,                /* relocations read at once */
   RELOCATIONS_MAX = 1u << 22, /* more than any real plugin has */
+  RELR_MAX = 1u << 18,        /* words, each of up to 63 relocations */
 };
 
 typedef struct tables {
@@ -107,7 +108,7 @@ static ds_status check_relr(const image *m, const tables *t, ds_error *err) {
   ds_elf_bytes bytes;
   uint64_t count = t->relr_size / sizeof(uint64_t), where = 0;
   if (count == 0) return DS_OK;
-  if (count > RELOCATIONS_MAX || !ds_elf_at(m->file, &m->h, t->relr, &bytes))
+  if (count > RELR_MAX || !ds_elf_at(m->file, &m->h, t->relr, &bytes))
     return damaged(err, "its relocations lie");
   for (uint64_t i = 0; i < count; i++) {
     uint64_t entry;

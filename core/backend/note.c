@@ -111,23 +111,22 @@ static ds_status find_note(ds_elf_bytes file, ds_note *out, ds_error *err) {
                  "DS_PLUGIN_NOTE (ds_abi.h) in one of its C files");
 }
 
-ds_status ds_note_parse(const unsigned char *data, size_t size, ds_note *out, ds_error *err) {
-  static const unsigned char nothing[1];
-  ds_elf_bytes file = {size ? data : nothing, -1, 0, size};
+static ds_status parse(ds_elf_bytes file, ds_note *out, ds_error *err) {
   DS_TRY(find_note(file, out, err));
   DS_TRY(ds_elf_check_layout(file, err));
   DS_TRY(ds_elf_check_relocations(file, err));
   return ds_elf_check_search(file, err);
 }
 
+ds_status ds_note_parse(const unsigned char *data, size_t size, ds_note *out, ds_error *err) {
+  static const unsigned char nothing[1];
+  return parse((ds_elf_bytes){size ? data : nothing, -1, 0, size}, out, err);
+}
+
 ds_status ds_note_read_fd(int fd, ds_note *out, ds_error *err) {
   struct stat st;
   if (fstat(fd, &st) != 0) return ds_fail(err, DS_ERR_IO, "can't be read: %s", strerror(errno));
-  ds_elf_bytes file = {NULL, fd, 0, (uint64_t)st.st_size};
-  DS_TRY(find_note(file, out, err));
-  DS_TRY(ds_elf_check_layout(file, err));
-  DS_TRY(ds_elf_check_relocations(file, err));
-  return ds_elf_check_search(file, err);
+  return parse((ds_elf_bytes){NULL, fd, 0, (uint64_t)st.st_size}, out, err);
 }
 
 ds_status ds_note_read(const char *path, ds_note *out, ds_error *err) {

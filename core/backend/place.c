@@ -51,6 +51,7 @@ static bool is_above(const char *folder, const char *file) {
   return file && strncmp(folder, file, n) == 0 && (file[n] == '/' || (n == 1 && folder[0] == '/'));
 }
 
+/* An allocation that fails here makes the answer no, and so the place refused. */
 static bool is_above_core(const char *folder) {
   char *library = ds_place_of_library(), *program = ds_place_of_program();
   bool above = is_above(folder, library) || is_above(folder, program);

@@ -84,7 +84,7 @@ static ds_status find_world(ds_world *w, const ds_world_args *args, ds_error *er
   snprintf(w->origin, sizeof w->origin, "%s", origin);
   const ds_comm_table *comm = comm_table(w);
   ds_comm_world world = {.size = sizeof world, .world_size = 1, .local_size = 1};
-  if (comm && comm->world) DS_TRY(comm->world(&world, err));
+  if (comm) DS_TRY(comm->world(&world, err));
   bool launched = world.world_size > 1;
   if (w->size > 1 && !comm)
     return ds_fail(err, DS_ERR_UNSUPPORTED,

@@ -10,6 +10,7 @@
 void ds_engine_destroy(ds_engine *e) {
   if (!e) return;
   ds_dataloader_destroy(e->loader);
+  ds_world_finish(&e->world); /* first: a collective that was given up may still write to memory */
   ds_ctx_destroy(e->ctx);
   if (e->owns_scheduler) ds_lr_scheduler_destroy(e->scheduler);
   if (e->owns_optimizer)
@@ -19,7 +20,6 @@ void ds_engine_destroy(ds_engine *e) {
   if (e->norm_sum) ds_backend_free(e->backend, e->norm_sum, sizeof *e->norm_sum);
   if (e->loss_sum) ds_backend_free(e->backend, e->loss_sum, sizeof *e->loss_sum);
   ds_flat_finish(&e->flat);
-  ds_world_finish(&e->world);
   ds_backend_close(e->backend);
   free(e->saved_dir);
   free(e->saved_tag);

@@ -5,7 +5,7 @@
 static ds_status check(const ds_gemm *g, ds_error *err) {
   const int64_t a_cols = g->flags & DS_GEMM_TRANS_A ? g->m : g->k;
   const int64_t b_cols = g->flags & DS_GEMM_TRANS_B ? g->k : g->n;
-  if (g->size < sizeof *g) return fail(err, DS_ERR_INVALID, "gemm: the description is too small");
+  if (!DS_HAS(g, c)) return fail(err, DS_ERR_INVALID, "gemm: the description is too small");
   if (g->dtype_a != DS_F32 || g->dtype_b != DS_F32 || g->dtype_c != DS_F32 ||
       g->dtype_bias != DS_F32)
     return fail(err, DS_ERR_UNSUPPORTED, "gemm: only f32 is offered");

@@ -44,7 +44,7 @@ static int is_f32(const ds_tensor *t, int64_t n) {
 /* Whether the op is one of the three, with types and shapes they take. */
 static int offered(const ds_op *op) {
   const ds_tensor *x = in(op, 0);
-  if (op->size < sizeof *op || op->accumulate || !x || !is_f32(x, elements(x))) return 0;
+  if (!DS_HAS(op, workspace_size) || op->accumulate || !x || !is_f32(x, elements(x))) return 0;
   if (!is_f32(out(op, 0), elements(x))) return 0;
   switch (op->id) {
     case DS_OP_ADD: return is_f32(in(op, 1), elements(x));

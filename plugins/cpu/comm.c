@@ -205,7 +205,8 @@ static ds_status check_reduce(ds_stream *s, const char *call, int64_t count, int
   ds_status st = check_move(s, call, count, dtype, err);
   if (st != DS_OK) return st;
   if ((int)op < DS_REDUCE_SUM || (int)op > DS_REDUCE_MIN)
-    return ds_cpu_fail(err, DS_ERR_INVALID, "cpu comm: %s: unknown reduction %d", call, (int)op);
+    return ds_cpu_fail(err, DS_ERR_UNSUPPORTED, "cpu comm: %s: unknown reduction %d", call,
+                       (int)op);
   if (dtype == DS_U8 || dtype == DS_F8E4M3 || dtype == DS_F8E5M2)
     return ds_cpu_fail(err, DS_ERR_UNSUPPORTED,
                        "cpu comm: %s of %s; f32, bf16, f16, f64, i8, i32 and i64 are", call,

@@ -51,16 +51,22 @@ static ds_status reach(ds_stream *s, const ds_cpu_work *w, const ds_error *failu
   return DS_OK;
 }
 
-/* A stream that waits goes on where the other one failed: the failure is the other's. */
+/* Lock held. What was to be done before the point was not: who waits for it fails alike. */
+static ds_status tell(const point *p, ds_error *err) {
+  if (p->failure.status != DS_OK && err != NULL) *err = p->failure;
+  return p->failure.status;
+}
+
 static ds_status wait_for(ds_stream *s, const ds_cpu_work *w, const ds_error *failure,
                           ds_error *err) {
   point *p = w->object;
-  (void)s, (void)err;
+  (void)s;
   pthread_mutex_lock(&p->lock);
   while (failure == NULL && !p->reached) pthread_cond_wait(&p->reached_now, &p->lock);
+  ds_status st = failure == NULL ? tell(p, err) : DS_OK;
   pthread_mutex_unlock(&p->lock);
   let_go(p);
-  return DS_OK;
+  return st;
 }
 
 /* What e was last recorded at, as one more owner; NULL for a point that needs no waiting. */
@@ -72,11 +78,11 @@ static point *last_of(ds_event *e) {
   return p;
 }
 
-static bool is_reached(point *p) {
+static bool is_good(point *p) {
   pthread_mutex_lock(&p->lock);
-  bool reached = p->reached;
+  bool good = p->reached && p->failure.status == DS_OK;
   pthread_mutex_unlock(&p->lock);
-  return reached;
+  return good;
 }
 
 static void set_last(ds_event *e, point *p) {
@@ -122,7 +128,7 @@ ds_status ds_cpu_event_record(ds_event *e, ds_stream *s, ds_error *err) {
 
 ds_status ds_cpu_event_wait(ds_event *e, ds_stream *s, ds_error *err) {
   point *p = last_of(e);
-  if (p == NULL || is_reached(p)) {
+  if (p == NULL || is_good(p)) {
     let_go(p);
     return ds_cpu_queue_check(s, err);
   }
@@ -136,8 +142,7 @@ ds_status ds_cpu_event_sync(ds_event *e, ds_error *err) {
   if (p == NULL) return DS_OK;
   pthread_mutex_lock(&p->lock);
   while (!p->reached) pthread_cond_wait(&p->reached_now, &p->lock);
-  ds_status st = p->failure.status;
-  if (st != DS_OK && err != NULL) *err = p->failure;
+  ds_status st = tell(p, err);
   pthread_mutex_unlock(&p->lock);
   let_go(p);
   return st;

@@ -16,7 +16,8 @@ import layout
 import next_version
 
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-w", "-fPIC", "-fvisibility=hidden", "-fno-math-errno"]
-CORE = ["-DDS_PLUGIN_DIR=\\\"/nonexistent\\\"", "-DDS_VERSION=\\\"frozen\\\""]
+CORE = ["-DDS_PLUGIN_DIR=\\\"/nonexistent\\\"", "-DDS_PLUGIN_DIR_FROM_BIN=\\\"nonexistent\\\"",
+        "-DDS_VERSION=\\\"frozen\\\""]
 LIBRARIES = ["libcjson", "libpcre2-8"]
 
 

@@ -45,6 +45,16 @@ if [ "$plugin" ]; then
   printed '^The quick.'
 fi
 
+# Also when the prefix was moved: `ds` finds what lies beside it.
+if [ "$plugin" ]; then
+  prefix=$(cd "${ds%/*}/.." && pwd)
+  mv "$prefix" moved && mv moved "$prefix-moved"
+  DS_BACKEND=$name ok "$prefix-moved/bin/ds" backends
+  printed "^$name  *chosen "
+  printed "^ *$prefix-moved/"
+  mv "$prefix-moved" "$prefix"
+fi
+
 # The conformance suite needs nothing but the two, from an empty folder.
 mkdir empty
 cd empty || exit 1

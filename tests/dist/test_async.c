@@ -249,6 +249,7 @@ static void test_event_threads(ds_comm *one, ds_comm *two) {
 static void test_timeout(void) {
   ds_comm *none = NULL;
   ds_event *e = NULL;
+  ds_stream *late = NULL;
   begin();
   ds_comm *comm = comm_of(SHORT_MS);
   if (world.rank == 0) {
@@ -268,12 +269,19 @@ static void test_timeout(void) {
     CHECK_FAILS(device->event_sync(e, &err), DS_ERR_TIMEOUT, err, "recv");
     ds_gemm g = {.size = sizeof g};
     CHECK_FAILS(plugin->gemm->run(a, &g, &err), DS_ERR_TIMEOUT, err, "recv");
-    SYNC(b); /* other streams go on */
-    CHECK_OK(device->fill(b, x, 0, 4, &err), err);
-    CHECK_FAILS(table->recv(comm, b, x, N, DS_F32, 1, &err), DS_ERR_ABORTED, err, "recv");
-    CHECK_FAILS(table->barrier(comm, b, &err), DS_ERR_ABORTED, err, "barrier");
+    /* Who waited for the event dies of it, also where it is waited for only now. */
+    CHECK_FAILS(device->stream_sync(b, &err), DS_ERR_TIMEOUT, err, "recv");
+    CHECK_FAILS(device->fill(b, x, 0, 4, &err), DS_ERR_TIMEOUT, err, "recv");
+    CHECK_OK(device->stream_create(dev, &late, &err), err);
+    CHECK_OK(device->event_wait(e, late, &err), err);
+    CHECK_FAILS(device->stream_sync(late, &err), DS_ERR_TIMEOUT, err, "recv");
+    device->stream_destroy(late);
+    SYNC(c); /* other streams go on */
+    CHECK_OK(device->fill(c, x, 0, 4, &err), err);
+    CHECK_FAILS(table->recv(comm, c, x, N, DS_F32, 1, &err), DS_ERR_ABORTED, err, "recv");
+    CHECK_FAILS(table->barrier(comm, c, &err), DS_ERR_ABORTED, err, "barrier");
     CHECK_FAILS(table->split(comm, 0, 0, &none, &err), DS_ERR_ABORTED, err, "split");
-    SYNC(b);
+    SYNC(c);
     device->event_destroy(e);
   }
   table->destroy(comm);

@@ -46,7 +46,8 @@ def trajectory(seed, config):
 
 
 def main():
-    lines = ["/* Made by gen_training.py: {loss, gradient norm} of each step. */", ""]
+    lines = ["/* Made by gen_training.py: {loss, gradient norm} of each step. */",
+             "/* clang-format off */", ""]
     for seed, (name, config) in enumerate(g.MODELS.items()):
         if name not in ("gpt2", "llama"):
             continue

@@ -1,4 +1,5 @@
 /* Made by gen_training.py: {loss, gradient norm} of each step. */
+/* clang-format off */
 
 static const double gpt2_steps[10][2] = {
     {5.028393998, 5.897833893},

@@ -87,7 +87,7 @@ def compile_file(path, out, where):
     flags = ["-std=c11", "-O1", "-w", "-fPIC", "-D_GNU_SOURCE", "-I" + SOURCE + "/abi",
              "-I" + SOURCE + "/core", "-I" + SOURCE + "/tests/unit", "-iquote", where,
              '-DSTRICT_PLUGIN_DIR="%s"' % PLUGINS,
-             '-DDS_PLUGIN_DIR="/nowhere"', '-DDS_VERSION="0"']
+             '-DDS_PLUGIN_DIR="/nowhere"', '-DDS_PLUGIN_DIR_FROM_BIN="nowhere"', '-DDS_VERSION="0"']
     subprocess.run(CC + flags + INCLUDES.split() + ["-c", path, "-o", out], check=True)
 
 

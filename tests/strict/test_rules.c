@@ -322,6 +322,52 @@ static void test_failures_of_work(void) {
   CHECK_FAILS(b.t->open(0, "{\"sede\": 1}", &d, &err), DS_ERR_INVALID, err, "\"sede\"");
 }
 
+/* Whoever waits, by event, for what failed fails alike; an event before the failure is good. */
+static void test_failures_behind_events(void) {
+  ds_error err;
+  ds_event *before, *behind;
+  for (int seed = 0; seed < 20; seed++) {
+    char options[96];
+    snprintf(options, sizeof options, "{\"fail_work\": 2, \"status\": 9, \"seed\": %d}", seed);
+    bench b = bench_open(options);
+    CHECK_OK(b.t->event_create(b.d, &before, &err), err);
+    CHECK_OK(b.t->event_create(b.d, &behind, &err), err);
+    CHECK_OK(b.t->fill(b.s, b.x, 0, 4, &err), err);
+    CHECK_OK(b.t->event_record(before, b.s, &err), err);
+    ds_status status = b.t->fill(b.s, b.x, 0, 4, &err);
+    if (status == DS_OK) status = b.t->event_record(behind, b.s, &err);
+    CHECK_OK(b.t->event_wait(before, b.other, &err), err);
+    CHECK_OK(b.t->fill(b.other, b.y, 0, 4, &err), err);
+    CHECK_OK(b.t->event_sync(before, &err), err);
+    CHECK_OK(b.t->stream_sync(b.other, &err), err);
+    if (status == DS_OK) { /* else it has failed by then */
+      CHECK_OK(b.t->event_wait(behind, b.other, &err), err);
+      status = seed % 2 ? b.t->fill(b.other, b.y, 0, 4, &err) : DS_OK;
+      CHECK_FAILS(b.t->event_sync(behind, &err), DS_ERR_TIMEOUT, err, "fill (work 2): injected");
+      CHECK_FAILS(b.t->stream_sync(b.other, &err), DS_ERR_TIMEOUT, err, "fill (work 2): injected");
+    }
+    b.t->event_destroy(before);
+    b.t->event_destroy(behind);
+    bench_close(&b, NULL);
+  }
+}
+
+/* Destroying a stream waits for its work. */
+static void test_destroy_waits(void) {
+  ds_error err;
+  ds_stream *s;
+  float have[1] = {1};
+  for (int i = 0; i < 20; i++) {
+    bench b = bench_open(NULL);
+    CHECK_OK(b.t->stream_create(b.d, &s, &err), err);
+    CHECK_OK(b.t->fill(s, b.x, 0, sizeof have, &err), err);
+    b.t->stream_destroy(s);
+    CHECK_OK(b.t->download(b.s, have, b.x, sizeof have, &err), err);
+    CHECK(have[0] == 0);
+    bench_close(&b, NULL);
+  }
+}
+
 int main(void) {
   static const ds_host host = {
       {sizeof host, DS_ABI_MAJOR, DS_ABI_MINOR}, NULL, log_message, host_alloc, host_free};
@@ -342,5 +388,7 @@ int main(void) {
   test_handles();
   test_threads();
   test_failures_of_work();
+  test_failures_behind_events();
+  test_destroy_waits();
   return TEST_RESULT();
 }

@@ -1,4 +1,5 @@
 /* check.c - one validation for supports and run: an op against its signature. */
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,10 +23,15 @@ static shape_text shape_of(const ds_tensor *t) {
   return s;
 }
 
-static const char *dtype_name(int32_t dtype) {
-  static const char *const names[] = {"f32", "bf16", "f16", "f64",    "i32",   "i64",
-                                      "i8",  "u8",   "i4",  "f8e4m3", "f8e5m2"};
-  return dtype >= 0 && dtype < (int32_t)(sizeof names / sizeof *names) ? names[dtype] : "unknown";
+static const char *const dtypes[] = {"f32", "bf16", "f16", "f64",    "i32",   "i64",
+                                     "i8",  "u8",   "i4",  "f8e4m3", "f8e5m2"};
+
+static bool is_dtype(int32_t d) {
+  return d >= 0 && d < (int32_t)(sizeof dtypes / sizeof *dtypes);
+}
+
+static const char *dtype_name(int32_t d) {
+  return is_dtype(d) ? dtypes[d] : "unknown";
 }
 
 /* Shapes have been checked: no overflow. */
@@ -66,10 +72,14 @@ static ds_status check_dtype(ds_reference_args *a, const ds_reference_tensor *sp
                              const ds_tensor *t, ds_error *err) {
   const char *allowed = NULL;
   int32_t d = t->dtype;
+  /* What the op's definition or its other tensors rule out is wrong; the rest is not offered. */
+  bool fixed = spec->type == DS_REFERENCE_X
+                   ? a->x >= 0
+                   : spec->type != DS_REFERENCE_FLOAT && spec->type != DS_REFERENCE_PLAIN;
   switch (spec->type) {
     case DS_REFERENCE_X:
       if (a->x < 0 && (d == DS_F32 || d == DS_BF16)) a->x = d;
-      if (d != a->x) allowed = a->x < 0 ? "f32 or bf16" : dtype_name(a->x);
+      if (a->x < 0 || d != a->x) allowed = a->x < 0 ? "f32 or bf16" : dtype_name(a->x);
       break;
     case DS_REFERENCE_F32: allowed = d == DS_F32 ? NULL : "f32"; break;
     case DS_REFERENCE_F64: allowed = d == DS_F64 ? NULL : "f64"; break;
@@ -83,8 +93,8 @@ static ds_status check_dtype(ds_reference_args *a, const ds_reference_tensor *sp
       break;
   }
   if (!allowed) return DS_OK;
-  return ds_fail(err, DS_ERR_INVALID, "%s: \"%s\" is %s, must be %s", a->name, spec->name,
-                 dtype_name(d), allowed);
+  return ds_fail(err, fixed && is_dtype(d) ? DS_ERR_INVALID : DS_ERR_UNSUPPORTED,
+                 "%s: \"%s\" is %s, must be %s", a->name, spec->name, dtype_name(d), allowed);
 }
 
 static ds_status check_strides(const ds_reference_args *a, const ds_reference_tensor *spec,

@@ -62,7 +62,7 @@ static ds_status bytes_of(const char *call, int64_t count, int32_t dtype, size_t
       [DS_F32] = 32, [DS_BF16] = 16, [DS_F16] = 16, [DS_F64] = 64,   [DS_I32] = 32,  [DS_I64] = 64,
       [DS_I8] = 8,   [DS_U8] = 8,    [DS_I4] = 4,   [DS_F8E4M3] = 8, [DS_F8E5M2] = 8};
   if (dtype < 0 || dtype >= (int32_t)sizeof bits) {
-    return ds_fail(err, DS_ERR_INVALID, "reference: %s: there is no dtype %d", call, (int)dtype);
+    return ds_fail(err, DS_ERR_UNSUPPORTED, "reference: %s: dtype %d is unknown", call, (int)dtype);
   }
   if (count < 0 || count > INT64_MAX / 64) {
     return ds_fail(err, DS_ERR_INVALID, "reference: %s: impossible count %lld", call,
@@ -90,7 +90,8 @@ static ds_status move(const ds_comm *c, const char *call, const void *send, void
 static ds_status reduce(const ds_comm *c, const char *call, const void *send, void *recv,
                         int64_t count, int32_t dtype, ds_reduce op, ds_error *err) {
   if ((int)op < DS_REDUCE_SUM || (int)op > DS_REDUCE_MIN) {
-    return ds_fail(err, DS_ERR_INVALID, "reference: %s: there is no reduction %d", call, (int)op);
+    return ds_fail(err, DS_ERR_UNSUPPORTED, "reference: %s: reduction %d is unknown", call,
+                   (int)op);
   }
   return move(c, call, send, recv, count, dtype, err);
 }

@@ -107,9 +107,9 @@ static inline int64_t ds_cpu_attention_back_scratch(int64_t pad, int64_t keys) {
 #define DS_CPU_JOIN(a, b)  DS_CPU_JOIN_(a, b)
 #define K(name)            DS_CPU_JOIN(name, DS_ISA_SUFFIX)
 
+/* NULL until it is written. */
 #define DS_OP(id, upper, lower, n_in, n_out, n_attr)                                               \
-  __attribute__((weak)) void K(lower)(const ds_op *op, int threads); /* NULL until it is written   \
-                                                                      */
+  __attribute__((weak)) void K(lower)(const ds_op *op, int threads);
 #include "ds_ops.def"
 #undef DS_OP
 

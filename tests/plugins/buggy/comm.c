@@ -221,7 +221,7 @@ static ds_status post(const job *j, ds_stream *s, ds_error *err) {
   if (j->count < 0)
     return ds_fail(err, DS_ERR_INVALID, "buggy: %s of %lld", name, (long long)j->count);
   if (reduces && ((int)j->op < 0 || j->op > DS_REDUCE_MIN))
-    return ds_fail(err, DS_ERR_INVALID, "buggy: %s: no reduction %d", name, (int)j->op);
+    return ds_fail(err, DS_ERR_UNSUPPORTED, "buggy: %s: no reduction %d", name, (int)j->op);
   if (j->peer < 0 || j->peer >= j->c->m.size)
     return ds_fail(err, DS_ERR_INVALID, "buggy: %s: no rank %d", name, (int)j->peer);
   if ((j->kind == SEND || j->kind == RECV) && j->peer == j->c->m.rank)

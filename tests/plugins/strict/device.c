@@ -147,7 +147,6 @@ static ds_status stream_create(ds_device *d, ds_stream **out, ds_error *err) {
   return s ? DS_OK : strict_fail(err, DS_ERR_MEMORY, "strict: no more streams");
 }
 
-/* Its work still runs; nobody can wait for it any more, but by closing the device. */
 static void stream_destroy(ds_stream *s) {
   if (!s) return;
   if (!strict_knows_stream(s) || s->destroyed) {
@@ -155,6 +154,7 @@ static void stream_destroy(ds_stream *s) {
     return;
   }
   pthread_mutex_lock(&s->device->lock);
+  if (s->failure.status == DS_OK) strict_wait(s->device, s->clock);
   s->destroyed = true;
   pthread_mutex_unlock(&s->device->lock);
 }
@@ -296,15 +296,23 @@ static ds_status event_record(ds_event *e, ds_stream *s, ds_error *err) {
   ds_status status = enter_event(e, s, "event_record", err);
   if (status != DS_OK) return status;
   memcpy(e->clock, s->clock, sizeof e->clock);
+  memcpy(e->relies, s->relies, sizeof e->relies);
+  e->relies[s->index] = s->submitted;
   strict_leave(s);
   return DS_OK;
+}
+
+static uint64_t later(uint64_t a, uint64_t b) {
+  return a > b ? a : b;
 }
 
 static ds_status event_wait(ds_event *e, ds_stream *s, ds_error *err) {
   ds_status status = enter_event(e, s, "event_wait", err);
   if (status != DS_OK) return status;
-  for (int i = 0; i < STRICT_STREAMS; i++)
-    if (s->clock[i] < e->clock[i]) s->clock[i] = e->clock[i];
+  for (int i = 0; i < STRICT_STREAMS; i++) {
+    s->clock[i] = later(s->clock[i], e->clock[i]);
+    s->relies[i] = later(s->relies[i], e->relies[i]);
+  }
   strict_leave(s);
   return DS_OK;
 }
@@ -319,6 +327,8 @@ static ds_status event_sync(ds_event *e, ds_error *err) {
     status = strict_fail(err, DS_ERR_DEVICE, "strict: event_sync: the device is lost");
   else
     strict_wait(d, e->clock);
+  const ds_stream *dead = status == DS_OK ? strict_failed_before(d, e->relies) : NULL;
+  if (dead) status = strict_fail(err, dead->failure.status, "%s", dead->failure.message);
   pthread_mutex_unlock(&d->lock);
   return status;
 }

@@ -63,6 +63,7 @@ ds_status strict_check(ds_stream *s, strict_task *t, ds_error *err) {
   ds_device *d = s->device;
   join(s->clock, d->known); /* what the host knows to be done comes before all that it gives */
   memcpy(t->after, s->clock, sizeof t->after);
+  memcpy(t->relies, s->relies, sizeof t->relies);
   if (t->broken) return strict_violation(d, s, err, "%s %s", t->name, t->broken);
   for (int i = 0; i < t->n_ranges; i++) {
     const strict_range *r = &t->ranges[i];
@@ -116,6 +117,21 @@ ds_status strict_submit(ds_stream *s, strict_task *t, ds_error *err) {
 
 /* ---- waiting */
 
+const ds_stream *strict_failed_before(const ds_device *d, const uint64_t relies[STRICT_STREAMS]) {
+  for (int i = 0; i < d->n_streams; i++) {
+    const ds_stream *s = d->streams[i];
+    if (s->failure.status != DS_OK && relies[i] > s->good) return s;
+  }
+  return NULL;
+}
+
+/* s dies of what it waited for, by event, and never came. */
+static bool die_of_others(ds_stream *s, const uint64_t relies[STRICT_STREAMS]) {
+  const ds_stream *dead = strict_failed_before(s->device, relies);
+  if (dead) strict_kill(s, dead->failure.status, dead->failure.message);
+  return dead != NULL;
+}
+
 /* Work that the host knows to be done is forgotten. */
 static void forget(ds_device *d) {
   for (int i = 0; i < d->n_streams; i++) {
@@ -148,6 +164,7 @@ void strict_wait(ds_device *d, const uint64_t clock[STRICT_STREAMS]) {
 
 ds_status strict_sync(ds_stream *s, ds_error *err) {
   strict_wait(s->device, s->clock);
+  (void)die_of_others(s, s->relies);
   if (s->failure.status == DS_OK) return DS_OK;
   return strict_fail(err, s->failure.status, "%s", s->failure.message);
 }
@@ -165,6 +182,7 @@ void strict_kill(ds_stream *s, ds_status status, const char *message) {
     for (int k = 0; k < t->n_ranges; k++)
       if (t->ranges[k].write) strict_poison(s->device, t->ranges[k].lo, t->ranges[k].hi);
   }
+  s->good = s->ran;
   s->ran = s->submitted;
   s->device->known[s->index] = s->submitted;
   pthread_cond_broadcast(&s->device->progress);
@@ -237,7 +255,7 @@ static void run(ds_device *d, ds_stream *s, strict_task *t) {
   ds_error err;
   err.message[0] = '\0';
   if (d->credit > 0) d->credit--;
-  if (injected(d, s, t)) return;
+  if (die_of_others(s, t->relies) || injected(d, s, t)) return;
   for (int k = 0; k < t->n_ranges; k++)
     if (t->ranges[k].fresh) strict_poison(d, t->ranges[k].lo, t->ranges[k].hi);
   d->running = t;

@@ -57,6 +57,7 @@ struct strict_task {
   uint64_t seq;                   /* in its stream, from 1 */
   uint64_t number;                /* in its device, from 1 */
   uint64_t after[STRICT_STREAMS]; /* by stream: the last piece that comes before it */
+  uint64_t relies[STRICT_STREAMS];
   char name[48];
   strict_range ranges[STRICT_RANGES];
   int n_ranges;
@@ -101,15 +102,17 @@ struct ds_stream {
   atomic_bool busy;
   strict_task *first, *last; /* what the host does not know to be done */
   uint64_t submitted, ran;
-  uint64_t clock[STRICT_STREAMS]; /* by stream: what its next work comes after */
-  ds_error failure;               /* status DS_OK while it lives */
+  uint64_t clock[STRICT_STREAMS];  /* by stream: what its next work comes after */
+  uint64_t relies[STRICT_STREAMS]; /* of it, what was waited for by event: its failure is ours */
+  ds_error failure;                /* status DS_OK while it lives */
+  uint64_t good;                   /* of a dead one: pieces before the failure */
 };
 
 struct ds_event {
   ds_event *next;
   ds_device *device;
   bool destroyed;
-  uint64_t clock[STRICT_STREAMS];
+  uint64_t clock[STRICT_STREAMS], relies[STRICT_STREAMS];
 };
 
 struct ds_comm {
@@ -196,6 +199,8 @@ void strict_task_free(strict_task *t);
 ds_status strict_submit(ds_stream *s, strict_task *t, ds_error *err);
 /* The same checks for what runs at once. */
 ds_status strict_check(ds_stream *s, strict_task *t, ds_error *err);
+/* The stream that failed before what is relied on, or NULL. */
+const ds_stream *strict_failed_before(const ds_device *d, const uint64_t relies[STRICT_STREAMS]);
 /* Waits until all work of clock is done; the host then knows so. */
 void strict_wait(ds_device *d, const uint64_t clock[STRICT_STREAMS]);
 ds_status strict_sync(ds_stream *s, ds_error *err);

@@ -424,6 +424,23 @@ static void test_transfers(void) {
   bench_close(&t);
 }
 
+/* Rows without elements: no group, whatever `group` says; a product is its bias. */
+static void test_quant_of_nothing(void) {
+  ds_error err;
+  bench t = bench_open("\"floor\"");
+  ds_quant q = quantized(&t, DS_I8);
+  ds_quant_gemm g = quant_product(&t);
+  float bias[6], c[3 * 6];
+  q.cols = q.group = 0;
+  CHECK_OK(ds_backend_quantize(t.b, &q, t.memory, &err), err);
+  CHECK_OK(ds_backend_dequantize(t.b, &q, t.memory, &err), err);
+  CHECK_OK(ds_backend_quant_gemm(t.b, &q, &g, &err), err);
+  CHECK_OK(ds_backend_download(t.b, bias, g.bias, sizeof bias, &err), err);
+  CHECK_OK(ds_backend_download(t.b, c, g.c, sizeof c, &err), err);
+  for (int i = 0; i < 3; i++) CHECK(memcmp(c + 6 * i, bias, sizeof bias) == 0);
+  bench_close(&t);
+}
+
 static void test_quant_errors(void) {
   ds_error err;
   bench t = bench_open("\"floor\"");
@@ -547,6 +564,7 @@ int main(void) {
   test_policies();
   test_packing();
   test_transfers();
+  test_quant_of_nothing();
   test_quant_errors();
   test_stats();
   test_ranges();

@@ -139,6 +139,8 @@ static void test_foreign(void) {
   check_changed(EI_DATA, 7, "byte order");
   check_changed(offsetof(Elf64_Ehdr, e_machine), EM_S390, "this process is");
   check_changed(offsetof(Elf64_Ehdr, e_type), ET_EXEC, "no shared object");
+  check_changed(offsetof(Elf64_Ehdr, e_phnum), 0, "no usable program headers (0 of");
+  check_changed(offsetof(Elf64_Ehdr, e_phnum) + 1, 1, "no usable program headers (26");
   check_changed(note + offsetof(ds_note, size), 1, "wrong size");
   check_changed(note + offsetof(ds_note, name), 'F', "invalid name");
   check_changed(note + offsetof(ds_note, name), 0, "invalid name");

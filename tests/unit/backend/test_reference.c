@@ -362,7 +362,8 @@ static void test_comm(void) {
   CHECK_FAILS(t->broadcast(c, NULL, a, 3, DS_F32, 1, &err), DS_ERR_INVALID, err, "no rank 1");
   CHECK_FAILS(t->send(c, NULL, a, 1, DS_F32, 0, &err), DS_ERR_UNSUPPORTED, err, "this rank itself");
   CHECK_FAILS(t->recv(c, NULL, a, 1, DS_F32, 3, &err), DS_ERR_INVALID, err, "no rank 3");
-  CHECK_FAILS(t->allgather(c, NULL, a, b, 1, 99, &err), DS_ERR_INVALID, err, "no dtype 99");
+  CHECK_FAILS(t->allgather(c, NULL, a, b, 1, 99, &err), DS_ERR_UNSUPPORTED, err,
+              "dtype 99 is unknown");
   CHECK_FAILS(t->allreduce(c, NULL, a, b, -1, DS_F32, DS_REDUCE_SUM, &err), DS_ERR_INVALID, err,
               "count -1");
   t->destroy(c);
@@ -585,8 +586,13 @@ static void test_bad_tensors(void) {
               "add: \"b\" of shape [3] has N = 3, but \"a\" has N = 4");
   CHECK_FAILS(run(DS_OP_ADD, IN(&a, &h), OUT(&t), NO_ATTR, 0), DS_ERR_INVALID, err,
               "add: \"b\" is bf16, must be f32");
-  CHECK_FAILS(run(DS_OP_ADD, IN(&w, &w), OUT(&t), NO_ATTR, 0), DS_ERR_INVALID, err,
+  CHECK_FAILS(run(DS_OP_ADD, IN(&w, &w), OUT(&t), NO_ATTR, 0), DS_ERR_UNSUPPORTED, err,
               "add: \"a\" is f16, must be f32 or bf16");
+  w.dtype = -1;
+  CHECK_FAILS(run(DS_OP_ADD, IN(&w, &w), OUT(&w), NO_ATTR, 0), DS_ERR_UNSUPPORTED, err,
+              "add: \"a\" is unknown, must be f32 or bf16");
+  CHECK_FAILS(run(DS_OP_ADD, IN(&a, &w), OUT(&t), NO_ATTR, 0), DS_ERR_UNSUPPORTED, err,
+              "add: \"b\" is unknown, must be f32");
   CHECK_FAILS(run(DS_OP_ADD, IN(&a, NULL), OUT(&t), NO_ATTR, 0), DS_ERR_INVALID, err,
               "add: input \"b\" is missing");
   CHECK_FAILS(run(DS_OP_ADD, IN(&a, &a, &a), OUT(&t), NO_ATTR, 0), DS_ERR_UNSUPPORTED, err,
