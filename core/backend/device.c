@@ -56,8 +56,9 @@ static ds_status check_count(const ds_plugin *p, int wanted, int32_t *count, ds_
   }
   if (wanted >= *count) {
     return ds_fail(err, DS_ERR_NOT_FOUND,
-                   "no device %d: there %s; set \"device\" in the config's \"backend\"", wanted,
-                   *count == 1 ? "is only device 0" : "are fewer");
+                   "no device %d: the last is device %d; set \"device\" in the config's "
+                   "\"backend\"",
+                   wanted, (int)*count - 1);
   }
   return DS_OK;
 }

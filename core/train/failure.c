@@ -29,8 +29,10 @@ ds_status ds_engine_check(const ds_engine *e, const char *who, ds_error *err) {
 
 /* The parameters are undefined from here on. */
 static void spoil(ds_engine *e, ds_status status, const ds_error *from) {
-  ds_fail(&e->failure, status, "parameters may be half updated since step %lld failed (%.500s)",
-          (long long)e->global_steps + 1, from->message);
+  /* Work runs late: unless amid an update, it may be the last step's that failed. */
+  bool sure = e->halfway || e->global_steps == 0;
+  ds_fail(&e->failure, status, "parameters may be half updated since step %lld%s failed (%.500s)",
+          (long long)e->global_steps + 1, sure ? "" : " or the one before", from->message);
   e->halfway = false;
   ds_engine_drop_gradients(e);
   ds_ctx_fail(e->ctx, DS_ERR_STATE, "%s", e->failure.message); /* its values are undefined too */
