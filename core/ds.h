@@ -372,7 +372,8 @@ typedef struct ds_engine ds_engine;
  * as the plugin names it: "name:0, stream 0: download: attention: ...".
  *
  *   - A failure that changed nothing (no memory, a batch that is wrong, a disk that is full) leaves
- *     the engine as it was; gradients of the step under way are dropped, and it begins again.
+ *     the engine as it was. Where backward, step or train_batch failed, gradients of the step under
+ *     way are dropped, and it begins again; a forward that failed may simply be called again.
  *   - Work that failed late, or a failure amid an update, leaves parameters undefined: they may be
  *     half updated. The message says so, and from then on what would use, read or save them fails
  *     with DS_ERR_STATE, naming the first failure, its step and the last checkpoint. Checkpoints

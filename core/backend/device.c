@@ -16,7 +16,9 @@ static const char *skip(const char *text, const char *word) {
 
 static ds_status wrap(const ds_backend *b, const char *stream, const char *what,
                       const ds_error *from, ds_status status, ds_error *err) {
-  const char *message = from->message[0] ? from->message : ds_status_name(status);
+  char said[DS_ERROR_MESSAGE_MAX]; /* a plugin may have left out the end */
+  snprintf(said, sizeof said, "%.*s", (int)sizeof said - 1, from->message);
+  const char *message = said[0] ? said : ds_status_name(status);
   message = skip(skip(skip(message, b->label), b->plugin->name), what);
   return ds_fail(err, status, "%s%s: %s: %s", b->label, stream, what, message);
 }
