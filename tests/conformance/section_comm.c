@@ -344,7 +344,7 @@ static void errors(conformance *k, tally *t) {
     for (int i = 0; i < 6 && !t->failed; i++) {
       static const char *const what[] = {"allreduce of dtype 99",    "allreduce of -1 elements",
                                          "allreduce by reduction 9", "broadcast from a rank beyond",
-                                         "send to a rank beyond",    "allgather of i4"};
+                                         "send to a rank beyond",    "allgather of dtype 99"};
       ds_error err = check_error_new();
       ds_comm *c = g.comm;
       ds_stream *s = k->stream;

@@ -5,7 +5,9 @@
 #define DS_TEST_FAILING_MALLOC_H
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
+#include <string.h>
 
 extern void *__libc_malloc(size_t);
 extern void *__libc_calloc(size_t, size_t);
@@ -20,8 +22,19 @@ static int refuse(void) {
   return armed && ++allocation == fail_at;
 }
 
+/* Nobody may count on what memory holds when it comes or after it has gone. The ends are enough, of
+ * arenas of many megabytes: glibc's own MALLOC_PERTURB_ fills those whole, each time. */
+static void spoil(void *p, size_t n, int byte) {
+  enum { END = 16384 };
+  if (!p) return;
+  size_t end = n < END ? n : END;
+  memset(p, byte, end);
+  memset((char *)p + n - end, byte, end);
+}
+
 void *malloc(size_t n) {
   void *p = refuse() ? NULL : __libc_malloc(n);
+  spoil(p, n, 0xa5);
   outstanding += p != NULL;
   return p;
 }
@@ -38,6 +51,7 @@ void *realloc(void *old, size_t n) {
 }
 void *aligned_alloc(size_t align, size_t n) {
   void *p = refuse() ? NULL : __libc_memalign(align, n);
+  spoil(p, n, 0xa5);
   outstanding += p != NULL;
   return p;
 }
@@ -47,6 +61,7 @@ int posix_memalign(void **out, size_t align, size_t n) {
 }
 void free(void *p) {
   outstanding -= p != NULL;
+  spoil(p, p ? malloc_usable_size(p) : 0, 0x5a);
   __libc_free(p);
 }
 

@@ -7,6 +7,7 @@
 #ifndef DS_TEST_PLUGINS_DEVICE_H
 #define DS_TEST_PLUGINS_DEVICE_H
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,15 @@ static inline ds_status fail(ds_error *err, ds_status status, const char *messag
   return status;
 }
 
+/* For the query: whether the host speaks the one version that this file was written for. */
+static inline bool speaks(ds_version_range host, ds_error *err) {
+  if (host.major == DS_ABI_MAJOR && host.min_minor <= DS_ABI_MINOR &&
+      host.max_minor >= DS_ABI_MINOR)
+    return true;
+  fail(err, DS_ERR_VERSION, "a host of another version than this plugin's; upgrade the older");
+  return false;
+}
+
 static inline void *host_address(const void *device_address) {
   return (void *)((uintptr_t)device_address - SHIFT);
 }
@@ -43,8 +53,11 @@ static ds_status device_count(int32_t *count_out, const char **reason_out, ds_er
 
 static ds_status device_open(int32_t index, const char *options, ds_device **out, ds_error *err) {
   if (options && strcmp(options, "{}") != 0) {
-    return fail(err, DS_ERR_INVALID, "unknown option; this plugin has none");
+    char text[300];
+    snprintf(text, sizeof text, "unknown option in %.200s; this plugin has none", options);
+    return fail(err, DS_ERR_INVALID, text);
   }
+  if (index < 0 || index >= DEVICES) return fail(err, DS_ERR_NOT_FOUND, "no device of this index");
   ds_device *d = malloc(sizeof *d);
   if (!d) return fail(err, DS_ERR_MEMORY, "out of memory");
   d->index = index;
@@ -57,16 +70,19 @@ static void device_close(ds_device *d) {
 }
 
 static ds_status device_info(ds_device *d, ds_device_info *info, ds_error *err) {
-  (void)err;
-  snprintf(info->name, sizeof info->name, "far memory %d", (int)d->index);
-  info->flags = 0;
-  if (info->size > sizeof *info) info->size = sizeof *info;
+  ds_device_info full = {.size = sizeof full};
+  if (info->size < sizeof info->size)
+    return fail(err, DS_ERR_INVALID, "info: set size before the call");
+  if (info->size < full.size) full.size = info->size;
+  snprintf(full.name, sizeof full.name, "far memory %d", (int)d->index);
+  memcpy(info, &full, full.size);
   return DS_OK;
 }
 
 static ds_status device_alloc(ds_device *d, size_t bytes, void **out, ds_error *err) {
   (void)d;
   void *p = NULL;
+  if (bytes == 0) return fail(err, DS_ERR_INVALID, "alloc of 0 bytes");
   if (bytes > (size_t)1 << 40 || posix_memalign(&p, 64, bytes) != 0) {
     return fail(err, DS_ERR_MEMORY, "far memory is exhausted");
   }

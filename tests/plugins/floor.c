@@ -30,7 +30,7 @@ const ds_plugin *ds_plugin_query(const ds_host *host, ds_version_range host_abi,
       .description = "the least that a plugin can be",
       .device = &device,
   };
-  (void)host_abi;
+  if (!speaks(host_abi, err)) return NULL;
   void *p = host->alloc(host->ctx, 100);
   if (!p || (uintptr_t)p % 64 != 0) {
     fail(err, DS_ERR_MEMORY, "host memory is not as promised");

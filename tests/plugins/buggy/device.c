@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 struct ds_stream {
@@ -111,6 +112,10 @@ static void leak(void) {
     pthread_detach(thread);
   if (BUG == BUG_LEAKS_FILE) (void)!open("/dev/null", O_RDONLY | O_CLOEXEC);
   if (BUG == BUG_LEAKS_MEMORY) lost = malloc(100);
+  if (BUG == BUG_LEAKS_PAGES) {
+    void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page != MAP_FAILED) *(volatile char *)page = 1;
+  }
 }
 
 static void handle(int number) {

@@ -60,20 +60,22 @@ static void comm_destroy(ds_comm *c) {
   strict_leave_device(d);
 }
 
-static ds_status run_collective(strict_task *t, ds_device *d, ds_error *err) {
-  const void *send = strict_host_address(d, t->u.comm.send);
-  void *recv = strict_host_address(d, t->u.comm.recv);
-  ds_comm *c = t->u.comm.comm;
-  int64_t n = t->u.comm.count;
-  int32_t dtype = t->u.comm.dtype;
-  ds_reduce op = t->u.comm.reduce;
-  switch (t->u.comm.number) {
+/* The reference's call; c is its communicator. */
+static ds_status call(int which, ds_comm *c, const void *send, void *recv, int64_t n, int32_t dtype,
+                      ds_reduce op, ds_error *err) {
+  switch (which) {
     case ALLREDUCE: return reference()->allreduce(c, NULL, send, recv, n, dtype, op, err);
     case REDUCE_SCATTER: return reference()->reduce_scatter(c, NULL, send, recv, n, dtype, op, err);
     case ALLGATHER: return reference()->allgather(c, NULL, send, recv, n, dtype, err);
     case ALLTOALL: return reference()->alltoall(c, NULL, send, recv, n, dtype, err);
     default: return reference()->broadcast(c, NULL, recv, n, dtype, 0, err);
   }
+}
+
+static ds_status run_collective(strict_task *t, ds_device *d, ds_error *err) {
+  return call(t->u.comm.number, t->u.comm.comm, strict_host_address(d, t->u.comm.send),
+              strict_host_address(d, t->u.comm.recv), t->u.comm.count, t->u.comm.dtype,
+              t->u.comm.reduce, err);
 }
 
 /* One communicator's calls in one order: its last one comes before this one. The stream is
@@ -97,6 +99,9 @@ static ds_status collective(int which, ds_comm *c, ds_stream *s, const void *sen
   ds_status status = strict_enter(s, names[which], err);
   if (status != DS_OK) return status;
   status = check_comm(c, s, names[which], err);
+  /* What the reference would refuse is refused now: no elements are enough to ask it. */
+  if (status == DS_OK)
+    status = call(which, c->reference, NULL, NULL, count < 0 ? count : 0, dtype, op, err);
   strict_task *t = status == DS_OK ? strict_task_new(names[which], run_collective) : NULL;
   if (t) {
     size_t bytes = dtype >= 0 && dtype <= DS_F8E5M2 && count > 0 ? (size_t)count * sizes[dtype] : 0;

@@ -112,9 +112,12 @@ static ds_status device_info(ds_device *d, ds_device_info *info, ds_error *err) 
                          .threads = 1};
   snprintf(full.name, sizeof full.name, "strict %d", d->index);
   if (info->size < full.size) full.size = info->size;
-  memcpy(info, &full, full.size);
+  if (full.size < sizeof full.size)
+    status = strict_fail(err, DS_ERR_INVALID, "strict: info: set size before the call");
+  else
+    memcpy(info, &full, full.size);
   strict_leave_device(d);
-  return DS_OK;
+  return status;
 }
 
 static ds_status device_alloc(ds_device *d, size_t bytes, void **out, ds_error *err) {

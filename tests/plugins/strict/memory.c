@@ -36,7 +36,7 @@ strict_block *strict_find_block(ds_device *d, uintptr_t lo, uintptr_t hi) {
 }
 
 ds_status strict_alloc(ds_device *d, size_t bytes, void **out, ds_error *err) {
-  if (bytes == 0) return strict_violation(d, NULL, err, "alloc of 0 bytes");
+  if (bytes == 0) return strict_fail(err, DS_ERR_INVALID, "strict: alloc of 0 bytes");
   strict_block *b = malloc(sizeof *b);
   void *p = NULL;
   if (!b || bytes > (size_t)1 << 40 || posix_memalign(&p, 64, bytes) != 0) {

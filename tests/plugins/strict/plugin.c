@@ -17,8 +17,13 @@ const ds_plugin *ds_plugin_query(const ds_host *host, ds_version_range host_abi,
       .comm = &strict_comm,
       .ops = &strict_ops,
   };
-  (void)host_abi;
-  (void)err;
+  if (host_abi.major != DS_ABI_MAJOR || host_abi.min_minor > DS_ABI_MINOR ||
+      host_abi.max_minor < DS_ABI_MINOR) {
+    strict_fail(err, DS_ERR_VERSION, "strict speaks ABI %d.%d only, the host %d.%d to %d.%d",
+                DS_ABI_MAJOR, DS_ABI_MINOR, host_abi.major, host_abi.min_minor, host_abi.major,
+                host_abi.max_minor);
+    return NULL;
+  }
   strict_host = host;
   return &plugin;
 }

@@ -17,10 +17,16 @@ static ds_status not_offered(const char *what, ds_error *err) {
   return strict_fail(err, DS_ERR_UNSUPPORTED, "strict: %s: switched off by \"tables\"", what);
 }
 
+/* A caller of another version, which is refused and is no rule broken. */
+static ds_status too_small(const char *what, uint32_t size, ds_error *err) {
+  return strict_fail(err, DS_ERR_INVALID, "strict: %s: a size of %u is too small", what, size);
+}
+
 /* ---- ops */
 
 static int ops_supports(ds_device *d, const ds_op *op) {
-  return d->options.ops && ds_reference_plugin()->ops->supports(NULL, op);
+  return d->options.ops && op->size >= sizeof *op &&
+         ds_reference_plugin()->ops->supports(NULL, op);
 }
 
 /* Always some, so that every op meets the rules of workspaces. */
@@ -53,7 +59,7 @@ static void keep_op(strict_task *t, const ds_op *op) {
 static ds_status give_op(ds_stream *s, const ds_op *op, ds_error *err) {
   const ds_ops_table *reference = ds_reference_plugin()->ops;
   ds_device *d = s->device;
-  if (op->size < sizeof *op) return strict_violation(d, s, err, "ds_op.size is %u", op->size);
+  if (op->size < sizeof *op) return too_small("ds_op", op->size, err);
   if (!reference->supports(NULL, op)) return reference->run(NULL, op, err); /* says why */
   strict_task *t = strict_task_new(ds_op_name(op->id), run_op);
   if (!t) return out_of_memory(err);
@@ -84,8 +90,9 @@ static ds_gemm plain(const ds_gemm *g) {
 }
 
 static int gemm_supports(ds_device *d, const ds_gemm *g) {
+  if (!d->options.gemm || g->size < sizeof *g) return 0;
   ds_gemm p = plain(g);
-  return d->options.gemm && ds_reference_plugin()->gemm->supports(NULL, &p);
+  return ds_reference_plugin()->gemm->supports(NULL, &p);
 }
 
 static ds_tensor matrix(const ds_gemm *g, const void *data, int32_t dtype, int64_t rows,
@@ -112,8 +119,7 @@ static ds_status run_gemm(strict_task *t, ds_device *d, ds_error *err) {
 }
 
 static ds_status give_gemm(ds_stream *s, const ds_gemm *g, ds_error *err) {
-  if (g->size < sizeof *g)
-    return strict_violation(s->device, s, err, "ds_gemm.size is %u", g->size);
+  if (g->size < sizeof *g) return too_small("ds_gemm", g->size, err);
   ds_gemm p = plain(g);
   const ds_gemm_table *reference = ds_reference_plugin()->gemm;
   if (!reference->supports(NULL, &p)) return reference->run(NULL, &p, err);
@@ -178,7 +184,8 @@ static ds_status gemm_pack_b(ds_stream *s, const ds_gemm *g, void *packed, ds_er
 /* ---- quant */
 
 static int quant_supports(ds_device *d, const ds_quant *q, const ds_quant_gemm *g) {
-  return d->options.gemm && ds_reference_plugin()->quant->supports(NULL, q, g);
+  return d->options.gemm && q->size >= sizeof *q && (!g || g->size >= sizeof *g) &&
+         ds_reference_plugin()->quant->supports(NULL, q, g);
 }
 
 static void to_host(strict_task *t, ds_device *d) {
@@ -233,8 +240,8 @@ static ds_status give_quant(ds_stream *s, const char *name, const ds_quant *q,
                             const ds_quant_gemm *g, const void *x,
                             ds_status (*work)(strict_task *, ds_device *, ds_error *),
                             ds_error *err) {
-  if (q->size < sizeof *q || (g && g->size < sizeof *g))
-    return strict_violation(s->device, s, err, "%s: a size of %u", name, q->size);
+  if (q->size < sizeof *q) return too_small("ds_quant", q->size, err);
+  if (g && g->size < sizeof *g) return too_small("ds_quant_gemm", g->size, err);
   if (!quant_supports(s->device, q, g))
     return strict_fail(err, DS_ERR_UNSUPPORTED, "strict: %s: not in the reference", name);
   strict_task *t = strict_task_new(name, work);
