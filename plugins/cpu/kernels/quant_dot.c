@@ -195,20 +195,23 @@ typedef struct form {
   int parts, dynamic;
 } form;
 
-/* n bytes (at most a vector) as one or two vectors of unsigned numbers. */
-INLINE void load_values(const uint8_t *p, int64_t n, vubyte out[2], const form f) {
-  vubyte x = {0};
-  if (n >= 4 * VL)
-    memcpy(&x, p, sizeof x);
-  else
-    memcpy(&x, p, (size_t)n);
-  if (!f.i4) {
-    out[0] = x ^ 0x80;
-    return;
-  }
-  x ^= 0x88;
-  out[0] = x & 15;
-  out[1] = (vubyte)((vword)x >> 4) & 15;
+/* The low nibbles of signed numbers, as unsigned ones with an offset of 8. */
+INLINE vubyte low_nibbles(vubyte x) {
+#if VL == 16
+  enum { XOR_AND = 0x28 }; /* (x ^ 8) & 15 in one go */
+  return (vubyte)_mm512_ternarylogic_epi32((__m512i)x, _mm512_set1_epi8(8), _mm512_set1_epi8(15),
+                                           XOR_AND);
+#else
+  return (x ^ 8) & 15;
+#endif
+}
+
+/* A vector of bytes as one or two vectors of unsigned numbers. */
+INLINE void load_values(const uint8_t *p, vubyte out[2], const form f) {
+  vubyte x;
+  memcpy(&x, p, sizeof x);
+  out[0] = f.i4 ? low_nibbles(x) : x ^ 0x80;
+  if (f.i4) out[1] = low_nibbles((vubyte)((vword)x >> 4));
 }
 
 /* Lane l has p[l / lanes], for n values of p; the others 0. lanes is a power of two. */
@@ -311,6 +314,16 @@ INLINE void tile(const ds_cpu_quant_dot *d, int64_t i0, int64_t row, int64_t lo,
   const int64_t row_bytes = f.i4 ? q->cols / 2 : q->cols;
   const uint8_t *values = (const uint8_t *)q->values + row * row_bytes;
   place at = place_of(q, lo, f);
+  /* A last chunk that is not whole is read from here, so that all loads are of whole vectors. */
+  const int64_t whole = row_bytes / (4 * VL);
+  uint8_t rest[COLS][4 * VL];
+  if (whole < hi)
+    for (int j = 0; j < cols; j++) {
+      memset(rest[j], 0, sizeof rest[j]);
+      memcpy(rest[j], values + j * row_bytes + whole * 4 * VL, (size_t)(row_bytes % (4 * VL)));
+    }
+  const int8_t *packed = d->a + i0 * d->chunks * block;
+  const float *a_scales = d->scales + i0 * d->chunks; /* unless dynamic */
   /* What the next tile reads is fetched into the second cache in the order of memory. */
   const uint8_t *next = values + cols * row_bytes + (lo * cols - 1) * 4 * VL;
   vf sums[ROWS * COLS];
@@ -319,21 +332,24 @@ INLINE void tile(const ds_cpu_quant_dot *d, int64_t i0, int64_t row, int64_t lo,
     vubyte w[COLS][2];
     vf scale[COLS];
     vi zero[COLS];
+    const uint8_t *from = c < whole ? values + c * 4 * VL : rest[0];
+    const int64_t step = c < whole ? row_bytes : 4 * VL;
     for (int j = 0; j < cols; j++) {
       __builtin_prefetch(next += 4 * VL, 0, 2);
-      load_values(values + j * row_bytes + c * 4 * VL, row_bytes - c * 4 * VL, w[j], f);
+      load_values(from + j * step, w[j], f);
       scale[j] = load_scales(q, row + j, &at, groups, &zero[j], f);
     }
     for (int i = 0; i < rows; i++) {
-      const int64_t number = (i0 + i) * d->chunks + c;
-      const int8_t *a = d->a + number * block;
+      const int64_t number = i * d->chunks + c;
+      const int8_t *a = packed + number * block;
       vi sum;
       memcpy(&sum, a + block - (int64_t)sizeof sum, sizeof sum);
       for (int j = 0; j < cols; j++) {
         vi dot = chunk_dot(a, w[j], f);
         dot = f.asymmetric ? dot - zero[j] * sum : dot + sum;
-        vf s = f.dynamic ? scale[j] : scale[j] * d->scales[number];
-        sums[j * rows + i] = __builtin_convertvector(dot, vf) * s + sums[j * rows + i];
+        vf x = __builtin_convertvector(dot, vf);
+        if (!f.dynamic) x *= a_scales[number];
+        sums[j * rows + i] = x * scale[j] + sums[j * rows + i];
       }
     }
     next_place(&at, groups, span, f);

@@ -21,10 +21,54 @@ INLINE void meet(const ds_cpu_quant_product *p, const float *x, int64_t col, int
   }
 }
 
+/* sum + a * (scale * x) for x of 8-bit floats. E4M3's NaN isn't told here: it sets the highest bit
+ * of its lane of nan. */
+INLINE vf add_fp8(vf sum, vub x, vf a, vf scale, vh *nan, const int qtype) {
+  vh h = __builtin_convertvector(x, vh);
+  if (qtype == DS_F8E5M2) return vfrom_f16(h << 8) * scale * a + sum;
+  vh magnitude = (h & 0x7f) << 7;
+  *nan |= magnitude + 0x4080;
+  return vfrom_f16((h & 0x80) << 8 | magnitude) * 256.0f * scale * a + sum;
+}
+
+/* One row of A and one of 8-bit floats, in registers. */
+INLINE float meet_fp8(const ds_cpu_quant_product *p, int64_t row, const int qtype) {
+  const ds_quant *q = p->q;
+  const uint8_t *x = (const uint8_t *)q->values + row * q->cols;
+  const float *a = p->a;
+  vf even = vset(0.0f), odd = vset(0.0f);
+  vh nan = {0};
+  for (int64_t col = 0, end; col < q->cols; col = end) {
+    const vf scale = vset(q->scales[ds_cpu_quant_group(q, row, col)]);
+    end = ds_cpu_quant_per_tensor(q) ? q->cols : col + q->group;
+    int64_t k = col;
+    for (; k + 2 * VL <= end; k += 2 * VL) {
+      even = add_fp8(even, load_bytes(x + k, VL), vload(a + k), scale, &nan, qtype);
+      odd = add_fp8(odd, load_bytes(x + k + VL, VL), vload(a + k + VL), scale, &nan, qtype);
+    }
+    VLOOP(t, lanes, k, end, {
+      even = add_fp8(even, load_bytes(x + t, lanes), ld(a, t, lanes, DS_F32), scale, &nan, qtype);
+    });
+  }
+  for (int l = 0; l < VL; l++)
+    if (nan[l] & 0x8000) return __builtin_nanf("");
+  return vhsum(even + odd);
+}
+
+INLINE void put(const ds_cpu_quant_product *p, int64_t i, int64_t row, float sum) {
+  if (p->bias != NULL) sum += ld1(p->bias, row, p->q->dtype);
+  st1(p->c, i * p->ldc + row, p->q->dtype, sum);
+}
+
 INLINE void product_rows(const ds_cpu_quant_product *p, int64_t lo, int64_t hi, const int qtype) {
   const ds_quant *q = p->q;
   float x[PIECE];
+  const bool fp8 = qtype == DS_F8E4M3 || qtype == DS_F8E5M2;
   for (int64_t row = lo; row < hi; row++) {
+    if (fp8 && p->m == 1 && !ds_cpu_quant_asymmetric(q)) {
+      put(p, 0, row, meet_fp8(p, row, qtype));
+      continue;
+    }
     vf total[2 * DS_CPU_QUANT_ROWS];
     for (int i = 0; i < 2 * DS_CPU_QUANT_ROWS; i++) total[i] = vset(0.0f);
     for (int64_t col = 0; col < q->cols; col += PIECE) {
@@ -33,9 +77,7 @@ INLINE void product_rows(const ds_cpu_quant_product *p, int64_t lo, int64_t hi, 
       meet(p, x, col, n, total);
     }
     for (int64_t i = 0; i < p->m; i++) {
-      float sum = vhsum(total[2 * i] + total[2 * i + 1]);
-      if (p->bias != NULL) sum += ld1(p->bias, row, q->dtype);
-      st1(p->c, i * p->ldc + row, q->dtype, sum);
+      put(p, i, row, vhsum(total[2 * i] + total[2 * i + 1]));
     }
   }
 }
