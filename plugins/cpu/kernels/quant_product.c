@@ -24,11 +24,10 @@ INLINE void meet(const ds_cpu_quant_product *p, const float *x, int64_t col, int
 /* sum + a * (scale * x) for x of 8-bit floats. E4M3's NaN isn't told here: it sets the highest bit
  * of its lane of nan. */
 INLINE vf add_fp8(vf sum, vub x, vf a, vf scale, vh *nan, const int qtype) {
-  vh h = __builtin_convertvector(x, vh);
+  vh h = widen(x);
   if (qtype == DS_F8E5M2) return vfrom_f16(h << 8) * scale * a + sum;
-  vh magnitude = (h & 0x7f) << 7;
-  *nan |= magnitude + 0x4080;
-  return vfrom_f16((h & 0x80) << 8 | magnitude) * 256.0f * scale * a + sum;
+  *nan |= (h << 7 & 0x3f80) + 0x4080;
+  return vfrom_f16(h << 7 & 0xbf80) * 256.0f * scale * a + sum;
 }
 
 /* One row of A and one of 8-bit floats, in registers. */

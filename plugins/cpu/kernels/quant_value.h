@@ -26,12 +26,22 @@ INLINE vf from_i8(vub b) {
 #endif
 }
 
+/* Bytes as signed numbers to words. */
+INLINE vh widen(vub b) {
+#if VL == 16
+  return (vh)_mm256_cvtepi8_epi16((__m128i)b);
+#else
+  typedef int16_t signed_words __attribute__((vector_size(2 * VL)));
+  return (vh) __builtin_convertvector((vb)b, signed_words);
+#endif
+}
+
 /* E5M2 is the upper byte of an f16. E4M3 has f16's fields in other widths: shifted into place, it
  * is the same number with another bias, denormals too; only its NaN has to be told. */
 INLINE vf from_fp8(vub b, const int qtype) {
-  vh h = __builtin_convertvector(b, vh);
+  vh h = widen(b);
   if (qtype == DS_F8E5M2) return vfrom_f16(h << 8);
-  vf v = vfrom_f16((h & 0x80) << 8 | (h & 0x7f) << 7) * 256.0f;
+  vf v = vfrom_f16(h << 7 & 0xbf80) * 256.0f;
   vi magnitude = (vi) __builtin_convertvector(b & 0x7f, vu);
   return vsel(magnitude == 0x7f, v + __builtin_nanf(""), v);
 }
