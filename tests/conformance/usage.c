@@ -38,7 +38,8 @@ usage usage_now(void) {
 }
 
 /* What grows in each half by this much for every round is a leak. The heap is counted to the byte;
- * pages come and go, a quarter of one a round is seen. AddressSanitizer keeps freed memory, so that pages say nothing there. */
+ * pages come and go, a quarter of one a round is seen. AddressSanitizer keeps freed memory, so that
+ * pages say nothing there. */
 enum { HEAP_BYTES = 8, RESIDENT_BYTES = 1024 };
 
 static bool grows(size_t a, size_t b, size_t c, size_t each) {

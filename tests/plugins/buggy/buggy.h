@@ -47,7 +47,7 @@ enum {
   BUG_LEAKS_THREAD,
   BUG_LEAKS_FILE,
   BUG_LEAKS_MEMORY,
-  BUG_LEAKS_PAGES, /* of mmap: malloc knows nothing of them */
+  BUG_LEAKS_PAGES,   /* of mmap: malloc knows nothing of them */
   BUG_LEAKS_REFUSED, /* memory of an open that fails */
   BUG_SHARED_DEVICE, /* closing one device ends all */
   BUG_CRASHES_AT_EXIT,

@@ -25,8 +25,7 @@ static ds_status too_small(const char *what, uint32_t size, ds_error *err) {
 /* ---- ops */
 
 static int ops_supports(ds_device *d, const ds_op *op) {
-  return d->options.ops && op->size >= sizeof *op &&
-         ds_reference_plugin()->ops->supports(NULL, op);
+  return d->options.ops && op->size >= sizeof *op && ds_reference_plugin()->ops->supports(NULL, op);
 }
 
 /* Always some, so that every op meets the rules of workspaces. */
