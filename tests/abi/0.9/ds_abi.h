@@ -16,6 +16,10 @@
  *               ds_error *err, which may be NULL. On failure a plugin writes the message there; on
  *               success it leaves err alone. Outputs are unspecified after a failure.
  *               A plugin never exits, aborts or prints; it logs through ds_host.
+ *               A flag, dtype, op id, enum value or attribute value that the callee doesn't know is
+ *               DS_ERR_UNSUPPORTED, so that core can fall back: it may be newer than the callee.
+ *               What nobody could do (a negative size, parts that contradict each other) is
+ *               DS_ERR_INVALID.
  *   Addresses   Device memory is named by address (void *). Core does arithmetic on addresses
  *               within one allocation and never dereferences one unless the device says
  *               DS_DEVICE_HOST_ACCESSIBLE. A plugin whose device memory has handles hands out
@@ -33,8 +37,13 @@
  *   Failures    Work that fails after its call has returned is reported by the next call on that
  *               stream, stream_sync at the latest, with a message that names the work. From then on
  *               the stream is dead: every call on it fails with the same status, and what work
- * after the failure did is unspecified. Other streams go on. stream_destroy works, and core may
- * create another stream; on a lost device stream_create fails too.
+ *               after the failure did is unspecified. Once a call has reported the failure, nothing
+ *               given to the stream touches memory any more, so that it may be freed (but for
+ *               collectives: see abort).
+ *               event_sync fails, with the same status, where the event was recorded behind the
+ *               failure; a stream that waits for such an event dies of it too. Other streams go
+ *               on. stream_destroy works, and core may create another stream; on a lost device
+ *               stream_create fails too.
  */
 #ifndef DS_ABI_H
 #define DS_ABI_H
@@ -212,6 +221,7 @@ typedef struct ds_device_table {
   void (*free)(ds_device *dev, void *p);
   /* [per-device] */
   DS_MUST_USE ds_status (*stream_create)(ds_device *dev, ds_stream **out, ds_error *err);
+  /* [per-stream] Waits for all work given to s, unless s is dead. NULL is allowed. */
   void (*stream_destroy)(ds_stream *s);
   /* [per-stream] Waits until all work given to s is done; reports the first failure of that work.
    */
@@ -231,7 +241,7 @@ typedef struct ds_device_table {
   DS_MUST_USE ds_status (*fill)(ds_stream *s, void *dst, uint8_t byte, size_t bytes, ds_error *err);
 
   /* Events. Optional as a group (all NULL): core then waits with stream_sync. Waiting for an event
-   * that was never recorded succeeds at once. */
+   * that was never recorded succeeds at once; for one recorded on a dead stream, see Failures. */
   DS_MUST_USE ds_status (*event_create)(ds_device *dev, ds_event **out,
                                         ds_error *err); /* [per-device] */
   void (*event_destroy)(ds_event *e);                   /* [per-device] */
@@ -305,16 +315,18 @@ enum {
  * per row, which is per channel of a weight (group = cols), or several groups in a row (group
  * divides cols). Groups are counted row by row; there are rows * (cols/group) of them, or 1.
  *
- *   symmetric   s = max|x| / qmax, q = clamp(round(x/s), -qmax, qmax); qmax = 127 (DS_I8), 7
- * (DS_I4). asymmetric  lo = min(x, 0), hi = max(x, 0), so that 0 is met exactly; s = (hi-lo) /
- * (qmax-qmin), z = clamp(round(qmin - lo/s), qmin, qmax), q = clamp(round(x/s) + z, qmin, qmax),
+ *   symmetric   s = max|x| / qmax, q = clamp(round(x/s), -qmax, qmax);
+ *               qmax = 127 (DS_I8), 7 (DS_I4).
+ *   asymmetric  lo = min(x, 0), hi = max(x, 0), so that 0 is met exactly; s = (hi-lo)/(qmax-qmin),
+ *               z = clamp(round(qmin - lo/s), qmin, qmax), q = clamp(round(x/s) + z, qmin, qmax),
  *               with qmin = -128 (DS_I8) or -8 (DS_I4). x is then s * (q - z).
  *               (Jacob et al. 2018; ONNX QuantizeLinear.)
  *   fp8         as symmetric, with q the nearest fp8 value of x/s, saturating: DS_F8E4M3 (qmax 448,
  *               "e4m3fn": no infinity) and DS_F8E5M2 (qmax 57344). (Micikevicius et al. 2022.)
  *
- * All in f32, rounding half to even; a group with no other value than 0 has s = 1 and z = 0. A NaN
- * or infinity in a group makes its scale NaN or infinity, so that it is seen after dequantization.
+ * All in f32, rounding half to even; a group with no other value than 0, or whose scale underflows
+ * to 0, has s = 1 and z = 0. A NaN or infinity in a group makes its scale NaN or infinity, so that
+ * it is seen after dequantization. Of x without elements nothing is written.
  *
  * DS_I4 values stand two to a byte, low nibble first; cols is even. */
 typedef struct ds_quant {
@@ -334,7 +346,11 @@ enum {
 };
 
 /* C[m,rows] = A[m,cols] . x^T + bias[rows], where x is what the ds_quant says. A, bias and C are of
- * the ds_quant's dtype; sums are in f32 or better (i32 for int8 x int8).
+ * the ds_quant's dtype; sums are in f32 or better (i32 for int8 x int8). A may be rounded to fixed
+ * point, in chunks of a row, if that moves no element by more than 1e-6 (bf16: 2e-5) of its chunk's
+ * largest; where A is bf16, x may be rounded to bf16. `ds conform` allows an error of 1e-5 of the
+ * sum of the products' magnitudes in f32, 4e-3 in bf16, before C is rounded to its type.
+ *
  * With DS_QUANT_GEMM_DYNAMIC (qtype DS_I8 only) each row of A is first quantized by itself,
  * symmetric DS_I8 as above: LLM.int8's "vector-wise" scales (Dettmers et al. 2022). C is then
  * exactly what those integers and scales give, but for rounding in f32. */
@@ -380,7 +396,10 @@ typedef struct ds_comm_world {
   int32_t rank, world_size, local_rank, local_size;
 } ds_comm_world;
 
-/* Collectives: every rank of the communicator calls in the same order with the same count, dtype
+/* A plugin may have no comm table: it then serves worlds of one rank. One that has it has all of
+ * its functions.
+ *
+ * Collectives: every rank of the communicator calls in the same order with the same count, dtype
  * and reduce. count is in elements. Buffers are device memory; send and recv don't overlap except
  * where "in place" is noted. Every plugin with a comm table takes DS_F32, DS_BF16, DS_F16, DS_I32
  * and DS_I8 (sums of DS_I8 wrap around; a mean of whole numbers is cut towards zero); what only
@@ -457,8 +476,8 @@ typedef enum ds_op_id {
 } ds_op_id;
 
 typedef enum ds_activation {
-  DS_ACTIVATION_GELU_TANH =
-      1, /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), GPT-2's "gelu_new" */
+  /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), GPT-2's "gelu_new" */
+  DS_ACTIVATION_GELU_TANH = 1,
   DS_ACTIVATION_GELU_ERF = 2,
   DS_ACTIVATION_RELU = 3,
   DS_ACTIVATION_SILU = 4,
