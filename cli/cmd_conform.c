@@ -52,7 +52,8 @@ static int check(arguments *a, const option_list *words) {
   a->s.limit = (int)a->limit;
   a->s.path = words->values[0];
   if (strcmp(a->s.path, "reference") == 0) return 0;
-  if (!realpath(a->s.path, path)) return wrong("there is no file ", a->s.path);
+  if (!realpath(a->s.path, path))
+    return wrong("wants a plugin's file, which ds backends shows; there is no file ", a->s.path);
   a->s.path = path;
   return 0;
 }

@@ -37,7 +37,8 @@ static void print_help(FILE *f) {
              "  ds generate --model out --prompt 'Once upon a time'\n\n"
              "environment:\n"
              "  DS_BACKEND      name (or names, by comma) of the backend to use; beats the config\n"
-             "  DS_PLUGIN_PATH  folders (by colon) to look for plugins in; beats the config\n"
+             "  DS_PLUGIN_PATH  folders (by colon) to look in before the installed plugins;\n"
+             "                  replaces plugin_path of the config\n"
              "  DS_LOG          info or debug: more messages on stderr\n");
 }
 

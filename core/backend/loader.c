@@ -293,7 +293,8 @@ static ds_status explain_dlerror(const ds_candidate *c, const char *text, ds_err
   if (strncmp(text, c->path, own) == 0 && text[own] == ':') {
     const char *rest = text + own + 1 + strspn(text + own + 1, " ");
     const char *cure = strstr(rest, "undefined symbol")
-                           ? "; a library it uses is older than the one it was built with"
+                           ? "; either it lacks a file or a library of its own (link it "
+                             "with -Wl,-z,defs to see), or a library is older than at its build"
                            : "";
     return ds_fail(err, DS_ERR_FORMAT, "can't be loaded: %.400s%s (it needs: %s)", rest, cure,
                    c->note.needs[0] ? c->note.needs : "not said");

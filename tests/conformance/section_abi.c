@@ -242,7 +242,9 @@ static void manners(conformance *k, tally *t) {
   surroundings before, after;
   ds_error err = {0};
   look(&before);
-  if (!load_plugin(k, &err) || !load_device(k, &err))
+  bool loaded = load_plugin(k, &err) && load_device(k, &err);
+  check_doing(k, "upload, a product or copy, an add, download");
+  if (!loaded)
     check_fail(t, "%s", err.message);
   else if (work_on(k, k->dev, k->stream, k->seed, out, &err) != DS_OK)
     check_fail(t, "a little work: %s", err.message);

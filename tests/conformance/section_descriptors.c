@@ -6,6 +6,7 @@
 #include "page.h"
 #include "work.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -21,18 +22,19 @@ static void *grown(const void *from, size_t bytes) {
   return page_end(text, bytes + MORE);
 }
 
-/* A copy without its last 8 bytes. */
+/* A copy of its first bytes only. */
 static void *shrunk(const void *from, size_t bytes) {
   unsigned char text[1024];
-  uint32_t size = (uint32_t)(bytes - 8);
+  uint32_t size = (uint32_t)bytes;
   memcpy(text, from, bytes);
   memcpy(text, &size, sizeof size);
-  return page_end(text, bytes - 8);
+  return page_end(text, bytes);
 }
 
 /* A kind of descriptor: how a plugin is asked about one and given one. */
 typedef struct kind {
   size_t bytes;
+  size_t too_few; /* ends before a field that no plugin can do without */
   int (*supports)(conformance *k, const void *d);
   ds_status (*run)(conformance *k, const void *d, ds_error *err);
 } kind;
@@ -42,7 +44,7 @@ static void sizes(conformance *k, const kind *a, const void *full, tally *t) {
   const void *exact = page_end(full, a->bytes);
   check_doing(k, "a descriptor of %zu bytes before an unreadable page", a->bytes);
   if (!a->supports(k, exact)) {
-    check_unsupported(t, "supports() said no");
+    check_unsupported(t, "supports() says no to the call that this check would make");
     return;
   }
   ds_status st = a->run(k, exact, &err);
@@ -52,9 +54,11 @@ static void sizes(conformance *k, const kind *a, const void *full, tally *t) {
   NEED(a->supports(k, larger), "a larger size is not supported; compare sizes with >=");
   st = a->run(k, larger, &err);
   NEED(st == DS_OK, "a larger size is refused: %.300s", err.message);
-  check_doing(k, "a descriptor whose size is 8 smaller than needed");
-  const void *smaller = shrunk(full, a->bytes);
-  NEED(!a->supports(k, smaller), "supports() takes a descriptor whose size is too small");
+  check_doing(k, "a descriptor of %zu bytes, too few", a->too_few);
+  const void *smaller = shrunk(full, a->too_few);
+  NEED(!a->supports(k, smaller),
+       "supports() takes a descriptor of %zu bytes, too few; ask DS_HAS for the last field you use",
+       a->too_few);
   err = check_error_new();
   st = a->run(k, smaller, &err);
   NEED(check_explained(st, &err), "a size that is too small gave %d \"%.200s\"", (int)st,
@@ -76,9 +80,9 @@ static ds_status gemm_run(conformance *k, const void *d, ds_error *err) {
   return k->plugin->gemm->run(k->stream, d, err);
 }
 
-/* Arrays, tensors and attributes of an op end at such a page too. */
+/* scale, or else add. Arrays, tensors and attributes of an op end at such a page too. */
 static void op_size(conformance *k, tally *t) {
-  static const kind a = {sizeof(ds_op), op_supports, op_run};
+  static const kind a = {sizeof(ds_op), offsetof(ds_op, out), op_supports, op_run};
   work w;
   ds_error err;
   if (!k->plugin->ops) {
@@ -89,21 +93,29 @@ static void op_size(conformance *k, tally *t) {
   ds_tensor x = {.data = w.a, .rank = 1, .shape = {64}, .stride = {1}}, y = x;
   y.data = w.c;
   const ds_attr factor = {.f = 2};
-  const ds_tensor *in[] = {page_end(&x, sizeof x)}, *out[] = {page_end(&y, sizeof y)};
-  const ds_op op = {.size = sizeof op,
-                    .id = DS_OP_SCALE,
-                    .n_in = 1,
-                    .n_out = 1,
-                    .n_attr = 1,
-                    .in = page_end(in, sizeof in),
-                    .out = page_end(out, sizeof out),
-                    .attr = page_end(&factor, sizeof factor)};
+  const ds_tensor *in[] = {page_end(&x, sizeof x), page_end(&x, sizeof x)},
+                  *out[] = {page_end(&y, sizeof y)};
+  ds_op op = {.size = sizeof op,
+              .id = DS_OP_SCALE,
+              .n_in = 1,
+              .n_out = 1,
+              .n_attr = 1,
+              .in = page_end(in, sizeof in[0]),
+              .out = page_end(out, sizeof out),
+              .attr = page_end(&factor, sizeof factor)};
+  if (!k->plugin->ops->supports(k->dev, &op)) {
+    op.id = DS_OP_ADD;
+    op.n_in = 2;
+    op.n_attr = 0;
+    op.in = page_end(in, sizeof in);
+    op.attr = NULL;
+  }
   static const float host[WORK_N * WORK_N];
   ds_op asked = op;
   asked.workspace = w.b;
   asked.workspace_size = WORK_BYTES;
   if (k->plugin->ops->workspace && k->plugin->ops->workspace(k->dev, &op) > WORK_BYTES)
-    check_unsupported(t, "scale wants too much scratch for this check");
+    check_unsupported(t, "the op wants too much scratch for this check");
   else if (k->plugin->device->upload(k->stream, w.a, host, WORK_BYTES, &err) != DS_OK)
     check_fail(t, "upload: %s", err.message);
   else
@@ -112,7 +124,7 @@ static void op_size(conformance *k, tally *t) {
 }
 
 static void gemm_size(conformance *k, tally *t) {
-  static const kind a = {sizeof(ds_gemm), gemm_supports, gemm_run};
+  static const kind a = {sizeof(ds_gemm), offsetof(ds_gemm, c), gemm_supports, gemm_run};
   work w;
   ds_error err;
   if (!k->plugin->gemm) {
@@ -162,8 +174,9 @@ static ds_status quant_gemm_run(conformance *k, const void *d, ds_error *err) {
 }
 
 static void quant_sizes(conformance *k, bool product, tally *t) {
-  static const kind one = {sizeof(ds_quant), quant_supports, quant_run};
-  static const kind two = {sizeof(ds_quant_gemm), quant_gemm_supports, quant_gemm_run};
+  static const kind one = {sizeof(ds_quant), offsetof(ds_quant, scales), quant_supports, quant_run};
+  static const kind two = {sizeof(ds_quant_gemm), offsetof(ds_quant_gemm, c), quant_gemm_supports,
+                           quant_gemm_run};
   work w;
   ds_error err;
   static const float zeros[WORK_N * WORK_N];
