@@ -52,6 +52,13 @@ printed 'exited with code 0; it was at: device open'
 run "$DS" conform "$plugins/buggy_hangs.so" --section ops --op reduce_rows --limit 3
 printed 'hangs: not done after 3 seconds; it was at: reduce_rows, case 0'
 
+# One that can't even be asked is told of once, not by every check.
+run "$DS" conform "$plugins/query_segv.so"
+[ "$code" -eq 1 ] || fail "a plugin whose query crashes should be exit code 1"
+printed '^FAIL  *abi/tables  *process '
+! grep -q '^FAIL  *\(ops\|gemm\|engine\)/' .out || fail "sections that can't run should not be run"
+told "only section abi was run"
+
 ok "$DS" conform reference --time --op softmax
 printed '^softmax .* GB/s$'
 [ -z "$(find . -name '*ds-conform*')" ] || fail "temporary folders should be gone"

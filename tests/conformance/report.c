@@ -122,7 +122,10 @@ static void print_line(const report_state *r, const record *l) {
   snprintf(name, sizeof name, "%s/%s", l->section, l->name);
   printf("%-11s %-30s %-15s %5d", record_outcome(l), name, l->dtype, l->cases);
   if (l->max_err > 0) printf("  %.1e", l->max_err);
-  if (l->max_share > 0) printf("  (%.0f%% of tolerance)", 100 * l->max_share);
+  if (l->max_share > 1000)
+    printf("  (over 1000 times the tolerance)");
+  else if (l->max_share > 0)
+    printf("  (%.0f%% of tolerance)", 100 * l->max_share);
   if (l->unsupported && l->unsupported < l->cases) printf("  (%d unsupported)", l->unsupported);
   printf("\n");
   if (l->message[0]) printf("            %s\n", l->message);

@@ -56,6 +56,7 @@ typedef struct run {
   const suite *s;
   report_state *report;
   bool cannot;
+  bool dead; /* loading it or opening its device ends the process, so every unit would say so */
 } run;
 
 /* Lines of a unit that was only run for some of them are dropped here. */
@@ -81,6 +82,7 @@ static void on_probe(void *ctx, const record *r) {
     at->cannot = true;
   } else if (r->kind == RECORD_LINE && strcmp(r->dtype, "process") == 0) {
     report_plugin(at->report, "?", "?", "?"); /* a plugin that crashes is one to report on */
+    at->dead = true;
   }
 }
 
@@ -113,8 +115,16 @@ int suite_run(const suite *s) {
   run r = {.s = s, .report = report_create(s)};
   if (!r.report) return 2;
   child_run(s, "probe", &probe_unit, NULL, on_probe, &r);
-  for (int i = 0; i < N_SECTIONS && !r.cannot; i++)
-    if (!s->section || strcmp(s->section, sections[i].name) == 0) run_section(&r, &sections[i]);
+  bool whole = !s->section && !s->op;
+  for (int i = 0; i < N_SECTIONS && !r.cannot; i++) {
+    if (s->section && strcmp(s->section, sections[i].name) != 0) continue;
+    if (!r.dead || !whole || strcmp(sections[i].name, "abi") == 0) run_section(&r, &sections[i]);
+  }
+  if (r.dead && whole)
+    fprintf(stderr,
+            "ds conform: of %s only section abi was run: loading the plugin or opening its "
+            "device ends the process, and every other check would say that again\n",
+            s->path);
   int lines = report_count(r.report);
   if (!r.cannot && lines == 0)
     fprintf(stderr, "ds conform: there is no check \"%s\"%s%s\n", s->op ? s->op : "",

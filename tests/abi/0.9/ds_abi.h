@@ -11,7 +11,9 @@
  *   Versions    Every table begins with a ds_table {size, major, minor}. Change is append-only: a
  *               field, once published, never moves. A reader looks at a field only if
  *               DS_HAS(table, field) - the table is large enough - and, for functions, if it is
- *               not NULL. Sizes are compared with >=, never with ==. abi/CHANGES.md has the rules.
+ *               not NULL. Sizes are compared with >=, never with ==. A descriptor too small for a
+ *               field that the call needs is DS_ERR_INVALID (supports says 0), and so is an out
+ *               struct too small for its own size. abi/CHANGES.md has the rules.
  *   Errors      Every function that can fail returns a ds_status and takes a caller-owned
  *               ds_error *err, which may be NULL. On failure a plugin writes the message there; on
  *               success it leaves err alone. Outputs are unspecified after a failure.
