@@ -8,6 +8,7 @@ export PATH
 missed=0 found=0
 while read -r bug check options; do
   case $check in "$section"/*) ;; *) continue ;; esac
+  case ${SANITIZED-}$bug in yesleaks_pages) continue ;; esac # a sanitizer's own memory hides it
   # shellcheck disable=SC2086
   out=$("$ds" conform "$folder/buggy_$bug.so" --section "$section" --op "${check#*/}" --cases 8 $options 2>&1)
   code=$?
