@@ -1,6 +1,8 @@
 #include "bench.h"
 
+#include "base/rng.h"
 #include "base/str.h"
+#include "tensor/tensor.h"
 
 #include <errno.h>
 #include <math.h>
@@ -130,4 +132,21 @@ bool bench_dtypes(const char *who, const char *text, int32_t out[2], int *count)
   if (*count > 0) return true;
   fprintf(stderr, "ds %s: --dtype is \"%s\"; it may be f32, bf16 or both\n", who, text);
   return false;
+}
+
+ds_status bench_make_random(ds_backend *b, int32_t dtype, size_t bytes, void **out, ds_error *err) {
+  enum { RANDOM_BLOCK = 1 << 16 };
+  static float values[RANDOM_BLOCK];
+  static unsigned char block[sizeof values];
+  size_t block_bytes = RANDOM_BLOCK * ds_dtype_size(dtype);
+  ds_rng rng;
+  ds_rng_init(&rng, 1, 0);
+  for (size_t i = 0; i < RANDOM_BLOCK; i++) values[i] = (float)(ds_rng_uniform(&rng) - 0.5);
+  ds_convert_from_f32(block, dtype, values, RANDOM_BLOCK);
+  DS_TRY(ds_backend_alloc(b, bytes, out, err));
+  for (size_t at = 0; at < bytes; at += block_bytes) {
+    size_t n = bytes - at < block_bytes ? bytes - at : block_bytes;
+    DS_TRY(ds_backend_upload(b, (char *)*out + at, block, n, err));
+  }
+  return DS_OK;
 }

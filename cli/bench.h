@@ -52,6 +52,11 @@ cJSON *bench_result(bench *b);
 /* Adds value, or null when it is not finite. */
 void bench_add_number(cJSON *object, const char *key, double value);
 
+/* New device memory filled with numbers of ordinary size: zeros, denormals and infinities have other
+ * speeds. On failure what *out has is the caller's to free all the same. */
+DS_MUST_USE ds_status bench_make_random(ds_backend *b, int32_t dtype, size_t bytes, void **out,
+                                        ds_error *err);
+
 /* "64 256", "64,256" to numbers from 1 to max; an empty list keeps the defaults in out[*count].
  * False after telling the mistake. */
 bool bench_numbers(const char *who, const char *what, const option_list *list, int64_t max,

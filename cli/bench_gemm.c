@@ -1,11 +1,10 @@
 #include "bench_gemm.h"
 
-#include "base/rng.h"
 #include "tensor/tensor.h"
 
 #include <stdlib.h>
 
-enum { GROUPS = 3, BLOCK = 1 << 16 };
+enum { GROUPS = 3 };
 
 static const struct {
   const char *name;
@@ -31,25 +30,6 @@ static void operands_finish(operands *o) {
   ds_backend_free(o->backend, o->b, o->b_bytes);
   ds_backend_free(o->backend, o->c, o->c_bytes);
   ds_backend_free(o->backend, o->packed, o->packed_bytes);
-}
-
-/* Memory filled with numbers of ordinary size: zeros, denormals and infinities have other speeds.
- */
-static ds_status make_random(ds_backend *b, int32_t dtype, size_t bytes, void **out,
-                             ds_error *err) {
-  static float values[BLOCK];
-  static unsigned char block[sizeof values];
-  size_t block_bytes = BLOCK * ds_dtype_size(dtype);
-  ds_rng rng;
-  ds_rng_init(&rng, 1, 0);
-  for (size_t i = 0; i < BLOCK; i++) values[i] = (float)(ds_rng_uniform(&rng) - 0.5);
-  ds_convert_from_f32(block, dtype, values, BLOCK);
-  DS_TRY(ds_backend_alloc(b, bytes, out, err));
-  for (size_t at = 0; at < bytes; at += block_bytes) {
-    size_t n = bytes - at < block_bytes ? bytes - at : block_bytes;
-    DS_TRY(ds_backend_upload(b, (char *)*out + at, block, n, err));
-  }
-  return DS_OK;
 }
 
 static ds_gemm describe(bench_gemm_pass pass, int32_t dtype, int64_t m, int64_t n, int64_t k) {
@@ -85,9 +65,9 @@ static ds_status prepare(operands *o, ds_gemm *g, bool pack, ds_error *err) {
   o->a_bytes = (size_t)(g->m * g->k) * ds_dtype_size(g->dtype_a);
   o->b_bytes = (size_t)(g->k * g->n) * ds_dtype_size(g->dtype_b);
   o->c_bytes = (size_t)(g->m * g->n) * ds_dtype_size(g->dtype_c);
-  DS_TRY(make_random(o->backend, g->dtype_a, o->a_bytes, &o->a, err));
-  DS_TRY(make_random(o->backend, g->dtype_b, o->b_bytes, &o->b, err));
-  DS_TRY(make_random(o->backend, g->dtype_c, o->c_bytes, &o->c, err));
+  DS_TRY(bench_make_random(o->backend, g->dtype_a, o->a_bytes, &o->a, err));
+  DS_TRY(bench_make_random(o->backend, g->dtype_b, o->b_bytes, &o->b, err));
+  DS_TRY(bench_make_random(o->backend, g->dtype_c, o->c_bytes, &o->c, err));
   g->a = o->a;
   g->b = o->b;
   g->c = o->c;

@@ -2,13 +2,12 @@
  * quantized values once, several rows against the multiply-add peak. */
 #include "bench.h"
 
-#include "base/rng.h"
 #include "tensor/tensor.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 1 << 16, PAIRS_MAX = 64 };
+enum { PAIRS_MAX = 64 };
 
 typedef struct quant_bench {
   bench b;
@@ -37,10 +36,6 @@ typedef struct quant_times {
   bench_samples gb_s, read_fraction; /* of one row */
   bench_samples gflops, peak_fraction;
 } quant_times;
-
-static const ds_quant_table *table_of(const quant_bench *t) {
-  return ds_backend_plugin(t->b.backend)->quant;
-}
 
 /* What one product has to move: values, scales, zero points, A and C, each once. */
 static double bytes_of(const weights *w) {
@@ -74,31 +69,19 @@ static size_t padded(size_t bytes) {
   return (bytes + 63) / 64 * 64;
 }
 
+/* Bytes from one matrix of the working set to the next. */
+static size_t each(const weights *w) {
+  return padded(w->values) + padded(w->scales) + padded(w->zeros);
+}
+
 /* Matrix i of the working set. */
 static ds_quant matrix(const weights *w, int64_t i) {
   ds_quant q = w->q;
-  size_t each = padded(w->values) + padded(w->scales) + padded(w->zeros);
-  char *at = (char *)w->memory + (size_t)i * each;
+  char *at = (char *)w->memory + (size_t)i * each(w);
   q.values = at;
   q.scales = (float *)(at + padded(w->values));
   if (w->zeros) q.zeros = (int8_t *)(at + padded(w->values) + padded(w->scales));
   return q;
-}
-
-/* n uniform numbers from -0.5 to 0.5 of dtype to device memory. */
-static ds_status upload_random(ds_backend *b, int32_t dtype, void *to, size_t n, ds_error *err) {
-  static float values[BLOCK];
-  static unsigned char block[sizeof values];
-  size_t size = ds_dtype_size(dtype);
-  ds_rng rng;
-  ds_rng_init(&rng, 1, 0);
-  for (size_t i = 0; i < BLOCK; i++) values[i] = (float)(ds_rng_uniform(&rng) - 0.5);
-  ds_convert_from_f32(block, dtype, values, BLOCK);
-  for (size_t at = 0; at < n; at += BLOCK) {
-    size_t part = n - at < BLOCK ? n - at : BLOCK;
-    DS_TRY(ds_backend_upload(b, (char *)to + at * size, block, part * size, err));
-  }
-  return DS_OK;
 }
 
 /* The first matrix is quantized from random numbers, the others are copies of it. */
@@ -107,28 +90,24 @@ static ds_status fill(quant_bench *t, weights *w, ds_error *err) {
   size_t bytes = (size_t)(t->rows * t->cols) * ds_dtype_size(w->q.dtype);
   void *x = NULL;
   ds_quant first = matrix(w, 0);
-  size_t each = padded(w->values) + padded(w->scales) + padded(w->zeros);
-  DS_TRY(ds_backend_alloc(b, bytes, &x, err));
-  ds_status st = upload_random(b, w->q.dtype, x, (size_t)(t->rows * t->cols), err);
-  if (st == DS_OK) st = table_of(t)->quantize(ds_backend_raw_stream(b), &first, x, err);
+  ds_status st = bench_make_random(b, w->q.dtype, bytes, &x, err);
+  if (st == DS_OK) st = ds_backend_quantize(b, &first, x, err);
   if (st == DS_OK) st = ds_backend_sync(b, err);
   ds_backend_free(b, x, bytes);
   for (int64_t i = 1; i < w->count && st == DS_OK; i++)
-    st = ds_backend_copy(b, (char *)w->memory + (size_t)i * each, w->memory, each, err);
+    st = ds_backend_copy(b, (char *)w->memory + (size_t)i * each(w), w->memory, each(w), err);
   return st;
 }
 
 static ds_status prepare(quant_bench *t, weights *w, ds_error *err) {
   ds_backend *b = t->b.backend;
-  size_t each = padded(w->values) + padded(w->scales) + padded(w->zeros);
-  w->count = 1 + (int64_t)(((size_t)t->working_set << 20) / each);
-  w->memory_bytes = each * (size_t)w->count;
+  w->count = 1 + (int64_t)(((size_t)t->working_set << 20) / each(w));
+  w->memory_bytes = each(w) * (size_t)w->count;
   DS_TRY(ds_backend_alloc(b, w->memory_bytes, &w->memory, err));
-  DS_TRY(ds_backend_alloc(b, w->a_bytes, &w->a, err));
+  DS_TRY(bench_make_random(b, w->q.dtype, w->a_bytes, &w->a, err));
   DS_TRY(ds_backend_alloc(b, w->c_bytes, &w->c, err));
   w->g.a = w->a;
   w->g.c = w->c;
-  DS_TRY(upload_random(b, w->q.dtype, w->a, (size_t)(w->g.m * t->cols), err));
   return fill(t, w, err);
 }
 
@@ -140,11 +119,10 @@ static void weights_finish(quant_bench *t, weights *w) {
 
 static ds_status time_calls(quant_bench *t, const weights *w, int64_t calls, double *seconds,
                             ds_error *err) {
-  ds_stream *s = ds_backend_raw_stream(t->b.backend);
   double start = cli_now();
   for (int64_t i = 0; i < calls; i++) {
     ds_quant q = matrix(w, i % w->count);
-    DS_TRY(table_of(t)->gemm(s, &q, &w->g, err));
+    DS_TRY(ds_backend_quant_gemm(t->b.backend, &q, &w->g, err));
   }
   DS_TRY(ds_backend_sync(t->b.backend, err));
   *seconds = cli_now() - start;
@@ -218,7 +196,8 @@ static ds_status measure_one(quant_bench *t, int form, int32_t dtype, int64_t m,
   weights w;
   quant_times x = {0};
   describe(t, forms[form].qtype, forms[form].flags, dtype, m, group, forms[form].dynamic, &w);
-  if (!table_of(t)->supports(ds_backend_raw_device(t->b.backend), &w.q, &w.g))
+  const ds_quant_table *table = ds_backend_plugin(t->b.backend)->quant;
+  if (!table->supports(ds_backend_raw_device(t->b.backend), &w.q, &w.g))
     return ds_fail(err, DS_ERR_UNSUPPORTED, "this backend does not take %s of %s", forms[form].name,
                    ds_dtype_name(dtype));
   ds_status st = prepare(t, &w, err);

@@ -38,22 +38,19 @@ static ds_status fill_by_upload(ds_backend *b, char *dst, uint8_t byte, size_t b
   return DS_OK;
 }
 
-static ds_status wrap(const ds_backend *b, uint32_t kind, const ds_error *e, ds_status status,
-                      ds_error *err) {
-  return status == DS_OK ? DS_OK : ds_device_wrap(b, ds_kind_name(kind), e, status, err);
-}
-
 static ds_status copy(ds_backend *b, void *dst, const void *src, size_t bytes, ds_error *err) {
   const char *why = "the plugin's device table has no copy";
   DS_BLANK_ERROR(e);
   DS_BLANK_ERROR(said);
   if (b->plugin->device->copy) {
     ds_status status = b->plugin->device->copy(b->stream, dst, src, bytes, &said);
-    if (status != DS_ERR_UNSUPPORTED) return wrap(b, DS_KIND_COPY, &said, status, err);
+    if (status != DS_ERR_UNSUPPORTED)
+      return ds_backend_wrap(b, ds_kind_name(DS_KIND_COPY), &said, status, err);
     why = ds_fallback_reason(&said);
   }
   DS_TRY(allow(b, DS_KIND_COPY, bytes, why, err));
-  return wrap(b, DS_KIND_COPY, &e, copy_through_host(b, dst, src, bytes, &e), err);
+  ds_status status = copy_through_host(b, dst, src, bytes, &e);
+  return ds_backend_wrap(b, ds_kind_name(DS_KIND_COPY), &e, status, err);
 }
 
 static ds_status fill(ds_backend *b, void *dst, uint8_t byte, size_t bytes, ds_error *err) {
@@ -62,11 +59,13 @@ static ds_status fill(ds_backend *b, void *dst, uint8_t byte, size_t bytes, ds_e
   DS_BLANK_ERROR(said);
   if (b->plugin->device->fill) {
     ds_status status = b->plugin->device->fill(b->stream, dst, byte, bytes, &said);
-    if (status != DS_ERR_UNSUPPORTED) return wrap(b, DS_KIND_FILL, &said, status, err);
+    if (status != DS_ERR_UNSUPPORTED)
+      return ds_backend_wrap(b, ds_kind_name(DS_KIND_FILL), &said, status, err);
     why = ds_fallback_reason(&said);
   }
   DS_TRY(allow(b, DS_KIND_FILL, bytes, why, err));
-  return wrap(b, DS_KIND_FILL, &e, fill_by_upload(b, dst, byte, bytes, &e), err);
+  ds_status status = fill_by_upload(b, dst, byte, bytes, &e);
+  return ds_backend_wrap(b, ds_kind_name(DS_KIND_FILL), &e, status, err);
 }
 
 ds_status ds_backend_copy(ds_backend *b, void *dst, const void *src, size_t bytes, ds_error *err) {

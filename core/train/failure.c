@@ -21,9 +21,9 @@ static char *cure(const ds_engine *e) {
 
 ds_status ds_engine_check(const ds_engine *e, const char *who, ds_error *err) {
   if (e->failure.status == DS_OK) return DS_OK;
-  char *todo = cure(e);
-  ds_fail(err, DS_ERR_STATE, "%s: %.600s; %s", who, e->failure.message, todo ? todo : "");
-  free(todo);
+  char *advice = cure(e);
+  ds_fail(err, DS_ERR_STATE, "%s: %.600s; %s", who, e->failure.message, advice ? advice : "");
+  free(advice);
   return DS_ERR_STATE;
 }
 
@@ -47,10 +47,10 @@ ds_status ds_engine_settle(ds_engine *e, ds_status status, const ds_error *from,
   e->lost = ds_backend_recover(e->backend, &died, NULL) != DS_OK;
   if (!died && !e->halfway) return status;
   spoil(e, status, from);
-  char *todo = cure(e);
+  char *advice = cure(e);
   ds_fail(err, status, "%.600s; parameters may be half updated: %s", from->message,
-          todo ? todo : "");
-  free(todo);
+          advice ? advice : "");
+  free(advice);
   return status;
 }
 

@@ -229,7 +229,7 @@ CORES = [
 
 class Cells:
     def __init__(self, m, failures):
-        self.m, self.failures, self.todo = m, failures, []
+        self.m, self.failures, self.queued = m, failures, []
         self.drivers = {label: driver for label, _, driver in m.cores}
         self.versions = {label: version for label, version, _ in m.cores}
         m.work.copy(os.path.join(m.args.root, "tests", "unit", "test.h"), "mutants/unit/test.h")
@@ -254,7 +254,7 @@ class Cells:
 
     def cell(self, what, core, plugin_version, name, file, texts):
         agreed = "%d.%d" % min(self.versions[core], self.versions[plugin_version])
-        self.todo.append((what, "matrix", self.drivers[core], [name], file, name, agreed, core, texts))
+        self.queued.append((what, "matrix", self.drivers[core], [name], file, name, agreed, core, texts))
 
     def plugins(self):
         work = self.m.work
@@ -278,7 +278,7 @@ class Cells:
         for i, (what, pattern, new, text) in enumerate(STRUCTS):
             folder = self.source(200 + i, "full.c", pattern, new, what)
             file = self.m.work.plugin(folder + "/full", "next/abi", [folder + "/full.c"])
-            self.todo.append((what, "structs", self.m.descriptors, [file], None, None, None, "next", [text]))
+            self.queued.append((what, "structs", self.m.descriptors, [file], None, None, None, "next", [text]))
 
     def short_test(self, name, core):
         """test_short_tables with a core's objects."""
@@ -303,19 +303,19 @@ class Cells:
                 raise ValueError("core has no object of " + path)
             if check == "short":
                 program = self.short_test("core%d" % i, objects)
-                self.todo.append((what, check, program, [self.short], None, None, None, "next", [text]))
+                self.queued.append((what, check, program, [self.short], None, None, None, "next", [text]))
             else:
                 program = work.program("mutants/core%d/driver" % i, objects + ["next/driver.o"])
                 file = [p[3] for p in self.m.plugins if p[0] == "today" and p[2] == "full"][0]
                 agreed = "%d.%d" % self.m.today
-                self.todo.append((what, check, program, ["full"], file, "full", agreed, "next", [text]))
+                self.queued.append((what, check, program, ["full"], file, "full", agreed, "next", [text]))
 
     def build(self):
         root, work = self.m.args.root, self.m.work
         work.copy(os.path.join(root, "tests/plugins/short.c"), "mutants/plugins/short.c")
         work.copy(os.path.join(root, "tests/abi/full.c"), "mutants/abi/full.c")
         self.short = work.plugin("mutants/short", "next/abi", ["mutants/plugins/short.c"])
-        self.todo.append(("what is not broken", "short", self.short_test("next", self.m.objects["next"]), [self.short],
+        self.queued.append(("what is not broken", "short", self.short_test("next", self.m.objects["next"]), [self.short],
                           None, None, None, "next", None))
         self.plugins()
         self.structs()
@@ -324,7 +324,7 @@ class Cells:
 
     def run(self):
         references = {}
-        for what, check, program, arguments, file, name, agreed, core, texts in self.todo:
+        for what, check, program, arguments, file, name, agreed, core, texts in self.queued:
             result = matrix.run(program, arguments, file)
             if check == "matrix":
                 if core not in references:

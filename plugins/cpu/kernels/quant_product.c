@@ -64,7 +64,7 @@ INLINE void product_rows(const ds_cpu_quant_product *p, int64_t lo, int64_t hi, 
   float x[PIECE];
   const bool fp8 = qtype == DS_F8E4M3 || qtype == DS_F8E5M2;
   for (int64_t row = lo; row < hi; row++) {
-    if (fp8 && p->m == 1 && !ds_cpu_quant_asymmetric(q)) {
+    if (fp8 && p->m == 1) { /* which has no zero points */
       put(p, 0, row, meet_fp8(p, row, qtype));
       continue;
     }
