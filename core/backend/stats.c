@@ -26,7 +26,7 @@ const char *ds_kind_name(uint32_t kind) {
   }
 }
 
-ds_backend_counters ds_backend_stats_get(const ds_backend *b) {
+static ds_backend_counters add_up(const ds_backend *b, double pace) {
   ds_backend_counters c = {.allocs = b->allocs, .bytes_held = b->bytes_held};
   int64_t ticks = 0;
   for (uint32_t i = 0; i < DS_KINDS; i++) {
@@ -37,13 +37,16 @@ ds_backend_counters ds_backend_stats_get(const ds_backend *b) {
     if (i < DS_KIND_COMPUTE_END) c.fallback_ops += k->fallbacks;
   }
   c.gemms = b->kinds[DS_KIND_GEMM].calls;
-  c.seconds = (double)ticks * seconds_per_tick(b);
+  c.seconds = (double)ticks * pace;
   return c;
 }
 
+ds_backend_counters ds_backend_stats_get(const ds_backend *b) {
+  return add_up(b, seconds_per_tick(b));
+}
+
 /* One entry for each kind that there was. */
-static size_t list_kinds(ds_backend *b) {
-  double pace = seconds_per_tick(b);
+static size_t list_kinds(ds_backend *b, double pace) {
   size_t n = 0;
   for (uint32_t i = 0; i < DS_KINDS; i++) {
     const ds_kind_counter *k = &b->kinds[i];
@@ -57,7 +60,8 @@ static size_t list_kinds(ds_backend *b) {
 ds_status ds_backend_stats_fill(ds_backend *b, ds_backend_stats *out, ds_error *err) {
   if (!out || out->size < sizeof out->size)
     return ds_fail(err, DS_ERR_INVALID, "ds_backend_stats: set size = sizeof(ds_backend_stats)");
-  ds_backend_counters c = ds_backend_stats_get(b);
+  double pace = seconds_per_tick(b); /* one for all, so that the seconds add up */
+  ds_backend_counters c = add_up(b, pace);
   ds_backend_stats full = {.size = sizeof full,
                            .backend = ds_backend_name(b),
                            .device = ds_backend_device(b),
@@ -67,7 +71,7 @@ ds_status ds_backend_stats_fill(ds_backend *b, ds_backend_stats *out, ds_error *
                            .device_bytes = c.bytes_held,
                            .backend_seconds = c.seconds,
                            .per_op = b->op_stats,
-                           .n_per_op = list_kinds(b)};
+                           .n_per_op = list_kinds(b, pace)};
   if (out->size < full.size) full.size = out->size; /* an older caller */
   memcpy(out, &full, full.size);
   return DS_OK;
