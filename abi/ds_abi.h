@@ -1,4 +1,4 @@
-/* ds_abi.h - the dscore backend ABI, version 0.9: the candidate for 1.0
+/* ds_abi.h - the dscore backend ABI, version 0.10: the candidate for 1.0
  *
  * The only header a backend plugin includes. Plain C11 data, also valid C++17.
  *
@@ -58,7 +58,7 @@ extern "C" {
 #endif
 
 #define DS_ABI_MAJOR 0
-#define DS_ABI_MINOR 9
+#define DS_ABI_MINOR 10
 /* The oldest minor that this header only appends to: code compiled with it works with every minor
  * from here on, as long as it asks DS_HAS before it uses what came later. */
 #define DS_ABI_COMPAT_MINOR 9
@@ -252,6 +252,32 @@ typedef struct ds_device_table {
   DS_MUST_USE ds_status (*event_wait)(ds_event *e, ds_stream *s,
                                       ds_error *err);              /* [per-stream] s waits for e */
   DS_MUST_USE ds_status (*event_sync)(ds_event *e, ds_error *err); /* [any-thread] the host waits */
+
+  /* Since 0.10. Host memory that the device reads and writes by itself ("pinned"). Optional as a
+   * group (all NULL): core then takes ordinary memory, upload and download. */
+  DS_MUST_USE ds_status (*host_alloc)(ds_device *dev, size_t bytes, void **out,
+                                      ds_error *err); /* [per-device] 64-byte aligned; bytes > 0 */
+  void (*host_free)(ds_device *dev, void *p); /* [per-device] as free */
+  /* [per-stream] As upload and download, but asynchronous: src, or dst, is within memory of
+   * host_alloc, and is the work's until it is done. */
+  DS_MUST_USE ds_status (*upload_async)(ds_stream *s, void *dst, const void *src, size_t bytes,
+                                        ds_error *err);
+  DS_MUST_USE ds_status (*download_async)(ds_stream *s, void *dst, const void *src, size_t bytes,
+                                          ds_error *err);
+
+  /* Since 0.10. Memory in the order of a stream. Optional as a group (all NULL): alloc and free.
+   * Work given to s after stream_alloc may use the memory, and work on other streams that waits for
+   * an event recorded on s since; none given to s after stream_free may. Memory of alloc may be
+   * given to stream_free, and memory of stream_alloc to free. */
+  DS_MUST_USE ds_status (*stream_alloc)(ds_stream *s, size_t bytes, void **out,
+                                        ds_error *err); /* [per-stream] as alloc */
+  DS_MUST_USE ds_status (*stream_free)(ds_stream *s, void *p, ds_error *err); /* [per-stream] */
+
+  /* Since 0.10. [per-stream] Between two devices of this plugin, directly where the hardware can. s
+   * is a stream of either; it waits for nothing on the other device. Optional: core goes through
+   * the host. */
+  DS_MUST_USE ds_status (*peer_copy)(ds_stream *s, ds_device *to, void *dst, ds_device *from,
+                                     const void *src, size_t bytes, ds_error *err);
 } ds_device_table;
 
 /* ---------------------------------------------------------------- gemm table */
@@ -259,7 +285,8 @@ typedef struct ds_device_table {
 enum {
   DS_GEMM_TRANS_A = 1u << 0, /* A is stored [k,m] */
   DS_GEMM_TRANS_B = 1u << 1, /* B is stored [n,k] */
-  DS_GEMM_PACKED_B = 1u << 2 /* B was made by pack_b for the same n, k, dtypes and TRANS_B */
+  DS_GEMM_PACKED_B = 1u << 2, /* B was made by pack_b for the same n, k, dtypes and TRANS_B */
+  DS_GEMM_SCALES = 1u << 3    /* since 0.10: scale_a and scale_b are there */
 };
 
 typedef enum ds_epilogue {
@@ -291,6 +318,9 @@ typedef struct ds_gemm {
   const void *a, *b;
   const void *bias; /* [n] or NULL */
   void *c;
+  /* Since 0.10, read only with DS_GEMM_SCALES: f32[1] in device memory, or NULL for 1. A and B are
+   * multiplied by them: what fp8 needs, whose scales are found on the device. */
+  const float *scale_a, *scale_b;
 } ds_gemm;
 
 typedef struct ds_gemm_table {
@@ -524,12 +554,23 @@ typedef struct ds_ops_table {
 
 typedef struct ds_graph ds_graph; /* captured work */
 
-/* Between begin and end, work given to s is recorded and not run. Memory named in it must stay. */
+/* Between begin and end, work given to s is recorded and not run: ops, products, quantization, copy,
+ * fill, upload_async, download_async, and where the plugin can, collectives (else
+ * DS_ERR_UNSUPPORTED). Addresses are recorded, and so are attributes and everything else that a
+ * descriptor says, by value; what lies in memory is read anew at each launch. All memory named must
+ * stay until destroy. Whatever waits, frees, or can't be recorded (upload, download, stream_sync,
+ * events, stream_alloc, begin) fails with DS_ERR_STATE on s meanwhile, and the recording goes on;
+ * other streams are as ever. After another failure end fails too, with its status, and s is as
+ * before begin. A stream destroyed meanwhile drops the recording. */
 typedef struct ds_graph_table {
   ds_table base;
-  DS_MUST_USE ds_status (*begin)(ds_stream *s, ds_error *err);
+  DS_MUST_USE ds_status (*begin)(ds_stream *s, ds_error *err); /* [per-stream] */
+  /* [per-stream] DS_ERR_STATE without begin. A graph may be empty. */
   DS_MUST_USE ds_status (*end)(ds_stream *s, ds_graph **out, ds_error *err);
+  /* [per-stream] s: any stream of the same device that isn't recording. Asynchronous; one graph's
+   * launches run one after another. */
   DS_MUST_USE ds_status (*launch)(ds_stream *s, ds_graph *g, ds_error *err);
+  /* [per-device] None of its launches may be under way. NULL is allowed. */
   void (*destroy)(ds_graph *g);
 } ds_graph_table;
 

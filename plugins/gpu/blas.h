@@ -1,0 +1,18 @@
+/* blas.h - products by the vendor's library: cublasLt in plugins/cuda, rocBLAS in plugins/rocm, none in tests/simt.
+ *
+ * The library is opened at run time, when a device makes its first product, and only then. */
+#ifndef DS_GPU_BLAS_H
+#define DS_GPU_BLAS_H
+
+#include "gpu.h"
+
+/* NULL where the library isn't there: *why is then a static string that says which and how to get it. Gives up
+ * memory by gpu_blas_close. The device is current. */
+gpu_blas *gpu_blas_open(ds_device *dev, const char **why);
+void gpu_blas_close(gpu_blas *blas);
+/* Whether run takes it; what it doesn't take goes to own kernels (kernels/gemm.h). [any-thread] */
+bool gpu_blas_takes(const gpu_blas *blas, const ds_gemm *g);
+/* g was checked, and is not empty. May use gpu_scratch(GPU_SCRATCH_GEMM). [per-stream] */
+ds_status gpu_blas_run(gpu_blas *blas, ds_stream *s, const ds_gemm *g, ds_error *err);
+
+#endif
