@@ -79,7 +79,7 @@ GPU_DEVICE float gpu_exp2_fast(float x) {
 #if defined(__NVCC__)
   return exp2f(x);
 #else
-  return __ocml_native_exp2_f32(x);
+  return __builtin_exp2f(x);
 #endif
 }
 GPU_DEVICE float gpu_exp_fast(float x) {
