@@ -22,8 +22,8 @@ int gpu_device_wave(int index) {
 /* AMD's have a name, "gfx90a:sramecc+:xnack-", in hexadecimal; NVIDIA's a version. */
 int gpu_device_arch(int index) {
   hipDeviceProp_t p;
-  if (hipGetDeviceProperties(&p, index) == hipSuccess && strncmp(p.gcnArchName, "gfx", 3) == 0)
-    return (int)strtol(p.gcnArchName + 3, NULL, 16);
+  if (hipGetDeviceProperties(&p, index) == hipSuccess && p.gcnArchName[0] == 'g')
+    return (int)strtol(p.gcnArchName + strlen("gfx"), NULL, 16);
   return attribute(hipDeviceAttributeComputeCapabilityMajor, index) * 100 +
          attribute(hipDeviceAttributeComputeCapabilityMinor, index) * 10;
 }
