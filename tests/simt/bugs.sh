@@ -45,8 +45,8 @@ global_begin                -      failed -
 static_shared_end           wrong  failed failed of a
 dynamic_shared_end          wrong  failed wrong  
 misaligned                  wrong  failed failed 
-missing_barrier             wrong  wrong  failed of its block without a gpu_sync
-missing_second_barrier      wrong  wrong  failed of its block without a gpu_sync
+missing_barrier             wrong  wrong  failed gpu_sync in between has
+missing_second_barrier      wrong  wrong  failed gpu_sync in between has
 shared_race                 -      -      failed of its wave without a gpu_sync_wave
 global_race                 -      -      failed of another block
 blocks_race                 -      -      failed of another block
@@ -60,7 +60,7 @@ shuffle_width               failed failed failed 24 lanes
 shuffle_mask                failed failed failed a mask that leaves the group
 uninitialized_shared        wrong  wrong  wrong  
 missing_copy_wait           wrong  wrong  wrong  
-missing_barrier_after_copy  -      -      failed without a gpu_sync
+missing_barrier_after_copy  -      -      failed gpu_sync in between has
 copy_too_early              -      -      failed has read
 misaligned_copy             failed failed failed must be multiples of 16
 partial_wave                failed failed failed no whole number of waves
