@@ -11,6 +11,8 @@
  *   gpu_group_best(b)  gpu_block_best(b, scratch)
  *   gpu_block_before(v, scratch, &total)        the sum over the threads before this one
  *
+ *   gpu_pair{a, b}                              two floats, each summed by itself
+ *
  * Maxima of floats pass over NaN. */
 #ifndef DS_GPU_REDUCE_H
 #define DS_GPU_REDUCE_H
@@ -35,8 +37,13 @@ GPU_DEVICE gpu_best gpu_better(gpu_best a, gpu_best b) {
   return second ? b : a;
 }
 
+struct gpu_pair {
+  float a, b;
+};
+
 /* How two are combined: GPU_DEVICE is static, so these are types with one function. */
 struct gpu_plus {
+  GPU_DEVICE gpu_pair of(gpu_pair x, gpu_pair y) { return gpu_pair{x.a + y.a, x.b + y.b}; }
   template <typename V> GPU_DEVICE V of(V a, V b) { return a + b; }
 };
 struct gpu_larger {
@@ -49,6 +56,9 @@ struct gpu_better_of {
 
 template <typename V> GPU_DEVICE V gpu_exchange(V v, int mask) {
   return gpu_shuffle_xor(v, mask);
+}
+GPU_DEVICE gpu_pair gpu_exchange(gpu_pair v, int mask) {
+  return gpu_pair{gpu_shuffle_xor(v.a, mask), gpu_shuffle_xor(v.b, mask)};
 }
 GPU_DEVICE gpu_best gpu_exchange(gpu_best v, int mask) {
   return gpu_best{gpu_shuffle_xor(v.value, mask), gpu_shuffle_xor(v.index, mask)};
@@ -81,7 +91,7 @@ GPU_DEVICE gpu_best gpu_group_best(gpu_best v) {
   return gpu_group_reduce<gpu_better_of>(v);
 }
 template <typename V> GPU_DEVICE V gpu_block_sum(V v, V *scratch) {
-  return gpu_block_reduce<gpu_plus>(v, V(0), scratch);
+  return gpu_block_reduce<gpu_plus>(v, V{}, scratch);
 }
 /* What a thread without a group to read brings is the value of its own group, which changes nothing. */
 template <typename V> GPU_DEVICE V gpu_block_max(V v, V *scratch) {
