@@ -79,14 +79,14 @@ template <typename T, bool LAYER> GPU_KERNEL(512) norm_long_kernel(norm_args<T> 
   T *y = a.y + row * a.cols;
   float mean = 0, sum = 0;
   if (LAYER) {
-    gpu_visit<16 / (int)sizeof(T)>(x, a.cols, first, step, [&](const float *v, int64_t, int n) {
+    gpu_visit<16 / (int)sizeof(T)>(x, a.cols, first, step, [&](const auto &v, int64_t, int n) {
 #pragma unroll
       for (int j = 0; j < n; j++) sum += v[j];
     });
     mean = gpu_block_sum(sum, scratch) / (float)a.cols;
   }
   sum = 0;
-  gpu_visit<16 / (int)sizeof(T)>(x, a.cols, first, step, [&](const float *v, int64_t, int n) {
+  gpu_visit<16 / (int)sizeof(T)>(x, a.cols, first, step, [&](const auto &v, int64_t, int n) {
 #pragma unroll
     for (int j = 0; j < n; j++) sum = fmaf(v[j] - mean, v[j] - mean, sum);
   });
