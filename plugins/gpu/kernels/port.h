@@ -63,10 +63,6 @@
 #include "port_cuda.h"
 #endif
 
-#ifndef GPU_ALLOW_SHARED
-#define GPU_ALLOW_SHARED(kernel, bytes) gpuSuccess
-#endif
-
 #include "port_types.h"
 
 #endif
