@@ -6,7 +6,8 @@
  *            block shares out k.
  *
  * V elements make 16 bytes; V = 1 takes what isn't aligned. M bounds the rows of A. Rows that don't
- * exist are read as the last that does, and thrown away. */
+ * exist are read as the last that does, and thrown away. The second bound of the kernels says that
+ * registers are there to be used: without it ptxas puts the loads one behind the other. */
 #include "gemm_finish.h"
 
 namespace {
@@ -29,7 +30,7 @@ template <int M> struct plan {
   enum { R = M <= 2 ? 2 : 4, DEEP = M == 1 ? 4 : M == 2 ? 2 : 1 };
 };
 
-template <typename T, int V, int M> GPU_KERNEL(THREADS) rows(gpu_product p, int split) {
+template <typename T, int V, int M> GPU_KERNEL(THREADS, M <= 2 ? 3 : M <= 4 ? 2 : 1) rows(gpu_product p, int split) {
   enum { R = plan<M>::R, DEEP = plan<M>::DEEP };
   GPU_SHARED(float, partial, GROUPS *R *M);
   const int group = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
@@ -97,7 +98,7 @@ template <typename T, int V, int M> GPU_KERNEL(THREADS) rows(gpu_product p, int 
   }
 }
 
-template <typename T, int V, int M, int LANES> GPU_KERNEL(THREADS) columns(gpu_product p) {
+template <typename T, int V, int M, int LANES> GPU_KERNEL(THREADS, M <= 2 ? 3 : M <= 4 ? 2 : 1) columns(gpu_product p) {
   enum { WIDTH = LANES * V, SHARE = THREADS / LANES, DEEP = M <= 2 && V > 1 ? 8 : 4 };
   GPU_SHARED(float, partial, GROUPS *M *WIDTH);
   const int group = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
