@@ -39,27 +39,31 @@ typedef struct gpu_quant_product {
   const void *a;
   const void *bias; /* [rows] or NULL */
   void *c;
-  /* A in whole numbers, by gpu_quant_rows, or NULL */
+  /* A in whole numbers, by gpu_quant_rows; or NULL */
   const int8_t *codes;
   const float *scales;
+  const int32_t *sums;
 } gpu_quant_product;
 
-/* Rows of A by themselves to symmetric int8, for dynamic products: codes [m, gpu_quant_row_bytes(cols)], zeros behind a
- * row's end; scales [m]. */
+/* Rows of A by themselves to symmetric int8, for dynamic products, into p's codes [m, gpu_quant_row_bytes(cols)], zeros
+ * behind a row's end, 16-byte aligned; scales [m]; and sums of codes by row and GPU_QUANT_SUM columns. */
+enum { GPU_QUANT_SUM = 32 };
 int64_t gpu_quant_row_bytes(int64_t cols);
-gpuError_t gpu_quant_rows(gpuStream_t s, int dtype, int64_t m, int64_t cols, int64_t lda, const void *a, int8_t *codes,
-                          float *scales);
+gpuError_t gpu_quant_rows(gpuStream_t s, const gpu_quant *q, const gpu_quant_product *p,
+                          int8_t *codes, float *scales, int32_t *sums);
 
-/* A few rows: reads the values once for every GPU_QUANT_GEMV_ROWS rows of A, at the speed of memory where `takes` says
- * so (rows of values and groups in whole loads of 16 bytes), one value after the other elsewhere. With p->codes in whole
- * numbers. */
+/* A few rows: reads the values once for every GPU_QUANT_GEMV_ROWS rows of A, at the speed of memory where rows of values
+ * and groups are whole loads of 16 bytes, one value after the other elsewhere. With p->codes in whole numbers. */
 enum { GPU_QUANT_GEMV_ROWS = 8 };
-int gpu_quant_gemv_takes(const gpu_quant *q);
-gpuError_t gpu_quant_gemv(gpuStream_t s, const gpu_quant *q, const gpu_quant_product *p, int multiprocessors);
+gpuError_t gpu_quant_gemv(gpuStream_t s, const gpu_quant *q, const gpu_quant_product *p,
+                          int multiprocessors);
 
 /* Many rows: tiles of values are brought back into shared memory. In f32 on the multiply-add units, in bf16 and, with
- * p->codes, int8 on the matrix units. */
-gpuError_t gpu_quant_gemm(gpuStream_t s, const gpu_quant *q, const gpu_quant_product *p);
+ * p->codes, int8 on the matrix units. scratch: gpu_quant_gemm_scratch bytes (may be 0), for sums of parts of the columns, which
+ * are made side by side where C alone has too few tiles for the device. */
+size_t gpu_quant_gemm_scratch(const gpu_quant *q, int64_t m, int multiprocessors);
+gpuError_t gpu_quant_gemm(gpuStream_t s, const gpu_quant *q, const gpu_quant_product *p,
+                          int multiprocessors, void *scratch);
 
 #ifdef __cplusplus
 }

@@ -82,8 +82,8 @@ GPU_DEVICE void encode(void *values, const T *x, int64_t at, quant_scale s) {
     const unsigned last = quant_encode<Q>(gpu_f32(v.at[(i + 1) * N / BYTES - 1]), s);
     out.at[i] = (uint8_t)(Q == DS_I4 ? first | last << 4 : first);
   }
-  *reinterpret_cast<gpu_vec<uint8_t, BYTES> *>(static_cast<uint8_t *>(values) +
-                                                  at * BYTES / N) = out;
+  *reinterpret_cast<gpu_vec<uint8_t, BYTES> *>(static_cast<uint8_t *>(values) + at * BYTES / N) =
+      out;
 }
 
 template <typename T, int Q, int N>
@@ -97,8 +97,7 @@ GPU_DEVICE void decode(const void *values, T *x, int64_t at, quant_scale s) {
         static_cast<const uint8_t *>(values) + at * BYTES / N);
 #pragma unroll
     for (int i = 0; i < N; i++)
-      v.at[i] = gpu_from<T>(
-          quant_value<Q>(Q == DS_I4 ? in.at[i / 2] >> 4 * (i % 2) : in.at[i], s));
+      v.at[i] = gpu_from<T>(quant_value<Q>(Q == DS_I4 ? in.at[i / 2] >> 4 * (i % 2) : in.at[i], s));
   }
   *reinterpret_cast<gpu_vec<T, N> *>(x + at) = v;
 }
@@ -111,8 +110,7 @@ struct place {
 };
 
 /* spans: of a group; 1: groups whole. A team past the last one gets nothing. */
-template <int TEAM, int N>
-GPU_DEVICE place my_place(const gpu_quant &q, int64_t spans) {
+template <int TEAM, int N> GPU_DEVICE place my_place(const gpu_quant &q, int64_t spans) {
   const int64_t team = (int64_t)blockIdx.x * (THREADS / TEAM) + threadIdx.x / TEAM;
   const int64_t group = spans == 1 ? team : team / spans, span = team - group * spans;
   if (group >= q.groups) return place{0, 0, 0};
@@ -123,7 +121,8 @@ GPU_DEVICE place my_place(const gpu_quant &q, int64_t spans) {
 
 /* Scales of whole groups and, unless that is another kernel's, their values. */
 template <typename T, int Q, int N, int B, int TEAM>
-GPU_KERNEL(THREADS) quantize_groups(gpu_quant q, const T *x, bool values) {
+GPU_KERNEL(THREADS)
+quantize_groups(gpu_quant q, const T *x, bool values) {
   GPU_SHARED(bounds, all, THREADS / 32);
   const place p = my_place<TEAM, N>(q, 1);
   bounds b = {0.0f, 0.0f};
@@ -158,7 +157,8 @@ template <int Q> GPU_KERNEL(THREADS) tensor_scale(gpu_quant q, const bounds *par
 
 /* Values by scales that are there. */
 template <typename T, int Q, int B>
-GPU_KERNEL(THREADS) quantize_values(gpu_quant q, const T *x, int64_t spans) {
+GPU_KERNEL(THREADS)
+quantize_values(gpu_quant q, const T *x, int64_t spans) {
   const place p = my_place<THREADS, B>(q, spans);
   if (p.end == 0) return;
   const quant_scale s = quant_stored_scale<Q>(q, p.group);
@@ -178,7 +178,8 @@ template <typename T> GPU_KERNEL(THREADS) quantize_bytes(gpu_quant q, const T *x
 }
 
 template <typename T, int Q, int N, int TEAM>
-GPU_KERNEL(THREADS) dequantize(gpu_quant q, T *x, int64_t spans) {
+GPU_KERNEL(THREADS)
+dequantize(gpu_quant q, T *x, int64_t spans) {
   const place p = my_place<TEAM, N>(q, spans);
   if (p.end == 0) return;
   const quant_scale s = quant_stored_scale<Q>(q, p.group);
@@ -188,21 +189,30 @@ GPU_KERNEL(THREADS) dequantize(gpu_quant q, T *x, int64_t spans) {
 /* A row of A a block, to int8 with a scale of its own; zeros up to `room`. */
 template <typename T>
 GPU_KERNEL(THREADS)
-quantize_rows(const T *a, int64_t cols, int64_t lda, int64_t room, int8_t *codes, float *scales) {
+quantize_rows(const T *a, int64_t cols, int64_t lda, int64_t room, int8_t *codes, float *scales,
+              int32_t *sums) {
   GPU_SHARED(bounds, all, THREADS / 32);
   const T *row = a + (int64_t)blockIdx.x * lda;
-  int8_t *out = codes + (int64_t)blockIdx.x * room;
+  codes += (int64_t)blockIdx.x * room;
+  sums += (int64_t)blockIdx.x * (room / GPU_QUANT_SUM);
   bounds b = {0.0f, 0.0f};
   for (int64_t i = threadIdx.x; i < cols; i += THREADS) b = vector_bounds<T, 1>(b, row + i);
   b = team_bounds<THREADS>(b, all);
   const quant_scale s = scale_of<DS_I8>(b, false);
   if (threadIdx.x == 0) scales[blockIdx.x] = s.scale;
-  for (int64_t i = (int64_t)threadIdx.x * 4; i < room; i += THREADS * 4) {
+  for (int64_t begin = 0; begin < room; begin += THREADS * 4) {
+    const int64_t i = begin + (int64_t)threadIdx.x * 4;
     gpu_vec<int8_t, 4> v;
+    int sum = 0;
 #pragma unroll
-    for (int k = 0; k < 4; k++)
+    for (int k = 0; k < 4; k++) {
       v.at[k] = i + k < cols ? (int8_t)quant_encode<DS_I8>(gpu_f32(row[i + k]), s) : (int8_t)0;
-    *reinterpret_cast<gpu_vec<int8_t, 4> *>(out + i) = v;
+      sum += v.at[k];
+    }
+#pragma unroll
+    for (int by = GPU_QUANT_SUM / 8; by > 0; by /= 2) sum += gpu_shuffle_xor(sum, by);
+    if (i < room) *reinterpret_cast<gpu_vec<int8_t, 4> *>(codes + i) = v;
+    if (i < room && i % GPU_QUANT_SUM == 0) sums[i / GPU_QUANT_SUM] = sum;
   }
 }
 
@@ -280,13 +290,13 @@ gpuError_t launch_dequantize_by(gpuStream_t s, const gpu_quant &q, T *x) {
   auto k = dequantize<T, Q, N, 8>;
   return GPU_LAUNCH(k, grid_of(q.groups, THREADS / 8), dim3(THREADS), 0, s, q, x, spans);
 }
-template <typename T, int Q>
-gpuError_t launch_dequantize(gpuStream_t s, const gpu_quant &q, T *x) {
+template <typename T, int Q> gpuError_t launch_dequantize(gpuStream_t s, const gpu_quant &q, T *x) {
   return in_vectors<T>(q, x) ? launch_dequantize_by<T, Q, 16 / sizeof(T)>(s, q, x)
                              : launch_dequantize_by<T, Q, 1>(s, q, x);
 }
 
-template <typename T> gpuError_t quantize_of(gpuStream_t s, const gpu_quant &q, const T *x, void *scratch) {
+template <typename T>
+gpuError_t quantize_of(gpuStream_t s, const gpu_quant &q, const T *x, void *scratch) {
   switch (q.qtype) {
     case DS_I8: return launch_quantize<T, DS_I8>(s, q, x, scratch);
     case DS_I4: return launch_quantize<T, DS_I4>(s, q, x, scratch);
@@ -305,7 +315,8 @@ template <typename T> gpuError_t dequantize_of(gpuStream_t s, const gpu_quant &q
 
 } // namespace
 
-extern "C" gpuError_t gpu_quant_quantize(gpuStream_t s, const gpu_quant *q, const void *x, void *scratch) {
+extern "C" gpuError_t gpu_quant_quantize(gpuStream_t s, const gpu_quant *q, const void *x,
+                                         void *scratch) {
   return q->dtype == DS_F32 ? quantize_of(s, *q, static_cast<const float *>(x), scratch)
                             : quantize_of(s, *q, static_cast<const gpu_bf16 *>(x), scratch);
 }
@@ -319,14 +330,16 @@ extern "C" int64_t gpu_quant_row_bytes(int64_t cols) {
   return (cols + ROW_STEP - 1) / ROW_STEP * ROW_STEP;
 }
 
-extern "C" gpuError_t gpu_quant_rows(gpuStream_t s, int dtype, int64_t m, int64_t cols, int64_t lda, const void *a,
-                                     int8_t *codes, float *scales) {
-  const int64_t room = gpu_quant_row_bytes(cols);
-  const dim3 grid((unsigned)m);
-  if (dtype == DS_F32) {
-    auto k = quantize_rows<float>;
-    return GPU_LAUNCH(k, grid, dim3(THREADS), 0, s, static_cast<const float *>(a), cols, lda, room, codes, scales);
-  }
-  auto k = quantize_rows<gpu_bf16>;
-  return GPU_LAUNCH(k, grid, dim3(THREADS), 0, s, static_cast<const gpu_bf16 *>(a), cols, lda, room, codes, scales);
+template <typename T>
+static gpuError_t launch_rows(gpuStream_t s, const gpu_quant &q, const gpu_quant_product &p,
+                              int8_t *codes, float *scales, int32_t *sums) {
+  auto k = quantize_rows<T>;
+  return GPU_LAUNCH(k, dim3((unsigned)p.m), dim3(THREADS), 0, s, static_cast<const T *>(p.a),
+                    q.cols, p.lda, gpu_quant_row_bytes(q.cols), codes, scales, sums);
+}
+
+extern "C" gpuError_t gpu_quant_rows(gpuStream_t s, const gpu_quant *q, const gpu_quant_product *p,
+                                     int8_t *codes, float *scales, int32_t *sums) {
+  return q->dtype == DS_F32 ? launch_rows<float>(s, *q, *p, codes, scales, sums)
+                            : launch_rows<gpu_bf16>(s, *q, *p, codes, scales, sums);
 }

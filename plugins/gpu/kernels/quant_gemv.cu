@@ -15,57 +15,6 @@ template <int Q> GPU_DEVICE constexpr int chunk() {
   return Q == DS_I4 ? 32 : 16;
 }
 
-/* ---- division by what doesn't change, of numbers below 2^31 */
-
-struct divisor {
-  uint32_t times;
-  int shift;
-};
-divisor divisor_of(uint32_t d) {
-  int shift = 0;
-  while ((uint64_t)1 << shift < d) shift++;
-  return divisor{(uint32_t)((((uint64_t)1 << (31 + shift)) + d - 1) / d), shift};
-}
-GPU_DEVICE uint32_t divide(uint32_t n, divisor d) {
-  return (uint32_t)((uint64_t)n * d.times >> 31 >> d.shift);
-}
-
-/* ---- values */
-
-/* Byte i of a word as a float, above BASE: nvcc's conversion is slow, and such a byte is the end of a number of 2^23;
- * AMD's is one instruction. */
-#if defined(__CUDA_ARCH__)
-#define BASE 8388608.0f
-GPU_DEVICE float byte_above_base(uint32_t word, int i) {
-  return gpu_float(__byte_perm(word, 0x4b000000u, 0x7440u + (unsigned)i));
-}
-#else
-#define BASE 0.0f
-GPU_DEVICE float byte_above_base(uint32_t word, int i) {
-  return (float)(word >> 8 * i & 255u);
-}
-#endif
-
-/* Columns 4 j to 4 j + 3 of 16 bytes, less their zero point. */
-template <int Q> GPU_DEVICE void decode4(float (&x)[4], const uint32_t (&words)[4], int j, float zero) {
-  if (Q == DS_I8) {
-    const uint32_t w = words[j] ^ 0x80808080u;
-    const float base = BASE + 128.0f + zero;
-#pragma unroll
-    for (int i = 0; i < 4; i++) x[i] = byte_above_base(w, i) - base;
-  } else if (Q == DS_I4) {
-    const uint32_t w = words[j / 2] ^ 0x88888888u;
-    const uint32_t even = w & 0x0f0f0f0fu, odd = w >> 4 & 0x0f0f0f0fu;
-    const float base = BASE + 8.0f + zero;
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-      x[i] = byte_above_base(i % 2 ? odd : even, j % 2 * 2 + i / 2) - base;
-  } else {
-#pragma unroll
-    for (int i = 0; i < 4; i++) x[i] = quant_decode<Q>(words[j] >> 8 * i & 255u);
-  }
-}
-
 /* c + a . b of four signed bytes. */
 GPU_DEVICE int dot4(int c, uint32_t a, uint32_t b) {
 #if defined(__CUDA_ARCH__)
@@ -128,7 +77,8 @@ GPU_DEVICE void stage(int8_t *panel, const gpu_quant_product &p, int64_t at, int
   for (int m = 0; m < M; m++) {
     const int8_t *a = p.codes + (m < p.m ? m : p.m - 1) * room + at;
     for (int col = (int)threadIdx.x * 16; col < width; col += THREADS * 16)
-      *reinterpret_cast<uint4 *>(panel + m * PANEL + col) = *reinterpret_cast<const uint4 *>(a + col);
+      *reinterpret_cast<uint4 *>(panel + m * PANEL + col) =
+          *reinterpret_cast<const uint4 *>(a + col);
   }
 }
 
@@ -144,11 +94,11 @@ GPU_DEVICE void multiply(float (&total)[R][M], const uint32_t (&words)[R][4], co
   for (int j = 0; j < chunk<Q>() / 4; j++) {
     float x[R][4];
 #pragma unroll
-    for (int r = 0; r < R; r++) decode4<Q>(x[r], words[r], j, zero[r]);
+    for (int r = 0; r < R; r++) quant_decode4<Q>(x[r], words[r], j, zero[r]);
 #pragma unroll
     for (int m = 0; m < M; m++) {
-      const gpu_vec<float, 4> v = *reinterpret_cast<const gpu_vec<float, 4> *>(
-          a + m * PANEL + (j * LANES + lane) * 4);
+      const gpu_vec<float, 4> v =
+          *reinterpret_cast<const gpu_vec<float, 4> *>(a + m * PANEL + (j * LANES + lane) * 4);
 #pragma unroll
       for (int r = 0; r < R; r++)
 #pragma unroll
@@ -187,7 +137,8 @@ GPU_DEVICE void multiply(float (&total)[R][M], const uint32_t (&words)[R][4], co
 
 /* total[r][m] over the lanes, to C; a lane writes one of them. */
 template <typename T, int M, int R>
-GPU_DEVICE void finish(float (&total)[R][M], const gpu_quant &q, const gpu_quant_product &p, int64_t first) {
+GPU_DEVICE void finish(float (&total)[R][M], const gpu_quant &q, const gpu_quant_product &p,
+                       int64_t first) {
   const int lane = (int)threadIdx.x % LANES;
   static_assert(R * M <= LANES, "one a lane");
   float mine = 0.0f;
@@ -209,8 +160,14 @@ GPU_DEVICE void finish(float (&total)[R][M], const gpu_quant &q, const gpu_quant
 
 /* E: what A is in shared memory. chunks: of a group within a row. */
 template <typename T, int Q, int M, int R, typename E>
-GPU_KERNEL(THREADS) gemv(gpu_quant q, gpu_quant_product p, divisor chunks) {
-  enum { C = chunk<Q>(), STEP = LANES * C, PANEL = ROOM / M / sizeof(E), BYTES = Q == DS_I4 ? 2 : 1 };
+GPU_KERNEL(THREADS)
+gemv(gpu_quant q, gpu_quant_product p, quant_divisor chunks) {
+  enum {
+    C = chunk<Q>(),
+    STEP = LANES * C,
+    PANEL = ROOM / M / sizeof(E),
+    BYTES = Q == DS_I4 ? 2 : 1
+  };
   static_assert(PANEL % STEP == 0, "whole steps");
   GPU_SHARED(E, panel, ROOM / sizeof(E));
   const int lane = (int)threadIdx.x % LANES, team = (int)threadIdx.x / LANES;
@@ -241,7 +198,8 @@ GPU_KERNEL(THREADS) gemv(gpu_quant q, gpu_quant_product p, divisor chunks) {
     gpu_sync();
     stage<T, Q, M>(panel, p, at, q.cols);
     gpu_sync();
-    for (int64_t col = at + lane * C; col - lane * C < at + PANEL && col - lane * C < q.cols; col += STEP) {
+    for (int64_t col = at + lane * C; col - lane * C < at + PANEL && col - lane * C < q.cols;
+         col += STEP) {
       uint32_t now[R][4];
 #pragma unroll
       for (int r = 0; r < R; r++)
@@ -250,7 +208,7 @@ GPU_KERNEL(THREADS) gemv(gpu_quant q, gpu_quant_product p, divisor chunks) {
       load(col + STEP);
       if (grouped) {
         const bool inside = col < q.cols;
-        const uint32_t group = inside ? divide((uint32_t)(col / C), chunks) : 0u;
+        const uint32_t group = inside ? quant_divide((uint32_t)(col / C), chunks) : 0u;
 #pragma unroll
         for (int r = 0; r < R; r++) {
           scale[r] = inside ? q.scales[rows[r] * q.row_groups + group] : 0.0f;
@@ -264,7 +222,9 @@ GPU_KERNEL(THREADS) gemv(gpu_quant q, gpu_quant_product p, divisor chunks) {
 }
 
 /* Any shape and alignment: a value a lane at a time. */
-template <typename T, int Q> GPU_KERNEL(THREADS) gemv_plain(gpu_quant q, gpu_quant_product p, int64_t room) {
+template <typename T, int Q>
+GPU_KERNEL(THREADS)
+gemv_plain(gpu_quant q, gpu_quant_product p, int64_t room) {
   enum { M = GPU_QUANT_GEMV_ROWS };
   const int lane = (int)threadIdx.x % LANES;
   const int64_t first = (int64_t)blockIdx.x * TEAMS + threadIdx.x / LANES;
@@ -277,9 +237,10 @@ template <typename T, int Q> GPU_KERNEL(THREADS) gemv_plain(gpu_quant q, gpu_qua
 #pragma unroll
     for (int m = 0; m < M; m++)
       if (m < p.m)
-        total[0][m] = fmaf(p.codes != nullptr ? (float)p.codes[m * room + col]
-                                              : gpu_f32(static_cast<const T *>(p.a)[m * p.lda + col]),
-                           scaled, total[0][m]);
+        total[0][m] =
+            fmaf(p.codes != nullptr ? (float)p.codes[m * room + col]
+                                    : gpu_f32(static_cast<const T *>(p.a)[m * p.lda + col]),
+                 scaled, total[0][m]);
   }
   finish<T, M, 1>(total, q, p, first);
 }
@@ -288,8 +249,8 @@ template <typename T, int Q> GPU_KERNEL(THREADS) gemv_plain(gpu_quant q, gpu_qua
 
 bool in_vectors(const gpu_quant &q) {
   const int64_t c = q.qtype == DS_I4 ? 32 : 16;
-  return q.cols % c == 0 && (q.row_groups <= 1 || q.group_cols % c == 0) && q.cols / c < INT32_MAX / 2 &&
-         (uintptr_t)q.values % 16 == 0;
+  return q.cols % c == 0 && (q.row_groups <= 1 || q.group_cols % c == 0) &&
+         q.cols / c < INT32_MAX / 2 && (uintptr_t)q.values % 16 == 0;
 }
 
 template <typename T, int Q, int M, int R, typename E>
@@ -297,13 +258,15 @@ gpuError_t launch_gemv(gpuStream_t s, const gpu_quant &q, const gpu_quant_produc
   const int64_t blocks = (q.rows + TEAMS * R - 1) / (TEAMS * R);
   auto k = gemv<T, Q, M, R, E>;
   return GPU_LAUNCH(k, dim3((unsigned)blocks), dim3(THREADS), 0, s, q, p,
-                    divisor_of((uint32_t)(q.group_cols / (Q == DS_I4 ? 32 : 16))));
+                    quant_divisor_of((uint32_t)(q.group_cols / (Q == DS_I4 ? 32 : 16))));
 }
 
 /* With few rows of values, one a team instead of four: more teams to load. */
 template <typename T, int Q, typename E>
-gpuError_t launch_rows(gpuStream_t s, const gpu_quant &q, const gpu_quant_product &p, int multiprocessors) {
-  if (p.m == 1 && q.rows < (int64_t)multiprocessors * TEAMS * 4) return launch_gemv<T, Q, 1, 1, E>(s, q, p);
+gpuError_t launch_rows(gpuStream_t s, const gpu_quant &q, const gpu_quant_product &p,
+                       int multiprocessors) {
+  if (p.m == 1 && q.rows < (int64_t)multiprocessors * TEAMS * 2)
+    return launch_gemv<T, Q, 1, 1, E>(s, q, p);
   if (p.m == 1) return launch_gemv<T, Q, 1, 4, E>(s, q, p);
   if (p.m == 2) return launch_gemv<T, Q, 2, 4, E>(s, q, p);
   if (p.m <= 4) return launch_gemv<T, Q, 4, 4, E>(s, q, p);
@@ -311,7 +274,8 @@ gpuError_t launch_rows(gpuStream_t s, const gpu_quant &q, const gpu_quant_produc
 }
 
 template <typename T, int Q>
-gpuError_t launch_type(gpuStream_t s, const gpu_quant &q, const gpu_quant_product &p, int multiprocessors) {
+gpuError_t launch_type(gpuStream_t s, const gpu_quant &q, const gpu_quant_product &p,
+                       int multiprocessors) {
   if (in_vectors(q)) return launch_rows<T, Q, float>(s, q, p, multiprocessors);
   auto k = gemv_plain<T, Q>;
   return GPU_LAUNCH(k, dim3((unsigned)((q.rows + TEAMS - 1) / TEAMS)), dim3(THREADS), 0, s, q, p,
@@ -319,8 +283,10 @@ gpuError_t launch_type(gpuStream_t s, const gpu_quant &q, const gpu_quant_produc
 }
 
 template <typename T>
-gpuError_t launch(gpuStream_t s, const gpu_quant &q, const gpu_quant_product &p, int multiprocessors) {
-  if (p.codes != nullptr && in_vectors(q)) return launch_rows<T, DS_I8, int8_t>(s, q, p, multiprocessors);
+gpuError_t launch(gpuStream_t s, const gpu_quant &q, const gpu_quant_product &p,
+                  int multiprocessors) {
+  if (p.codes != nullptr && in_vectors(q))
+    return launch_rows<T, DS_I8, int8_t>(s, q, p, multiprocessors);
   switch (q.qtype) {
     case DS_I8: return launch_type<T, DS_I8>(s, q, p, multiprocessors);
     case DS_I4: return launch_type<T, DS_I4>(s, q, p, multiprocessors);
@@ -331,11 +297,8 @@ gpuError_t launch(gpuStream_t s, const gpu_quant &q, const gpu_quant_product &p,
 
 } // namespace
 
-extern "C" int gpu_quant_gemv_takes(const gpu_quant *q) {
-  return in_vectors(*q);
-}
-
-extern "C" gpuError_t gpu_quant_gemv(gpuStream_t s, const gpu_quant *q, const gpu_quant_product *p, int multiprocessors) {
+extern "C" gpuError_t gpu_quant_gemv(gpuStream_t s, const gpu_quant *q, const gpu_quant_product *p,
+                                     int multiprocessors) {
   const int64_t bytes = q->dtype == DS_F32 ? 4 : 2, room = gpu_quant_row_bytes(q->cols);
   for (int64_t i = 0; i < p->m; i += GPU_QUANT_GEMV_ROWS) {
     gpu_quant_product part = *p;

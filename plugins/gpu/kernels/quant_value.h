@@ -58,4 +58,55 @@ GPU_DEVICE int64_t quant_group_of(const gpu_quant &q, int64_t row, int64_t col) 
   return q.row_groups <= 1 ? row * q.row_groups : row * q.row_groups + col / q.group_cols;
 }
 
+/* ---- values by four */
+
+/* Byte i of a word as a float, above QUANT_BASE: nvcc's conversion is slow, and such a byte is the end of a number of
+ * 2^23; AMD's is one instruction. */
+#if defined(__CUDA_ARCH__)
+#define QUANT_BASE 8388608.0f
+GPU_DEVICE float quant_byte(uint32_t word, int i) {
+  return gpu_float(__byte_perm(word, 0x4b000000u, 0x7440u + (unsigned)i));
+}
+#else
+#define QUANT_BASE 0.0f
+GPU_DEVICE float quant_byte(uint32_t word, int i) {
+  return (float)(word >> 8 * i & 255u);
+}
+#endif
+
+/* Numbers 4 j to 4 j + 3 of those in `words`, less their zero point. */
+template <int Q>
+GPU_DEVICE void quant_decode4(float (&x)[4], const uint32_t *words, int j, float zero) {
+  if (Q == DS_I8) {
+    const uint32_t w = words[j] ^ 0x80808080u;
+    const float base = QUANT_BASE + 128.0f + zero;
+#pragma unroll
+    for (int i = 0; i < 4; i++) x[i] = quant_byte(w, i) - base;
+  } else if (Q == DS_I4) {
+    const uint32_t w = words[j / 2] ^ 0x88888888u;
+    const uint32_t even = w & 0x0f0f0f0fu, odd = w >> 4 & 0x0f0f0f0fu;
+    const float base = QUANT_BASE + 8.0f + zero;
+#pragma unroll
+    for (int i = 0; i < 4; i++) x[i] = quant_byte(i % 2 ? odd : even, j % 2 * 2 + i / 2) - base;
+  } else {
+#pragma unroll
+    for (int i = 0; i < 4; i++) x[i] = quant_decode<Q>(words[j] >> 8 * i & 255u);
+  }
+}
+
+/* ---- division by what doesn't change, of numbers below 2^31 */
+
+struct quant_divisor {
+  uint32_t times;
+  int shift;
+};
+inline quant_divisor quant_divisor_of(uint32_t d) {
+  int shift = 0;
+  while ((uint64_t)1 << shift < d) shift++;
+  return quant_divisor{(uint32_t)((((uint64_t)1 << (31 + shift)) + d - 1) / d), shift};
+}
+GPU_DEVICE uint32_t quant_divide(uint32_t n, quant_divisor d) {
+  return (uint32_t)((uint64_t)n * d.times >> 31 >> d.shift);
+}
+
 #endif
