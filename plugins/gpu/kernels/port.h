@@ -5,7 +5,9 @@
  * extern "C", the functions that launch them. It is C++14 without exceptions, RTTI, the standard
  * library and static initializers.
  *
- *   GPU_KERNEL(threads) name(...)    a kernel launched with at most `threads` threads a block
+ *   GPU_KERNEL(threads) name(...)    a kernel launched with at most `threads` threads a block;
+ *                                    GPU_KERNEL(threads, n): CUDA's compiler leaves registers for n such
+ *                                    blocks on a multiprocessor
  *   GPU_DEVICE type name(...)        a function of kernels, inlined
  *   GPU_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)
  *                                    a gpuError_t. Commas of a template: auto k = kernel<T, 4>; first

@@ -7,9 +7,9 @@
 
 #include "gpu_runtime.h"
 
-#define GPU_WAVE            32
-#define GPU_KERNEL(threads) __global__ void __launch_bounds__(threads)
-#define GPU_DEVICE          static __device__ __forceinline__
+#define GPU_WAVE        32
+#define GPU_KERNEL(...) __global__ void __launch_bounds__(__VA_ARGS__)
+#define GPU_DEVICE      static __device__ __forceinline__
 #define GPU_LAUNCH(kernel, grid, block, shared, stream, ...)                                       \
   (kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__), cudaGetLastError())
 #define GPU_ALLOW_SHARED(kernel, bytes)                                                            \
