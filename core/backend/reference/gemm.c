@@ -57,8 +57,8 @@ static ds_status check_sizes(const ds_gemm *g, ds_error *err) {
 }
 
 static ds_status check(const ds_gemm *g, ds_error *err) {
-  const uint32_t known = DS_GEMM_TRANS_A | DS_GEMM_TRANS_B;
-  if (!DS_HAS(g, c)) {
+  const uint32_t known = DS_GEMM_TRANS_A | DS_GEMM_TRANS_B | DS_GEMM_SCALES;
+  if (!DS_HAS(g, c) || ((g->flags & DS_GEMM_SCALES) && !DS_HAS(g, scale_b))) {
     return ds_fail(err, DS_ERR_INVALID, "gemm: size is %u, must be at least %zu (sizeof(ds_gemm))",
                    (unsigned)g->size, sizeof(ds_gemm));
   }
@@ -93,12 +93,22 @@ static void load(const matrix *x, int64_t row0, int64_t rows, int64_t col0, int6
   }
 }
 
+/* What the sums are multiplied by. */
+static double factor(const ds_gemm *g) {
+  double v = (double)g->alpha;
+  if (!(g->flags & DS_GEMM_SCALES)) return v;
+  if (g->scale_a) v *= (double)*g->scale_a;
+  if (g->scale_b) v *= (double)*g->scale_b;
+  return v;
+}
+
 static void store(const ds_gemm *g, const ds_tile *t, int64_t offset, int64_t i0, int64_t m,
                   int64_t j0, int64_t n) {
+  const double scale = factor(g);
   for (int64_t i = 0; i < m; i++) {
     for (int64_t j = 0; j < n; j++) {
       int64_t at = offset + (i0 + i) * g->ldc + j0 + j;
-      double v = (double)g->alpha * t->c[i][j];
+      double v = scale * t->c[i][j];
       if (g->bias) v += (double)ds_element_load(g->dtype_bias, g->bias, j0 + j);
       if (g->epilogue != DS_EPILOGUE_NONE) v = ds_activation_value(g->epilogue, v);
       if (g->beta != 0.0f) v += (double)ds_element_load(g->dtype_c, g->c, at);
