@@ -11,6 +11,7 @@ static ds_plugin plugin = {
     .version = VERSION,
     .description = GPU_PLUGIN_DESCRIPTION,
     .device = &gpu_device_table,
+    .gemm = &gpu_gemm_table,
     .graph = &gpu_graph_table,
 };
 
