@@ -47,12 +47,13 @@ typedef enum gpuMemcpyKind {
 } gpuMemcpyKind;
 
 typedef enum gpuDeviceAttr {
-  gpuDevAttrMultiProcessorCount = 16,
-  gpuDevAttrMaxSharedMemoryPerBlockOptin = 97
+  gpuAttributeMultiprocessors = 16,
+  gpuAttributeSharedPerBlock = 97
 } gpuDeviceAttr;
 
 typedef struct simt_stream *gpuStream_t; /* NULL: the device's default stream */
 typedef struct simt_event *gpuEvent_t;
+typedef struct simt_pool *gpuMemPool_t;
 typedef struct simt_graph *gpuGraph_t;
 typedef struct simt_graph *gpuGraphExec_t;
 
@@ -73,7 +74,9 @@ gpuError_t gpuDeviceEnablePeerAccess(int to, unsigned flags);
 gpuError_t gpuMemGetInfo(size_t *available, size_t *total);
 gpuError_t gpuMalloc(void **out, size_t bytes);
 gpuError_t gpuFree(void *p);
-gpuError_t gpuMallocAsync(void **out, size_t bytes, gpuStream_t s);
+gpuError_t gpuMemPoolTrimTo(gpuMemPool_t pool, size_t keep);
+gpuError_t gpuMemPoolDestroy(gpuMemPool_t pool);
+gpuError_t gpuMallocFromPoolAsync(void **out, size_t bytes, gpuMemPool_t pool, gpuStream_t s);
 gpuError_t gpuFreeAsync(void *p, gpuStream_t s);
 gpuError_t gpuHostMalloc(void **out, size_t bytes);
 gpuError_t gpuHostFree(void *p);
@@ -122,6 +125,8 @@ void simt_revive(void);
 gpuError_t gpu_device_name(int index, char *out, size_t size);
 int gpu_device_wave(int index);
 int gpu_device_arch(int index);
+gpuError_t gpu_pool_create(gpuMemPool_t *out, int index);
+gpuError_t gpu_pool_share(gpuMemPool_t pool, int index);
 const char *gpu_no_device_reason(gpuError_t code);
 
 #ifdef __cplusplus

@@ -29,8 +29,10 @@ enum { SIMT_SHARED_PLAIN = 48 * 1024, SIMT_SHARED_MOST = GPU_WAVE == 32 ? 227 * 
 enum { SIMT_DEVICES_MOST = 16 };
 
 int simt_devices();
-gpuError_t simt_memory_alloc(int device, size_t bytes, bool usable, void **out);
+/* 0xff in every byte. `pooled`: inaccessible until simt_memory_make_usable. */
+gpuError_t simt_memory_alloc(int device, size_t bytes, bool pooled, void **out);
 void simt_memory_make_usable(void *p);
+bool simt_memory_is_pooled(const void *p);
 bool simt_memory_free(void *p); /* whether it was allocated */
 bool simt_memory_is_device(const void *p);
 /* Whether [p, p + bytes) is in one allocation that is usable; false: with a message noted, about `what`. */

@@ -14,7 +14,7 @@ struct allocation {
   char *pages;
   size_t page_bytes;
   int device;
-  bool usable; /* false: the stream hasn't come to it */
+  bool pooled, usable; /* not usable: the stream hasn't come to it */
 };
 
 const size_t PAGE = 4096, REGION = (size_t)1 << 38;
@@ -90,16 +90,16 @@ size_t simt_memory_used(int device) {
   return used[device];
 }
 
-gpuError_t simt_memory_alloc(int device, size_t bytes, bool usable, void **out) {
+gpuError_t simt_memory_alloc(int device, size_t bytes, bool pooled, void **out) {
   const size_t limit = simt_memory_total();
   if (bytes > limit || used[device] > limit - bytes || !reserve()) return gpuErrorMemoryAllocation;
   const size_t page_bytes = round_up(bytes, PAGE);
   char *pages = find_room(page_bytes);
   if (!pages) return gpuErrorMemoryAllocation;
   char *at = pages + page_bytes - round_up(bytes, 64);
-  allocations[at] = {bytes, pages, page_bytes, device, false};
+  allocations[at] = {bytes, pages, page_bytes, device, pooled, false};
   used[device] += bytes;
-  if (usable) simt_memory_make_usable(at);
+  if (!pooled) simt_memory_make_usable(at);
   *out = at;
   return gpuSuccess;
 }
@@ -127,6 +127,11 @@ bool simt_memory_free(void *p) {
        -1, 0);
   allocations.erase(found);
   return true;
+}
+
+bool simt_memory_is_pooled(const void *p) {
+  const auto found = find(p);
+  return found != allocations.end() && found->second.pooled;
 }
 
 bool simt_memory_is_device(const void *p) {

@@ -10,7 +10,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <thread>
 #include <vector>
 
 namespace {
@@ -32,7 +31,6 @@ struct stream {
   uint64_t given = 0, done = 0;
   bool running = false; /* somebody runs its first piece of work */
   bool capturing = false, capture_broken = false;
-  std::thread::id capturer;
   std::vector<work> captured;
 };
 
@@ -126,11 +124,14 @@ gpuError_t give(const std::shared_ptr<stream> &s, work w) {
   s->given++;
   return gpuSuccess;
 }
+gpuError_t give(const std::shared_ptr<stream> &s, std::function<gpuError_t(holding &)> run) {
+  return give(s, work{std::move(run), {}});
+}
 gpuError_t give(gpuStream_t handle, std::function<gpuError_t(holding &)> run) {
   holding h(lock);
   const auto s = find(handle);
   if (!s) return wrong(gpuErrorInvalidResourceHandle, "no such stream");
-  return done(give(s, work{std::move(run), {}}));
+  return done(give(s, std::move(run)));
 }
 
 /* What can't be captured spoils the capture. */
@@ -139,14 +140,6 @@ bool spoils(stream &s) {
   s.capture_broken = true;
   simt_note("not while the stream captures");
   return true;
-}
-/* Calls that might wait for the device, from a thread that captures. */
-bool spoils_thread() {
-  bool spoiled = false;
-  for (auto &s : streams)
-    if (s.second->capturing && s.second->capturer == std::this_thread::get_id())
-      spoiled = spoils(*s.second);
-  return spoiled;
 }
 
 } // namespace
@@ -275,8 +268,8 @@ gpuError_t gpuDriverGetVersion(int *version) {
 gpuError_t gpuDeviceGetAttribute(int *value, gpuDeviceAttr attribute, int index) {
   if (!is_device(index)) return done(gpuErrorInvalidDevice);
   switch (attribute) {
-    case gpuDevAttrMultiProcessorCount: *value = 4; return gpuSuccess;
-    case gpuDevAttrMaxSharedMemoryPerBlockOptin: *value = SIMT_SHARED_MOST; return gpuSuccess;
+    case gpuAttributeMultiprocessors: *value = 4; return gpuSuccess;
+    case gpuAttributeSharedPerBlock: *value = SIMT_SHARED_MOST; return gpuSuccess;
   }
   return wrong(gpuErrorInvalidValue, "no such attribute");
 }
@@ -329,20 +322,40 @@ gpuError_t gpuMemGetInfo(size_t *available, size_t *total) {
 gpuError_t gpuMalloc(void **out, size_t bytes) {
   holding h(lock);
   if (devices[current].failure) return done(devices[current].failure);
-  if (spoils_thread()) return done(gpuErrorStreamCaptureUnsupported);
   if (bytes == 0) return *out = nullptr, gpuSuccess;
-  return done(simt_memory_alloc(current, bytes, true, out));
+  return done(simt_memory_alloc(current, bytes, false, out));
 }
 
 gpuError_t gpuFree(void *p) {
   holding h(lock);
   if (!p) return gpuSuccess;
-  if (spoils_thread()) return done(gpuErrorStreamCaptureUnsupported);
   if (!simt_memory_free(p)) return wrong(gpuErrorInvalidValue, "gpuFree of what isn't allocated");
   return done(devices[current].failure);
 }
 
-gpuError_t gpuMallocAsync(void **out, size_t bytes, gpuStream_t handle) {
+/* What a pool keeps isn't emulated: freed memory is gone. */
+struct simt_pool {
+  int device;
+};
+
+gpuError_t gpu_pool_create(gpuMemPool_t *out, int index) {
+  if (!is_device(index)) return done(gpuErrorInvalidDevice);
+  *out = new simt_pool{index};
+  return gpuSuccess;
+}
+gpuError_t gpu_pool_share(gpuMemPool_t pool, int index) {
+  return pool && is_device(index) ? gpuSuccess : done(gpuErrorInvalidDevice);
+}
+gpuError_t gpuMemPoolTrimTo(gpuMemPool_t pool, size_t keep) {
+  (void)keep;
+  return pool ? gpuSuccess : wrong(gpuErrorInvalidValue, "no pool");
+}
+gpuError_t gpuMemPoolDestroy(gpuMemPool_t pool) {
+  delete pool;
+  return gpuSuccess;
+}
+
+gpuError_t gpuMallocFromPoolAsync(void **out, size_t bytes, gpuMemPool_t pool, gpuStream_t handle) {
   holding h(lock);
   const auto s = find(handle);
   if (!s) return wrong(gpuErrorInvalidResourceHandle, "no such stream");
@@ -350,18 +363,17 @@ gpuError_t gpuMallocAsync(void **out, size_t bytes, gpuStream_t handle) {
   if (spoils(*s)) return done(gpuErrorStreamCaptureUnsupported);
   if (bytes == 0) return *out = nullptr, gpuSuccess;
   void *p;
-  gpuError_t code = simt_memory_alloc(s->device, bytes, false, &p);
+  gpuError_t code = simt_memory_alloc(pool->device, bytes, true, &p);
   if (code == gpuErrorMemoryAllocation) { /* the stream may be about to free some */
     run_until(h, s, s->given);
-    code = simt_memory_alloc(s->device, bytes, false, &p);
+    code = simt_memory_alloc(pool->device, bytes, true, &p);
   }
   if (code) return done(code);
   *out = p;
-  return done(give(s, work{[p](holding &) {
-                             simt_memory_make_usable(p);
-                             return gpuSuccess;
-                           },
-                           {}}));
+  return done(give(s, [p](holding &) {
+    simt_memory_make_usable(p);
+    return gpuSuccess;
+  }));
 }
 
 gpuError_t gpuFreeAsync(void *p, gpuStream_t handle) {
@@ -370,17 +382,17 @@ gpuError_t gpuFreeAsync(void *p, gpuStream_t handle) {
   if (!s) return wrong(gpuErrorInvalidResourceHandle, "no such stream");
   if (spoils(*s)) return done(gpuErrorStreamCaptureUnsupported);
   if (!p) return gpuSuccess;
-  return done(give(s, work{[p](holding &) {
-                             if (simt_memory_free(p)) return gpuSuccess;
-                             simt_note("gpuFreeAsync of what isn't allocated");
-                             return gpuErrorInvalidValue;
-                           },
-                           {}}));
+  if (!simt_memory_is_pooled(p))
+    return wrong(gpuErrorInvalidValue, "gpuFreeAsync of what isn't a pool's memory");
+  return done(give(s, [p](holding &) {
+    if (simt_memory_free(p)) return gpuSuccess;
+    simt_note("gpuFreeAsync of what isn't allocated");
+    return gpuErrorInvalidValue;
+  }));
 }
 
 gpuError_t gpuHostMalloc(void **out, size_t bytes) {
   holding h(lock);
-  if (spoils_thread()) return done(gpuErrorStreamCaptureUnsupported);
   if (bytes == 0) return *out = nullptr, gpuSuccess;
   *out = simt_pinned_alloc(bytes);
   return *out ? gpuSuccess : done(gpuErrorMemoryAllocation);
@@ -389,7 +401,6 @@ gpuError_t gpuHostMalloc(void **out, size_t bytes) {
 gpuError_t gpuHostFree(void *p) {
   holding h(lock);
   if (!p) return gpuSuccess;
-  if (spoils_thread()) return done(gpuErrorStreamCaptureUnsupported);
   return simt_pinned_free(p) ? gpuSuccess
                              : wrong(gpuErrorInvalidValue, "gpuHostFree of what isn't allocated");
 }
@@ -571,7 +582,6 @@ gpuError_t gpuStreamBeginCapture(gpuStream_t handle) {
   if (failure_of(*s)) return done(failure_of(*s));
   s->capturing = true;
   s->capture_broken = false;
-  s->capturer = std::this_thread::get_id();
   return gpuSuccess;
 }
 
@@ -579,8 +589,6 @@ gpuError_t gpuStreamEndCapture(gpuStream_t handle, gpuGraph_t *out) {
   holding h(lock);
   const auto s = handle ? find(handle) : nullptr;
   if (!s || !s->capturing) return wrong(gpuErrorInvalidValue, "the stream doesn't capture");
-  if (s->capturer != std::this_thread::get_id())
-    return wrong(gpuErrorInvalidValue, "another thread began the capture");
   s->capturing = false;
   *out = nullptr;
   const auto nodes = std::make_shared<std::vector<work>>(std::move(s->captured));

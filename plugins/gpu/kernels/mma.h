@@ -21,6 +21,9 @@
  *
  *   gpu_mma_row_max(v), gpu_mma_row_sum(v)    over the lanes that share a row with this one
  *
+ * T float: the same products exactly in f32 by FMA, each lane with whole rows of A and columns of B;
+ * no load_a_trans, and at[] of gpu_mma_a and gpu_mma_b is their own affair.
+ *
  * In int8, 16x16x32: gpu_mma_a8 (16 x 32) and gpu_mma_b8 (32 x 16), at[512 / GPU_WAVE] of int8_t;
  * gpu_mma_c32, at[256 / GPU_WAVE] of int32_t, laid out as gpu_mma_c; gpu_mma_zero, gpu_mma,
  * gpu_mma_load_a and gpu_mma_load_b_trans as above, with pointers to 16 elements.
@@ -177,6 +180,62 @@ GPU_DEVICE float gpu_mma_row_sum(float v) {
 #pragma unroll
   for (int by = 1; by < GPU_MMA_ROW_LANES; by *= 2) v += gpu_shuffle_xor(v, by);
   return v;
+}
+
+/* ---------------------------------------------------------------- f32 */
+
+/* What a lane's part of C is made of: whole rows of A, whole columns of B. */
+enum { GPU_MMA_COLS = 256 / GPU_WAVE / gpu_mma_c::ROWS };
+GPU_DEVICE constexpr int gpu_mma_col_of(int i) {
+  return GPU_WAVE == 32 ? (i & 1) + 2 * (i >> 2) : 0;
+}
+template <> struct gpu_mma_a<float> { float at[gpu_mma_c::ROWS][16]; };
+template <> struct gpu_mma_b<float> { float at[GPU_MMA_COLS][16]; };
+
+template <typename At> GPU_DEVICE void gpu_mma_load_a(gpu_mma_a<float> &a, const At &at) {
+  const int lane = gpu_lane();
+#pragma unroll
+  for (int i = 0; i < 256 / GPU_WAVE; i++) {
+    if (gpu_mma_col_of(i)) continue; /* one of each row */
+#pragma unroll
+    for (int k = 0; k < 16; k++)
+      a.at[gpu_mma_c::row_of(i)][k] = at(gpu_mma_c::row(lane, i), k / 8 * 8)[k % 8];
+  }
+}
+template <typename At> GPU_DEVICE void gpu_mma_load_b_trans(gpu_mma_b<float> &b, const At &at) {
+  const int lane = gpu_lane();
+#pragma unroll
+  for (int i = 0; i < 256 / GPU_WAVE; i++) {
+    if (gpu_mma_c::row_of(i)) continue;
+#pragma unroll
+    for (int k = 0; k < 16; k++)
+      b.at[gpu_mma_col_of(i)][k] = at(gpu_mma_c::col(lane, i), k / 8 * 8)[k % 8];
+  }
+}
+template <typename At> GPU_DEVICE void gpu_mma_load_b(gpu_mma_b<float> &b, const At &at) {
+  const int lane = gpu_lane();
+#pragma unroll
+  for (int i = 0; i < 256 / GPU_WAVE; i++) {
+    if (gpu_mma_c::row_of(i)) continue;
+    const int col = gpu_mma_c::col(lane, i);
+#pragma unroll
+    for (int k = 0; k < 16; k++) b.at[gpu_mma_col_of(i)][k] = at(k, col / 8 * 8)[col % 8];
+  }
+}
+GPU_DEVICE void gpu_mma_as_a(gpu_mma_a<float> &a, const gpu_mma_c &c) {
+#pragma unroll
+  for (int of = 0; of < GPU_MMA_ROW_LANES; of++)
+#pragma unroll
+    for (int i = 0; i < 256 / GPU_WAVE; i++)
+      a.at[gpu_mma_c::row_of(i)][gpu_mma_c::col(of, i)] =
+          gpu_shuffle(c.at[i], of, GPU_MMA_ROW_LANES);
+}
+GPU_DEVICE void gpu_mma(gpu_mma_c &c, const gpu_mma_a<float> &a, const gpu_mma_b<float> &b) {
+#pragma unroll
+  for (int k = 0; k < 16; k++)
+#pragma unroll
+    for (int i = 0; i < 256 / GPU_WAVE; i++)
+      c.at[i] = fmaf(a.at[gpu_mma_c::row_of(i)][k], b.at[gpu_mma_col_of(i)][k], c.at[i]);
 }
 
 /* ---------------------------------------------------------------- conversion */
@@ -392,12 +451,12 @@ GPU_DEVICE void gpu_mma_without_cores(gpu_mma_sums<V> &c, const A &a, const B &b
 #if GPU_MMA_PTX >= 2
 
 #define GPU_MMA_M16N8(shape_types, c, n, a, b)                                                     \
-  asm volatile("mma.sync.aligned." shape_types                                                     \
-               " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                  \
-               : GPU_MMA_INOUT((c).at[4 * (n)]), GPU_MMA_INOUT((c).at[4 * (n) + 1]),               \
-                 GPU_MMA_INOUT((c).at[4 * (n) + 2]), GPU_MMA_INOUT((c).at[4 * (n) + 3])            \
-               : "r"((a).words[0]), "r"((a).words[1]), "r"((a).words[2]), "r"((a).words[3]),       \
-                 "r"((b).words[2 * (n)]), "r"((b).words[2 * (n) + 1]))
+  asm("mma.sync.aligned." shape_types                                                              \
+      " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                           \
+      : GPU_MMA_INOUT((c).at[4 * (n)]), GPU_MMA_INOUT((c).at[4 * (n) + 1]),                        \
+        GPU_MMA_INOUT((c).at[4 * (n) + 2]), GPU_MMA_INOUT((c).at[4 * (n) + 3])                     \
+      : "r"((a).words[0]), "r"((a).words[1]), "r"((a).words[2]), "r"((a).words[3]),                \
+        "r"((b).words[2 * (n)]), "r"((b).words[2 * (n) + 1]))
 
 #define GPU_MMA_INOUT(v) "+f"(v)
 GPU_DEVICE void gpu_mma(gpu_mma_c &c, const gpu_mma_a<gpu_bf16> &a, const gpu_mma_b<gpu_bf16> &b) {
@@ -474,11 +533,10 @@ GPU_DEVICE void gpu_mma(gpu_mma_c &c, const gpu_mma_a<gpu_f16> &a, const gpu_mma
   for (int n = 0; n < 2; n++)
 #pragma unroll
     for (int k = 0; k < 2; k++)
-      asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, "
-                   "{%6}, {%0, %1, %2, %3};"
-                   : "+f"(c.at[4 * n]), "+f"(c.at[4 * n + 1]), "+f"(c.at[4 * n + 2]),
-                     "+f"(c.at[4 * n + 3])
-                   : "r"(a.words[2 * k]), "r"(a.words[2 * k + 1]), "r"(b.words[2 * n + k]));
+      asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, "
+          "{%6}, {%0, %1, %2, %3};"
+          : "+f"(c.at[4 * n]), "+f"(c.at[4 * n + 1]), "+f"(c.at[4 * n + 2]), "+f"(c.at[4 * n + 3])
+          : "r"(a.words[2 * k]), "r"(a.words[2 * k + 1]), "r"(b.words[2 * n + k]));
 }
 #else
 GPU_DEVICE void gpu_mma(gpu_mma_c &c, const gpu_mma_a<gpu_f16> &a, const gpu_mma_b<gpu_f16> &b) {
