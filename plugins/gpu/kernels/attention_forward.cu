@@ -105,7 +105,7 @@ attention_forward(const gpu_attention p) {
 
   for (int j0 = from; j0 < to; j0 += BN) {
     /* Some query of this wave sees some key here; every query sees every key. */
-    const bool some = j0 < sight.end(t0 + 16 * MT - 1) && j0 + BN > sight.begin(t0);
+    const bool some = t0 < p.time && j0 < sight.end(t0 + 16 * MT - 1) && j0 + BN > sight.begin(t0);
     const bool whole = j0 + BN <= sight.end(t0) && j0 >= sight.begin(t0 + 16 * MT - 1);
     gpu_copy_wait<0>();
     gpu_sync(); /* keys are there; the values before were used */
@@ -117,21 +117,7 @@ attention_forward(const gpu_attention p) {
       for (int m = 0; m < MT; m++)
 #pragma unroll
         for (int n = 0; n < BN / 16; n++) gpu_mma_zero(s[m][n]);
-#pragma unroll
-      for (int d = 0; d < D; d += 16) {
-        gpu_mma_a<T> a[MT];
-#pragma unroll
-        for (int m = 0; m < MT; m++)
-          gpu_mma_load_a(a[m], [&](int r, int c) { return sq + (16 * m + r) * STRIDE + d + c; });
-#pragma unroll
-        for (int n = 0; n < BN / 16; n++) {
-          gpu_mma_b<T> keys;
-          gpu_mma_load_b_trans(keys,
-                               [&](int r, int c) { return sk + (16 * n + r) * STRIDE + d + c; });
-#pragma unroll
-          for (int m = 0; m < MT; m++) gpu_mma(s[m][n], a[m], keys);
-        }
-      }
+      tile::template multiply_rows<MT, BN / 16>(s, sq, sk);
     }
     gpu_copy_wait<0>();
     gpu_sync(); /* values are there; the keys were used */
@@ -143,20 +129,7 @@ attention_forward(const gpu_attention p) {
 #pragma unroll
       for (int m = 0; m < MT; m++)
         attention_softmax(s[m], out[m], most[m], sum[m], p.scale * GPU_ATTENTION_LOG2E);
-#pragma unroll
-      for (int n = 0; n < BN / 16; n++) {
-        gpu_mma_a<T> a[MT];
-#pragma unroll
-        for (int m = 0; m < MT; m++) gpu_mma_as_a(a[m], s[m][n]);
-#pragma unroll
-        for (int d = 0; d < D / 16; d++) {
-          gpu_mma_b<T> values;
-          gpu_mma_load_b(values,
-                         [&](int r, int c) { return sv + (16 * n + r) * STRIDE + 16 * d + c; });
-#pragma unroll
-          for (int m = 0; m < MT; m++) gpu_mma(out[m][d], a[m], values);
-        }
-      }
+      tile::template multiply_sums<MT, BN / 16>(out, s, sv);
     }
   }
   gpu_copy_wait<0>(); /* of a block that saw nothing */
@@ -195,6 +168,7 @@ static gpuError_t attention_launch(gpuStream_t s, const gpu_attention *a, int64_
   }
   const int64_t tiles = (a->time + shape::ROWS - 1) / shape::ROWS;
   auto kernel = attention_forward<T, D, MT, BN, WAVES>;
+  if (!tiles || !a->batch || !a->heads) return gpuSuccess;
   const gpuError_t code = GPU_ALLOW_SHARED(kernel, shape::SHARED);
   if (code != gpuSuccess) return code;
   return GPU_LAUNCH(kernel, dim3((unsigned)(tiles * a->batch * a->heads)),

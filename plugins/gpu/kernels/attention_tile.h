@@ -70,6 +70,45 @@ template <typename T, int D> struct attention_tile {
     }
   }
 
+  /* sums += rows rows^T: MT x 16 rows of one tile with NT x 16 of another. */
+  template <int MT, int NT>
+  GPU_DEVICE void multiply_rows(gpu_mma_c (&sums)[MT][NT], const T *rows, const T *others) {
+#pragma unroll
+    for (int d = 0; d < D; d += 16) {
+      gpu_mma_a<T> a[MT];
+#pragma unroll
+      for (int m = 0; m < MT; m++)
+        gpu_mma_load_a(a[m], [&](int r, int c) { return rows + (16 * m + r) * STRIDE + d + c; });
+#pragma unroll
+      for (int n = 0; n < NT; n++) {
+        gpu_mma_b<T> b;
+        gpu_mma_load_b_trans(b,
+                             [&](int r, int c) { return others + (16 * n + r) * STRIDE + d + c; });
+#pragma unroll
+        for (int m = 0; m < MT; m++) gpu_mma(sums[m][n], a[m], b);
+      }
+    }
+  }
+
+  /* sums += weights rows: MT x NT tiles of weights, rounded to T, with NT x 16 rows of a tile. */
+  template <int MT, int NT>
+  GPU_DEVICE void multiply_sums(gpu_mma_c (&sums)[MT][D / 16], const gpu_mma_c (&weights)[MT][NT],
+                                const T *rows) {
+#pragma unroll
+    for (int n = 0; n < NT; n++) {
+      gpu_mma_a<T> a[MT];
+#pragma unroll
+      for (int m = 0; m < MT; m++) gpu_mma_as_a(a[m], weights[m][n]);
+#pragma unroll
+      for (int d = 0; d < D / 16; d++) {
+        gpu_mma_b<T> b;
+        gpu_mma_load_b(b, [&](int r, int c) { return rows + (16 * n + r) * STRIDE + 16 * d + c; });
+#pragma unroll
+        for (int m = 0; m < MT; m++) gpu_mma(sums[m][d], a[m], b);
+      }
+    }
+  }
+
   /* MT x D/16 sums of one wave, times factor, to rows first .. of a tensor, by way of `tile`, which is
    * free; added to what is there if `add`. */
   template <int MT>
@@ -112,6 +151,15 @@ struct attention_sight {
   __device__ __forceinline__ int end(int t) const {
     const int behind = before + t + 1;
     return causal && behind < len ? behind : len;
+  }
+  /* The first query that sees key j or a later one, and one more than the last of `time` queries that sees j or an
+   * earlier one. */
+  __device__ __forceinline__ int first_of(int j) const {
+    return causal && j > before ? j - before : 0;
+  }
+  __device__ __forceinline__ int last_of(int j, int time) const {
+    const int behind = j - before + window;
+    return window > 0 && behind < time ? behind : time;
   }
 };
 
