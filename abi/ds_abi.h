@@ -257,9 +257,9 @@ typedef struct ds_device_table {
    * group (all NULL): core then takes ordinary memory, upload and download. */
   DS_MUST_USE ds_status (*host_alloc)(ds_device *dev, size_t bytes, void **out,
                                       ds_error *err); /* [per-device] 64-byte aligned; bytes > 0 */
-  void (*host_free)(ds_device *dev, void *p); /* [per-device] as free */
-  /* [per-stream] As upload and download, but asynchronous: src, or dst, is within memory of
-   * host_alloc, and is the work's until it is done. */
+  void (*host_free)(ds_device *dev, void *p); /* [per-device] as free: no work may still use it */
+  /* [per-stream] As upload and download, but asynchronous: src, or dst, lies within memory of
+   * host_alloc and is the work's until it is done. 0 bytes succeed and do nothing. */
   DS_MUST_USE ds_status (*upload_async)(ds_stream *s, void *dst, const void *src, size_t bytes,
                                         ds_error *err);
   DS_MUST_USE ds_status (*download_async)(ds_stream *s, void *dst, const void *src, size_t bytes,
@@ -267,15 +267,17 @@ typedef struct ds_device_table {
 
   /* Since 0.10. Memory in the order of a stream. Optional as a group (all NULL): alloc and free.
    * Work given to s after stream_alloc may use the memory, and work on other streams that waits for
-   * an event recorded on s since; none given to s after stream_free may. Memory of alloc may be
-   * given to stream_free, and memory of stream_alloc to free. */
+   * an event recorded on s since. Work given to s after stream_free may not, and what other streams
+   * did with it comes before, by an event that s waits for. Memory of alloc may be given to
+   * stream_free, and memory of stream_alloc to free. */
   DS_MUST_USE ds_status (*stream_alloc)(ds_stream *s, size_t bytes, void **out,
-                                        ds_error *err); /* [per-stream] as alloc */
-  DS_MUST_USE ds_status (*stream_free)(ds_stream *s, void *p, ds_error *err); /* [per-stream] */
+                                        ds_error *err); /* [per-stream] as alloc; bytes > 0 */
+  /* [per-stream] NULL is allowed. After a failure p is still there: it is for free. */
+  DS_MUST_USE ds_status (*stream_free)(ds_stream *s, void *p, ds_error *err);
 
-  /* Since 0.10. [per-stream] Between two devices of this plugin, directly where the hardware can. s
-   * is a stream of either; it waits for nothing on the other device. Optional: core goes through
-   * the host. */
+  /* Since 0.10. [per-stream] Between two open devices of this plugin, or within one, directly where
+   * the hardware can. s is a stream of either; it waits for nothing on the other device. Ranges
+   * must not overlap; 0 bytes succeed and do nothing. Optional: core goes through the host. */
   DS_MUST_USE ds_status (*peer_copy)(ds_stream *s, ds_device *to, void *dst, ds_device *from,
                                      const void *src, size_t bytes, ds_error *err);
 } ds_device_table;
@@ -318,8 +320,9 @@ typedef struct ds_gemm {
   const void *a, *b;
   const void *bias; /* [n] or NULL */
   void *c;
-  /* Since 0.10, read only with DS_GEMM_SCALES: f32[1] in device memory, or NULL for 1. A and B are
-   * multiplied by them: what fp8 needs, whose scales are found on the device. */
+  /* Since 0.10, read only with DS_GEMM_SCALES: f32[1] in device memory, or NULL for 1. The product is
+   * of scale_a A and scale_b B (what fp8 needs, whose scales are found on the device); all of a
+   * batch have the same. pack_b and pack_size ignore them. */
   const float *scale_a, *scale_b;
 } ds_gemm;
 
@@ -554,23 +557,26 @@ typedef struct ds_ops_table {
 
 typedef struct ds_graph ds_graph; /* captured work */
 
-/* Between begin and end, work given to s is recorded and not run: ops, products, quantization, copy,
- * fill, upload_async, download_async, and where the plugin can, collectives (else
- * DS_ERR_UNSUPPORTED). Addresses are recorded, and so are attributes and everything else that a
- * descriptor says, by value; what lies in memory is read anew at each launch. All memory named must
- * stay until destroy. Whatever waits, frees, or can't be recorded (upload, download, stream_sync,
- * events, stream_alloc, begin) fails with DS_ERR_STATE on s meanwhile, and the recording goes on;
- * other streams are as ever. After another failure end fails too, with its status, and s is as
- * before begin. A stream destroyed meanwhile drops the recording. */
+/* Between begin and end, work given to s is recorded and not run: ops, products, packing,
+ * quantization, copy, fill, upload_async, download_async, and where the plugin can, peer_copy and
+ * collectives (else DS_ERR_UNSUPPORTED). Addresses are recorded, and so is all that a descriptor
+ * says, by value; what lies in memory, the host's too, is read anew at each launch. Memory named must
+ * stay until destroy.
+ * What waits, allocates, frees, or is about order can't be recorded: upload, download, stream_sync,
+ * event_record and event_wait, stream_alloc and stream_free, begin and launch fail with DS_ERR_STATE
+ * on s meanwhile. A call that is refused so, or with DS_ERR_UNSUPPORTED or DS_ERR_INVALID, is left
+ * out and the recording goes on; after any other failure end fails too, with its status. Other
+ * streams, and what is called on the device, are as ever. */
 typedef struct ds_graph_table {
   ds_table base;
   DS_MUST_USE ds_status (*begin)(ds_stream *s, ds_error *err); /* [per-stream] */
-  /* [per-stream] DS_ERR_STATE without begin. A graph may be empty. */
+  /* [per-stream] Whatever it returns, s then takes work as before begin. DS_ERR_STATE without begin.
+   * A graph may be empty. It outlives s; stream_destroy without end drops the recording. */
   DS_MUST_USE ds_status (*end)(ds_stream *s, ds_graph **out, ds_error *err);
-  /* [per-stream] s: any stream of the same device that isn't recording. Asynchronous; one graph's
-   * launches run one after another. */
+  /* [per-stream] s: any stream of the same device that isn't recording. Asynchronous, as the work in
+   * it; launches of one graph run one after another, on whichever streams. */
   DS_MUST_USE ds_status (*launch)(ds_stream *s, ds_graph *g, ds_error *err);
-  /* [per-device] None of its launches may be under way. NULL is allowed. */
+  /* [per-device] None of its launches may be under way. NULL is allowed. Before close. */
   void (*destroy)(ds_graph *g);
 } ds_graph_table;
 

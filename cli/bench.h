@@ -68,6 +68,7 @@ bool bench_dtypes(const char *who, const char *text, int32_t out[2], int *count)
 int bench_decode(int argc, char **argv);
 int bench_dispatch(int argc, char **argv);
 int bench_gemm(int argc, char **argv);
+int bench_ops(int argc, char **argv);
 int bench_quant(int argc, char **argv);
 int bench_train(int argc, char **argv);
 

@@ -10,6 +10,7 @@ static const struct {
   const char *summary;
 } benchmarks[] = {
     {"gemm", bench_gemm, "matrix products of GPT-2's sizes, against the multiply-add peak"},
+    {"ops", bench_ops, "norms, activations, attention, AdamW, ..., against copying"},
     {"quant", bench_quant, "products with quantized weights, against bandwidth and peak"},
     {"train", bench_train, "training steps, against the peak and against another program"},
     {"decode", bench_decode, "generation at batch 1, against the memory's bandwidth"},
@@ -18,7 +19,7 @@ static const struct {
 enum { N_BENCHMARKS = sizeof benchmarks / sizeof *benchmarks };
 
 static void print_help(FILE *f) {
-  fprintf(f, "usage: ds bench (gemm | quant | train | decode | dispatch) [OPTION]...\n\n"
+  fprintf(f, "usage: ds bench (gemm | ops | quant | train | decode | dispatch) [OPTION]...\n\n"
              "Measures a backend and the engines on this machine, and the machine's own limits in\n"
              "the same run: compare fractions of a limit, not figures of different days.\n\n");
   for (int i = 0; i < N_BENCHMARKS; i++)

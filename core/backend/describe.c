@@ -82,6 +82,7 @@ const char *ds_describe_gemm(const ds_gemm *g, char *buf, size_t size) {
   if (g->bias) add(buf, size, &used, " + %s bias", dtype_name(g->dtype_bias));
   if (g->epilogue) add(buf, size, &used, ", epilogue %d", (int)g->epilogue);
   if (g->batch != 1) add(buf, size, &used, ", batch %lld", (long long)g->batch);
+  if (g->flags & DS_GEMM_SCALES) add(buf, size, &used, ", scaled");
   return buf;
 }
 

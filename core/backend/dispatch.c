@@ -122,6 +122,21 @@ static ds_status add_matrix(const ds_backend *b, ds_stage *stage, const ds_gemm 
   return ds_stage_add_tensor(stage, b, &t, name == 'C', what, err);
 }
 
+/* NULL where there is none. */
+static const float *scale_a(const ds_gemm *g) {
+  return g->flags & DS_GEMM_SCALES ? g->scale_a : NULL;
+}
+
+static const float *scale_b(const ds_gemm *g) {
+  return g->flags & DS_GEMM_SCALES ? g->scale_b : NULL;
+}
+
+static ds_status add_scale(const ds_backend *b, ds_stage *stage, const float *scale,
+                           const char *what, ds_error *err) {
+  const ds_tensor t = {.data = (void *)(uintptr_t)scale, .dtype = DS_F32};
+  return scale ? ds_stage_add_tensor(stage, b, &t, false, what, err) : DS_OK;
+}
+
 static ds_status stage_gemm(const ds_backend *b, ds_stage *stage, const ds_gemm *g, ds_error *err) {
   bool ta = (g->flags & DS_GEMM_TRANS_A) != 0, tb = (g->flags & DS_GEMM_TRANS_B) != 0;
   if (g->m == 0 || g->n == 0 || g->batch == 0) return DS_OK; /* nothing is read, a may be NULL */
@@ -137,6 +152,8 @@ static ds_status stage_gemm(const ds_backend *b, ds_stage *stage, const ds_gemm 
                       .stride = {1}};
     DS_TRY(ds_stage_add_tensor(stage, b, &bias, false, "gemm: bias", err));
   }
+  DS_TRY(add_scale(b, stage, scale_a(g), "gemm: scale_a", err));
+  DS_TRY(add_scale(b, stage, scale_b(g), "gemm: scale_b", err));
   return add_matrix(b, stage, g, 'C', g->c, g->dtype_c, g->m, g->n, g->ldc, g->stride_c, err);
 }
 
@@ -164,6 +181,8 @@ static ds_status fall_back_gemm(ds_backend *b, const ds_gemm *g, const char *why
   call.b = ds_stage_host(&stage, b, g->b);
   call.bias = ds_stage_host(&stage, b, g->bias);
   call.c = ds_stage_host(&stage, b, g->c);
+  call.scale_a = ds_stage_host(&stage, b, scale_a(g));
+  call.scale_b = ds_stage_host(&stage, b, scale_b(g));
   ds_status status = gemm->run(b->reference_stream, &call, &e);
   if (status != DS_OK) return ds_device_wrap(b, "gemm", &e, status, err);
   return ds_stage_out(&stage, b, err);

@@ -91,8 +91,8 @@ void ds_loader_unlisten(ds_listener *listener) {
 /* ---- tables */
 
 /* A function of a table: required, optional by itself, or one of a group that is all there or all
- * absent. */
-enum { REQUIRED = 0, GROUP = 1, ALONE = 2 };
+ * absent. Groups of one table stand apart from each other. */
+enum { REQUIRED, ALONE, GROUP, HOST_GROUP, STREAM_GROUP };
 typedef struct function {
   const char *name;
   size_t offset;
@@ -104,6 +104,8 @@ typedef struct function {
 #define DEVICE(name) FUNCTION(ds_device_table, name, REQUIRED)
 #define OPTION(name) FUNCTION(ds_device_table, name, ALONE)
 #define EVENT(name)  FUNCTION(ds_device_table, name, GROUP)
+#define HOST(name)   FUNCTION(ds_device_table, name, HOST_GROUP)
+#define STREAM(name) FUNCTION(ds_device_table, name, STREAM_GROUP)
 #define COMM(name)   FUNCTION(ds_comm_table, name, REQUIRED)
 
 static const function device_functions[] = {
@@ -111,7 +113,9 @@ static const function device_functions[] = {
     DEVICE(alloc),       DEVICE(free),        DEVICE(stream_create), DEVICE(stream_destroy),
     DEVICE(stream_sync), DEVICE(upload),      DEVICE(download),      OPTION(copy),
     OPTION(fill),        EVENT(event_create), EVENT(event_destroy),  EVENT(event_record),
-    EVENT(event_wait),   EVENT(event_sync),   {NULL, 0, 0}};
+    EVENT(event_wait),   EVENT(event_sync),   HOST(host_alloc),      HOST(host_free),
+    HOST(upload_async),  HOST(download_async), STREAM(stream_alloc), STREAM(stream_free),
+    OPTION(peer_copy),   {NULL, 0, 0}};
 static const function gemm_functions[] = {FUNCTION(ds_gemm_table, supports, REQUIRED),
                                           FUNCTION(ds_gemm_table, run, REQUIRED),
                                           FUNCTION(ds_gemm_table, pack_size, GROUP),
@@ -145,19 +149,19 @@ static ds_status check_functions(const char *name, const void *table, const func
                                  ds_error *err) {
   const function *present = NULL, *absent = NULL;
   for (const function *f = list; f->name; f++) {
+    if (f > list && f->need != f[-1].need) present = absent = NULL;
     bool set = is_set(table, f->offset);
     if (f->need == REQUIRED && !set) {
       return ds_fail(err, DS_ERR_VERSION,
                      "its %s table lacks the required function \"%s\"; the plugin must supply it",
                      name, f->name);
     }
-    if (f->need == GROUP && set) present = f;
-    if (f->need == GROUP && !set) absent = f;
-  }
-  if (present && absent) {
-    return ds_fail(err, DS_ERR_VERSION,
-                   "its %s table has \"%s\" without \"%s\"; they are optional only together", name,
-                   present->name, absent->name);
+    if (f->need >= GROUP) *(set ? &present : &absent) = f;
+    if (present && absent) {
+      return ds_fail(err, DS_ERR_VERSION,
+                     "its %s table has \"%s\" without \"%s\"; they are optional only together",
+                     name, present->name, absent->name);
+    }
   }
   return DS_OK;
 }

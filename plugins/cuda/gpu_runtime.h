@@ -3,6 +3,13 @@
 #define DS_GPU_RUNTIME_CUDA_H
 
 #include <cuda_runtime_api.h>
+#include <stddef.h>
+
+#define GPU_PLUGIN_NAME        "cuda"
+#define GPU_PLUGIN_DESCRIPTION "NVIDIA cards: own kernels, cuBLASLt, NCCL"
+#define GPU_PLUGIN_NEEDS       "the NVIDIA driver (and libcublasLt, libnccl where they are)"
+#define GPU_PLUGIN_PRIORITY    300
+#define GPU_COLLECTIVES        "libnccl.so.2"
 
 /* clang-format off */
 #define gpuError_t                         cudaError_t
@@ -22,16 +29,22 @@
 #define gpuMemGetInfo                      cudaMemGetInfo
 #define gpuDriverGetVersion                cudaDriverGetVersion
 #define gpuDeviceGetAttribute              cudaDeviceGetAttribute
+#define gpuAttributeMultiprocessors        cudaDevAttrMultiProcessorCount
+#define gpuAttributeSharedPerBlock         cudaDevAttrMaxSharedMemoryPerBlockOptin
 #define gpuDeviceGetPCIBusId               cudaDeviceGetPCIBusId
 #define gpuDeviceCanAccessPeer             cudaDeviceCanAccessPeer
 #define gpuDeviceEnablePeerAccess          cudaDeviceEnablePeerAccess
 #define gpuMalloc                          cudaMalloc
 #define gpuFree                            cudaFree
-#define gpuMallocAsync                     cudaMallocAsync
+#define gpuMemPool_t                       cudaMemPool_t
+#define gpuMallocFromPoolAsync             cudaMallocFromPoolAsync
+#define gpuMemPoolTrimTo                   cudaMemPoolTrimTo
+#define gpuMemPoolDestroy                  cudaMemPoolDestroy
 #define gpuFreeAsync                       cudaFreeAsync
 #define gpuMemcpyAsync                     cudaMemcpyAsync
 #define gpuMemcpyPeerAsync                 cudaMemcpyPeerAsync
 #define gpuMemsetAsync                     cudaMemsetAsync
+#define gpuMemcpyKind                      enum cudaMemcpyKind
 #define gpuMemcpyHostToDevice              cudaMemcpyHostToDevice
 #define gpuMemcpyDeviceToHost              cudaMemcpyDeviceToHost
 #define gpuMemcpyDeviceToDevice            cudaMemcpyDeviceToDevice
@@ -59,7 +72,21 @@
 #define gpuStreamCreate(s)                 cudaStreamCreateWithFlags((s), cudaStreamNonBlocking)
 #define gpuStreamWaitEvent(s, e)           cudaStreamWaitEvent((s), (e), 0)
 #define gpuEventCreate(e)                  cudaEventCreateWithFlags((e), cudaEventDisableTiming)
-#define gpuStreamBeginCapture(s)           cudaStreamBeginCapture((s), cudaStreamCaptureModeThreadLocal)
+#define gpuStreamBeginCapture(s)           cudaStreamBeginCapture((s), cudaStreamCaptureModeRelaxed)
 #define gpuGraphInstantiate(exec, graph)   cudaGraphInstantiate((exec), (graph), 0)
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+/* runtime.c; what each does stands in plugins/gpu/runtime.h. */
+gpuError_t gpu_device_name(int index, char *out, size_t size);
+int gpu_device_wave(int index);
+int gpu_device_arch(int index);
+gpuError_t gpu_pool_create(gpuMemPool_t *out, int index);
+gpuError_t gpu_pool_share(gpuMemPool_t pool, int index);
+const char *gpu_no_device_reason(gpuError_t code);
+#ifdef __cplusplus
+}
+#endif
 
 #endif

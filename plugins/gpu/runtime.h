@@ -8,12 +8,14 @@
  *   gpuGetErrorName gpuGetErrorString gpuGetLastError gpuPeekAtLastError
  *   gpuGetDeviceCount gpuSetDevice gpuGetDevice gpuMemGetInfo gpuDriverGetVersion
  *   gpuDeviceGetAttribute gpuDeviceGetPCIBusId gpuDeviceCanAccessPeer gpuDeviceEnablePeerAccess
- *   gpuMalloc gpuFree gpuMallocAsync gpuFreeAsync gpuHostMalloc (portable) gpuHostFree
- *   gpuMemcpyAsync gpuMemcpyPeerAsync gpuMemsetAsync gpuMemcpyHostToDevice ... gpuMemcpyDefault
+ *   gpuMalloc gpuFree gpuHostMalloc (portable) gpuHostFree
+ *   gpuMemPool_t gpuMallocFromPoolAsync gpuFreeAsync gpuMemPoolTrimTo gpuMemPoolDestroy
+ *   gpuAttributeMultiprocessors gpuAttributeSharedPerBlock (by consent)   for gpuDeviceGetAttribute
+ *   gpuMemcpyKind gpuMemcpyAsync gpuMemcpyPeerAsync gpuMemsetAsync gpuMemcpyHostToDevice ... gpuMemcpyDefault
  *   gpuStream_t gpuStreamCreate (does not wait for the null stream) gpuStreamDestroy
  *   gpuStreamSynchronize gpuStreamQuery gpuStreamWaitEvent gpuLaunchHostFunc
  *   gpuEvent_t gpuEventCreate (without timing) gpuEventDestroy gpuEventRecord gpuEventQuery gpuEventSynchronize
- *   gpuGraph_t gpuGraphExec_t gpuStreamBeginCapture (this thread's calls on this stream alone)
+ *   gpuGraph_t gpuGraphExec_t gpuStreamBeginCapture (relaxed: this stream's work, whatever threads do)
  *   gpuStreamEndCapture gpuGraphInstantiate gpuGraphLaunch gpuGraphDestroy gpuGraphExecDestroy
  *
  * and, of its own:
@@ -25,6 +27,9 @@
  *   GPU_COLLECTIVES                names under which the NCCL-like library is looked for, "a|b"
  *   gpu_device_name(index, out, size)              gpuError_t
  *   gpu_device_wave(index), gpu_device_arch(index)     lanes of a wave; 900 for sm_90, 0x90a for gfx90a; or 0
+ *   gpu_pool_create(out, index)    gpuError_t: a pool of this process that keeps what is freed; an error where the
+ *                                  device has no pools
+ *   gpu_pool_share(pool, index)    gpuError_t: its memory is reached by that device too
  *   gpu_no_device_reason(code)     a static string: why gpuGetDeviceCount said code, and the cure
  */
 #ifndef DS_GPU_RUNTIME_H

@@ -281,6 +281,7 @@ static int try_negotiation(subject *s) {
 
 /* ---------------------------------------------------------------- all of them */
 
+/* What a struct had when it was published first; a gemm without scales needs no more. */
 #define STRUCT(function, type, needs)                                                              \
   { function, #type, PUBLISHED(type), needs }
 
@@ -291,7 +292,7 @@ static const struct {
   size_t needs; /* the ds_plugin member that it belongs to; 0 for none */
 } structs[] = {STRUCT(try_host, ds_host, 0),
                STRUCT(try_info, ds_device_info, 0),
-               STRUCT(try_gemm, ds_gemm, offsetof(ds_plugin, gemm)),
+               {try_gemm, "ds_gemm", offsetof(ds_gemm, scale_a), offsetof(ds_plugin, gemm)},
                STRUCT(try_op, ds_op, offsetof(ds_plugin, ops)),
                STRUCT(try_quant, ds_quant, offsetof(ds_plugin, quant)),
                STRUCT(try_quant_gemm, ds_quant_gemm, offsetof(ds_plugin, quant)),

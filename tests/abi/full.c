@@ -102,6 +102,23 @@ static ds_status copy(ds_stream *s, void *dst, const void *src, size_t bytes, ds
   return DS_OK;
 }
 
+static ds_status stream_alloc(ds_stream *s, size_t bytes, void **out, ds_error *err) {
+  return device_alloc(s->device, bytes, out, err);
+}
+
+static ds_status stream_free(ds_stream *s, void *p, ds_error *err) {
+  (void)err;
+  device_free(s->device, p);
+  return DS_OK;
+}
+
+static ds_status peer_copy(ds_stream *s, ds_device *to, void *dst, ds_device *from, const void *src,
+                           size_t bytes, ds_error *err) {
+  (void)to;
+  (void)from;
+  return copy(s, dst, src, bytes, err);
+}
+
 static ds_status fill(ds_stream *s, void *dst, uint8_t byte, size_t bytes, ds_error *err) {
   (void)s;
   (void)err;
@@ -124,14 +141,22 @@ static const ds_device_table device = {
     .download = copy,
     .copy = copy,
     .fill = fill,
+    .host_alloc = device_alloc,
+    .host_free = device_free,
+    .upload_async = copy,
+    .download_async = copy,
+    .stream_alloc = stream_alloc,
+    .stream_free = stream_free,
+    .peer_copy = peer_copy,
 };
 
 /* ---------------------------------------------------------------- gemm */
 
 static int gemm_supports(ds_device *dev, const ds_gemm *g) {
+  const uint32_t known = DS_GEMM_TRANS_A | DS_GEMM_TRANS_B | DS_GEMM_SCALES;
   (void)dev;
-  return DS_HAS(g, c) && !(g->flags & ~(uint32_t)(DS_GEMM_TRANS_A | DS_GEMM_TRANS_B)) &&
-         g->dtype_a == DS_F32 && g->dtype_b == DS_F32 && g->dtype_c == DS_F32 &&
+  return DS_HAS(g, c) && !(g->flags & ~known) &&
+         (!(g->flags & DS_GEMM_SCALES) || DS_HAS(g, scale_b)) && g->dtype_a == DS_F32 && g->dtype_b == DS_F32 && g->dtype_c == DS_F32 &&
          g->dtype_bias == DS_F32 &&
          (g->epilogue == DS_EPILOGUE_NONE || g->epilogue == DS_EPILOGUE_GELU_TANH);
 }
@@ -142,6 +167,15 @@ static double dot(const ds_gemm *g, const float *a, const float *b, int64_t i, i
     sum += (double)a[g->flags & DS_GEMM_TRANS_A ? p * g->lda + i : i * g->lda + p] *
            b[g->flags & DS_GEMM_TRANS_B ? j * g->ldb + p : p * g->ldb + j];
   return sum;
+}
+
+/* What the sums are multiplied by. */
+static double factor(const ds_gemm *g) {
+  double v = g->alpha;
+  if (!(g->flags & DS_GEMM_SCALES)) return v;
+  if (g->scale_a) v *= *g->scale_a;
+  if (g->scale_b) v *= *g->scale_b;
+  return v;
 }
 
 static double gelu_tanh(double x) {
@@ -157,7 +191,7 @@ static ds_status gemm_run(ds_stream *s, const ds_gemm *g, ds_error *err) {
     float *c = (float *)g->c + n * g->stride_c;
     for (int64_t i = 0; i < g->m; i++)
       for (int64_t j = 0; j < g->n; j++) {
-        double v = g->alpha * dot(g, a, b, i, j);
+        double v = factor(g) * dot(g, a, b, i, j);
         if (g->bias) v += ((const float *)g->bias)[j];
         if (g->epilogue == DS_EPILOGUE_GELU_TANH) v = gelu_tanh(v);
         if (g->beta != 0) v += c[i * g->ldc + j];

@@ -22,6 +22,13 @@ static const ds_device_table device = {{sizeof(ds_device_table), DS_ABI_MAJOR, D
                                        NULL,
                                        NULL,
                                        NULL,
+                                       NULL,
+                                       NULL,
+                                       NULL,
+                                       NULL,
+                                       NULL,
+                                       NULL,
+                                       NULL,
                                        NULL};
 
 static const ds_plugin plugin = {{sizeof(ds_plugin), DS_ABI_MAJOR, DS_ABI_MINOR},
@@ -37,7 +44,7 @@ static const ds_plugin plugin = {{sizeof(ds_plugin), DS_ABI_MAJOR, DS_ABI_MINOR}
 
 const ds_plugin *ds_plugin_query(const ds_host *host, ds_version_range host_abi, ds_error *err) {
   (void)err;
-  return DS_HAS(host, free) && DS_HAS(&device, event_sync) && host_abi.major == DS_ABI_MAJOR
+  return DS_HAS(host, free) && DS_HAS(&device, peer_copy) && host_abi.major == DS_ABI_MAJOR
              ? &plugin
              : NULL;
 }

@@ -86,7 +86,7 @@ int main(int argc, char **argv) {
     return 1;
   }
   probe_op(b, strcmp(argv[2], "next") == 0);
-  probe_gemm(b, "an appended flag", DS_NEXT_GEMM_PACKED_B, 0, DS_F32);
+  probe_gemm(b, "an appended flag", DS_NEXT_GEMM_SCALES, 0, DS_F32);
   probe_gemm(b, "an appended epilogue", 0, DS_NEXT_EPILOGUE_SILU, DS_F32);
   probe_gemm(b, "an appended dtype", 0, 0, DS_NEXT_F8E5M2);
   ds_backend_close(b);

@@ -16,6 +16,8 @@ FIELDS = {
              'gflops': SPREAD, 'peak_fraction': float},
     'quant': {'form': str, 'dtype': str, 'm': float, 'rows': float, 'cols': float,
               'group': float, 'bytes': float, 'gb_s': SPREAD, 'gflops': SPREAD},
+    'ops': {'op': str, 'dtype': str, 'bytes': float, 'us': SPREAD, 'gb_s': SPREAD,
+            'copy_fraction': SPREAD},
     'train': {'dtype': str, 'batch': float, 'seq_len': float, 'ms_per_step': SPREAD,
               'tokens_per_s': float, 'flops_per_step': float, 'gflops': SPREAD,
               'peak_fraction': float, 'outside_backend_fraction': float,

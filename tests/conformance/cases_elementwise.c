@@ -169,6 +169,21 @@ void make_mean_backward(test_case *c) {
   case_accumulate(c, 1);
 }
 
+/* g, p, m and v of n elements, p, m and v in place, and in some cases the bf16 copy. */
+static void moments(test_case *c, int64_t n, bool first_step) {
+  case_normal(c, case_in1(c, 0, DS_F32, n), 0, 1);
+  case_normal(c, case_in1(c, 1, DS_F32, n), 0, 1);
+  case_normal(c, case_in1(c, 2, DS_F32, n), 0, 0.1);
+  case_normal(c, case_in1(c, 3, DS_F32, n), 0, 0.1);
+  for (int64_t i = 0; i < n; i++) {
+    c->in[3].val[i] = fabs(c->in[3].val[i]);
+    if (first_step || case_chance(c, 50)) c->in[2].val[i] = c->in[3].val[i] = 0;
+    if (!c->big && case_chance(c, 50)) c->in[0].val[i] = 0;
+  }
+  for (int i = 0; i < 3; i++) case_alias(case_out1(c, i, DS_F32, n), &c->in[i + 1]);
+  if (c->index & 2) case_out1(c, 3, DS_BF16, n);
+}
+
 void make_adamw(test_case *c) {
   int64_t n = elements(c);
   int step = (int)case_range(c, 1, 1000);
@@ -183,15 +198,33 @@ void make_adamw(test_case *c) {
                              1 - pow(0.999, step),
                              c->index & 1};
   for (int i = 0; i < MAX_ATTR; i++) case_attr_f(c, i, values[i], false);
-  case_normal(c, case_in1(c, 0, DS_F32, n), 0, 1);
-  case_normal(c, case_in1(c, 1, DS_F32, n), 0, 1);
-  case_normal(c, case_in1(c, 2, DS_F32, n), 0, 0.1);
-  case_normal(c, case_in1(c, 3, DS_F32, n), 0, 0.1);
-  for (int64_t i = 0; i < n; i++) {
-    c->in[3].val[i] = fabs(c->in[3].val[i]);
-    if (step == 1 || case_chance(c, 50)) c->in[2].val[i] = c->in[3].val[i] = 0;
-    if (!c->big && case_chance(c, 50)) c->in[0].val[i] = 0;
-  }
-  for (int i = 0; i < 3; i++) case_alias(case_out1(c, i, DS_F32, n), &c->in[i + 1]);
-  if (c->index & 2) case_out1(c, 3, DS_BF16, n);
+  moments(c, n, step == 1);
+}
+
+void make_adamw_scheduled(test_case *c) {
+  int step = (int)case_range(c, 1, 1000);
+  const double attrs[] = {0.9, 0.999, case_chance(c, 3) ? 1e-6 : 1e-8, case_chance(c, 3) ? 0 : 0.1,
+                          c->index & 1};
+  const double schedule[] = {3e-3, 1 - pow(0.9, step), 1 - pow(0.999, step)};
+  for (int i = 0; i < 5; i++) case_attr_f(c, i, attrs[i], false);
+  moments(c, elements(c), step == 1);
+  case_values(c, case_in1(c, 4, DS_F32, 3), schedule);
+  slot *factor = case_in1(c, 5, DS_F32, 1);
+  factor->val[0] = case_chance(c, 2) ? 1 : 0.125;
+  if (!c->proof && !c->big && c->index % 4 == 3) factor->val[0] = NAN; /* the step is skipped */
+}
+
+/* Norms below, at and far above the bound; no bound; norms and losses that are no numbers. */
+void make_clip_factor(test_case *c) {
+  static const double norms[] = {0, 1e-8, 0.5, 1, 1.0000005, 3, 1e5, 1e150, 1e-150};
+  static const double wrong[] = {(double)NAN, (double)INFINITY};
+  double norm = norms[case_range(c, 0, 8)], loss = case_round(c, DS_F32, case_range(c, -3, 9) * 0.7);
+  bool checks = !case_chance(c, 3);
+  if (!c->proof && c->index % 4 == 1) norm = wrong[case_range(c, 0, 1)];
+  if (!c->proof && c->index % 4 == 2) loss = case_chance(c, 2) ? -wrong[1] : wrong[0];
+  case_attr_f(c, 0, case_chance(c, 4) ? 0 : case_chance(c, 2) ? 1 : 0.3, false);
+  case_attr_i(c, 1, checks, checks);
+  case_in1(c, 0, DS_F64, 1)->val[0] = norm * norm;
+  if (!case_chance(c, 3)) case_in1(c, 1, DS_F32, 1)->val[0] = loss;
+  case_out1(c, 0, DS_F32, 1);
 }

@@ -8,6 +8,7 @@
 typedef struct gemm_call {
   ds_gemm g;
   bool packed;
+  double scale; /* of DS_GEMM_SCALES, both together */
 } gemm_call;
 
 static int gemm_supports(conformance *k, const test_case *c) {
@@ -23,6 +24,8 @@ static ds_status gemm_run(conformance *k, const test_case *c, void *const *in, v
   g.b = in[1];
   g.bias = in[2];
   g.c = out[0];
+  g.scale_a = in[3];
+  g.scale_b = in[4];
   if (!call->packed) return k->plugin->gemm->run(k->stream, &g, err);
   ds_status st = k->plugin->gemm->pack_b(k->stream, &g, out[1], err);
   if (st != DS_OK) return st;
@@ -47,7 +50,7 @@ static void gemm_reference(test_case *c) {
                 .k = g->k,
                 .ldc = g->n,
                 .epilogue = g->epilogue,
-                .alpha = g->alpha,
+                .alpha = g->alpha * call->scale,
                 .a = c->in[0].val + (g->stride_a ? b * mk : 0),
                 .b = c->in[1].val + (g->stride_b ? b * kn : 0),
                 .bias = c->in[2].present ? c->in[2].val : NULL,
@@ -73,7 +76,12 @@ static const types combinations[] = {
     {"bf16,f32,f32", DS_BF16, DS_F32, DS_F32, DS_F32},
     {"f32,f32,bf16", DS_F32, DS_F32, DS_BF16, DS_F32},
     {"f32 bias bf16", DS_F32, DS_F32, DS_F32, DS_BF16},
+    /* only with scales, which fp8 needs */
+    {"f8e4m3,f8e4m3,f32", DS_F8E4M3, DS_F8E4M3, DS_F32, DS_F32},
+    {"f8e4m3,f8e4m3,bf16", DS_F8E4M3, DS_F8E4M3, DS_BF16, DS_BF16},
+    {"f8e5m2,f8e4m3,f32", DS_F8E5M2, DS_F8E4M3, DS_F32, DS_F32},
 };
+enum { COMBINATIONS = sizeof combinations / sizeof *combinations, WITH_FP8 = 3 };
 
 static const types *chosen(const test_case *c) {
   return &combinations[c->variant];
@@ -90,6 +98,8 @@ static void stored(test_case *c, slot *s, int64_t rows, int64_t cols, int64_t *l
   s->stride[0] = *stride;
   s->stride[1] = *ld;
 }
+
+static const op_spec gemm_spec, scaled_spec;
 
 static void gemm_tensors(test_case *c, ds_gemm *g, bool bias) {
   const types *t = chosen(c);
@@ -160,6 +170,18 @@ static void gemm_sizes(test_case *c, ds_gemm *g) {
   }
 }
 
+/* DS_GEMM_SCALES with both, one or none of them. */
+static void add_scales(test_case *c, gemm_call *call) {
+  static const double scales[] = {1, 0.03125, -2.7, 3e-6, 1.5e4};
+  call->g.flags |= DS_GEMM_SCALES;
+  for (int i = 3; i < 5; i++) {
+    if (case_chance(c, 4)) continue;
+    slot *s = case_in1(c, i, DS_F32, 1);
+    s->val[0] = harness_round(DS_F32, scales[case_range(c, 0, 4)]);
+    call->scale *= s->val[0];
+  }
+}
+
 static void make_gemm(test_case *c) {
   gemm_call *call = harness_alloc(&c->mem, 1, sizeof *call);
   ds_gemm *g = &call->g;
@@ -171,6 +193,8 @@ static void make_gemm(test_case *c) {
   g->epilogue = c->index * 7 % 10 <= DS_EPILOGUE_SILU ? c->index * 7 % 10 : DS_EPILOGUE_NONE;
   gemm_sizes(c, g);
   gemm_tensors(c, g, case_chance(c, 2));
+  call->scale = 1;
+  if (c->spec != &gemm_spec) add_scales(c, call);
   if (g->beta == 0) return;
   slot *s = &c->out[0];
   s->prior = case_array(c, s->n);
@@ -185,6 +209,13 @@ static const op_spec gemm_spec = {
     /* sums of up to 1031 products in f32; the epilogue's exp and tanh */
     .tol = 2e-6,
     .hooks = &gemm_hooks};
+
+static const op_spec scaled_spec = {.id = 1003,
+                                    .name = "gemm",
+                                    .make = make_gemm,
+                                    .reference = gemm_reference,
+                                    .tol = 2e-6, /* as gemm; two roundings of the scales */
+                                    .hooks = &gemm_hooks};
 
 /* Asks for the packed size and gives out[1] that room. Leaves the case alone if it is 0. */
 static bool want_packed(conformance *k, test_case *c) {
@@ -210,6 +241,7 @@ bool cases_gemm_sized(conformance *k, test_case *c, int variant, const int64_t *
   gemm_call *call = harness_alloc(&c->mem, 1, sizeof *call);
   c->call = call;
   c->big = true;
+  call->scale = 1;
   call->g = (ds_gemm){
       .flags = DS_GEMM_TRANS_B, .m = size[0], .n = size[1], .k = size[2], .batch = 1, .alpha = 1};
   gemm_tensors(c, &call->g, false);
@@ -226,20 +258,29 @@ static void must_take(const test_case *c, tally *t) {
              g->flags, (double)g->alpha, (double)g->beta, (int)g->epilogue, text);
 }
 
-static void run_gemm(conformance *k, bool packed) {
-  for (int v = 0; v < (int)(sizeof combinations / sizeof *combinations); v++) {
+/* How a line of the report is called, and what its cases are. */
+typedef struct form {
+  const char *name;
+  const op_spec *spec;
+  bool packed;
+} form;
+
+static void run_gemm(conformance *k, const form *f) {
+  bool packed = f->packed, plain = f->spec == &gemm_spec && !packed;
+  int last = f->spec == &scaled_spec ? COMBINATIONS : COMBINATIONS - WITH_FP8;
+  for (int v = 0; v < last; v++) {
     tally t = {0};
     for (int n = 0; n < (v < 3 ? 2 : 1) * k->cases; n++) {
       test_case c;
-      case_init(&c, &gemm_spec, v, n, k->seed + packed);
+      case_init(&c, f->spec, v, n, k->seed + packed);
       make_gemm(&c);
       int unsupported = t.unsupported;
       if (!packed || want_packed(k, &c)) check_case(k, &c, &t);
-      if (v == 0 && !packed && t.unsupported > unsupported) must_take(&c, &t);
+      if (v == 0 && plain && t.unsupported > unsupported) must_take(&c, &t);
       case_finish(&c);
     }
     if (packed && !t.cases) t.cases = t.unsupported = 1;
-    check_report(k, &t, packed ? "packed" : "gemm", combinations[v].name);
+    check_report(k, &t, f->name, combinations[v].name);
   }
 }
 
@@ -250,6 +291,7 @@ void cases_gemm(conformance *k) {
     check_report(k, &t, "gemm", "");
     return;
   }
-  run_gemm(k, false);
-  run_gemm(k, true);
+  static const form forms[] = {
+      {"gemm", &gemm_spec, false}, {"packed", &gemm_spec, true}, {"scaled", &scaled_spec, false}};
+  for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) run_gemm(k, &forms[i]);
 }

@@ -1,4 +1,4 @@
-/* cases_rows.c - cases for embedding, row gathers, softmax, argmax and cross entropy. */
+/* cases_rows.c - cases for embedding, moved rows, softmax, argmax, sampling and cross entropy. */
 #include "harness.h"
 
 static void table_shape(test_case *c, int64_t *shape) {
@@ -144,4 +144,53 @@ void make_cross_entropy_backward(test_case *c) {
   case_out(c, 0, c->x, rank, shape);
   if (case_chance(c, 3)) case_alias(&c->out[0], &c->in[1]);
   c->gradient_of[0] = 0;
+}
+
+/* Most places fit; in some cases rows fall outside, or nothing is moved. */
+void make_append_rows(test_case *c) {
+  int64_t batch = c->big ? 8 : case_dim(c, 5), groups = case_dim(c, 9), width = case_dim(c, 129);
+  int64_t room = c->big ? 4096 : case_dim(c, 65), time = case_chance(c, 2) ? 1 : case_dim(c, 33);
+  const int64_t x[] = {batch, time, groups, width}, y[] = {batch, room, groups, width};
+  case_normal(c, case_in(c, 0, c->x, 4, x), 0, 1);
+  slot *at = case_in1(c, 1, DS_I32, batch), *out = case_out(c, 0, c->x, 4, y);
+  for (int64_t b = 0; b < batch; b++) {
+    at->val[b] = (double)case_range(c, 0, room > time ? room - time : 0);
+    if (!c->proof && case_chance(c, 4)) at->val[b] = (double)case_range(c, -time - 2, room + 2);
+    if (!c->proof && case_chance(c, 12)) at->val[b] = case_chance(c, 2) ? 2147483647 : -2147483647;
+  }
+  case_stride_any(c, &c->in[0], true);
+  case_stride_any(c, out, true);
+}
+
+/* Draws and top_p far enough from the edges of sums that f32 leaves no doubt. */
+void make_sample(test_case *c) {
+  int64_t shape[4];
+  static const double temperatures[] = {1, 0, 0.3, 2.5, 1e-3};
+  static const double top_ps[] = {1, 0.9, 0.5, 1e-9};
+  int rank = logits_shape(c, shape);
+  double temperature = temperatures[c->index % 5], top_p = top_ps[case_range(c, 0, 3)];
+  int64_t cols = shape[rank - 1], top_k = case_chance(c, 2) ? 0 : case_dim(c, 65);
+  slot *x = case_in(c, 0, c->x, rank, shape), *draw = case_in(c, 1, DS_F32, rank - 1, shape);
+  logits(c, x);
+  for (int64_t i = 0; i < x->n && !c->big; i++) {
+    if (c->index % 3 == 1) x->val[i] = rint(fmin(fmax(x->val[i], -9), 9)); /* many equals */
+    if (c->index % 4 == 2 && case_chance(c, 3))
+      x->val[i] = case_chance(c, 3) ? (double)NAN : case_chance(c, 2) ? -INFINITY : INFINITY;
+    if (c->index % 8 == 6 && i / cols == 0) x->val[i] = NAN; /* no candidate */
+  }
+  for (int64_t r = 0; r < draw->n; r++)
+    draw->val[r] = case_chance(c, 5) ? 0 : case_round(c, DS_F32, harness_uniform(&c->rng) * 0.999);
+  if (!case_chance(c, 3)) {
+    slot *banned = case_in(c, 2, DS_I32, rank - 1, shape);
+    for (int64_t r = 0; r < banned->n; r++)
+      banned->val[r] = case_chance(c, 3) ? -1 : (double)case_range(c, 0, cols - 1);
+  }
+  case_attr_f(c, 0, temperature, temperature == 1);
+  case_attr_i(c, 1, top_k, top_k == 0);
+  case_attr_f(c, 2, top_p, top_p == 1);
+  case_out(c, 0, DS_I32, rank - 1, shape);
+  while (!c->big && !ref64_sample_settle(c)) {
+    top_p = top_p > 0.99 ? 1 : top_p + 0.0123;
+    case_attr_f(c, 2, top_p, top_p == 1);
+  }
 }

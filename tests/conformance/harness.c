@@ -1,5 +1,5 @@
 /* harness.c - memory, random numbers and the arithmetic of dtypes. */
-#include "harness.h"
+#include "ref64_quant.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,8 +59,9 @@ size_t harness_dtype_size(int32_t dtype) {
 }
 
 const char *harness_dtype_name(int32_t dtype) {
-  static const char *const names[] = {"f32", "bf16", "f16", "f64", "i32", "i64", "i8", "u8", "i4"};
-  return dtype >= 0 && dtype <= DS_I4 ? names[dtype] : "?";
+  static const char *const names[] = {"f32", "bf16", "f16", "f64",    "i32",   "i64",
+                                      "i8",  "u8",   "i4",  "f8e4m3", "f8e5m2"};
+  return dtype >= 0 && dtype <= DS_F8E5M2 ? names[dtype] : "?";
 }
 
 /* Explicit mantissa bits and exponent range of the 16-bit formats. */
@@ -108,7 +109,12 @@ static double half_decode(half_format f, uint16_t bits) {
   return bits & 0x8000 ? -v : v;
 }
 
+static bool is_fp8(int32_t dtype) {
+  return dtype == DS_F8E4M3 || dtype == DS_F8E5M2;
+}
+
 double harness_round(int32_t dtype, double v) {
+  if (is_fp8(dtype)) return quant64_fp8_value(dtype, quant64_fp8_code(dtype, v));
   if (dtype == DS_F32) return (double)(float)v;
   if (dtype == DS_BF16 || dtype == DS_F16) return half_round(half_of(dtype), v);
   return v;
@@ -137,6 +143,8 @@ void harness_store(int32_t dtype, void *base, int64_t index, double v) {
       h = half_encode(half_of(dtype), v);
       memcpy(p, &h, 2);
       break;
+    case DS_F8E4M3:
+    case DS_F8E5M2: *p = (char)quant64_fp8_code(dtype, v); break;
     default: *p = (char)v; break;
   }
 }
@@ -153,6 +161,8 @@ double harness_load(int32_t dtype, const void *base, int64_t index) {
     case DS_I32: memcpy(&i32, p, 4); return i32;
     case DS_BF16:
     case DS_F16: memcpy(&h, p, 2); return half_decode(half_of(dtype), h);
+    case DS_F8E4M3:
+    case DS_F8E5M2: return quant64_fp8_value(dtype, (unsigned char)*p);
     default: return (signed char)*p;
   }
 }

@@ -262,6 +262,10 @@ typedef struct gemm64 {
 } gemm64;
 void ref64_gemm(const gemm64 *g);
 
+/* ref64_sample.c: moves the draws of a case of `sample` away from the edges of sums; false where top_p
+ * stands at one. */
+bool ref64_sample_settle(test_case *c);
+
 /* ref64_activation.c */
 double ref64_activation(int64_t kind, double x);
 double ref64_activation_slope(int64_t kind, double x);

@@ -45,6 +45,10 @@ const op_spec ops_table[] = {
   ROW(GATHER_ROWS, gather_rows, 2,                      0,     0), /* moves bits: exact */
   ROW(MEAN, mean, 2,                                    2e-6,  0), /* 34000 terms in f32 */
   ROW(MEAN_BACKWARD, mean_backward, 2,                  2e-7,  0), /* one division */
+  ROW(APPEND_ROWS, append_rows, 2,                      0,     0), /* moves bits: exact */
+  ROW(CLIP_FACTOR, clip_factor, 1,                      2e-7,  0), /* a root, a division */
+  ROW(ADAMW_SCHEDULED, adamw_scheduled, 1,              1e-6,  0), /* as adamw */
+  ROW(SAMPLE, sample, 2,                                0,     0), /* an index, chosen with room */
 };
 /* clang-format on */
 const int ops_count = sizeof ops_table / sizeof *ops_table;

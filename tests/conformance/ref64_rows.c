@@ -1,4 +1,4 @@
-/* ref64_rows.c - embedding, row gathers, softmax, argmax and cross entropy in float64. */
+/* ref64_rows.c - embedding, moved rows, softmax, argmax and cross entropy in float64. */
 #include "harness.h"
 
 void ref64_op_embedding(test_case *c) {
@@ -103,4 +103,18 @@ void ref64_op_cross_entropy_backward(test_case *c) {
       mag[at] = fabs(scale) * (p * (1 + fabs(x->val[at]) + fabs(lse)) + hit);
     }
   }
+}
+
+/* Everything stays but what is moved: outputs begin as what check.c poisons them with, NaN. */
+void ref64_op_append_rows(test_case *c) {
+  const slot *x = &c->in[0], *y = &c->out[0];
+  int64_t time = x->shape[1], room = y->shape[1], row = x->shape[2] * x->shape[3];
+  c->out[0].exact = true;
+  for (int64_t i = 0; i < y->n; i++) y->val[i] = NAN;
+  for (int64_t b = 0; b < x->shape[0]; b++)
+    for (int64_t t = 0; t < time; t++) {
+      double to = c->in[1].val[b] + (double)t;
+      for (int64_t i = 0; i < row && to >= 0 && to < (double)room; i++)
+        y->val[(b * room + (int64_t)to) * row + i] = x->val[(b * time + t) * row + i];
+    }
 }

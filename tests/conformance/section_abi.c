@@ -85,7 +85,7 @@ static void query_host(conformance *k, tally *t) {
 typedef struct function {
   const char *name;
   size_t offset;
-  int group; /* 0: required; others: all of a group or none, and -1: optional by itself */
+  int group; /* 0: required; others: all of a group, whose lines follow each other, or none */
 } function;
 
 #define F(table, name, group)                                                                      \
@@ -109,6 +109,12 @@ static const function device_functions[] = {DEVICE(count, 0),
                                             DEVICE(event_record, 1),
                                             DEVICE(event_wait, 1),
                                             DEVICE(event_sync, 1),
+                                            DEVICE(host_alloc, 2),
+                                            DEVICE(host_free, 2),
+                                            DEVICE(upload_async, 2),
+                                            DEVICE(download_async, 2),
+                                            DEVICE(stream_alloc, 3),
+                                            DEVICE(stream_free, 3),
                                             {NULL, 0, 0}};
 static const function gemm_functions[] = {F(ds_gemm_table, supports, 0),
                                           F(ds_gemm_table, run, 0),
@@ -151,10 +157,11 @@ static void check_table(const char *name, const void *table, const function *lis
   for (const function *f = list; f->name; f++) {
     NEED(f->group != 0 || is_set(table, f), "the %s table lacks the required function %s", name,
          f->name);
-    if (f->group == 1) *(is_set(table, f) ? &present : &absent) = f->name;
+    if (f > list && f->group != f[-1].group) present = absent = NULL;
+    if (f->group != 0) *(is_set(table, f) ? &present : &absent) = f->name;
+    NEED(!present || !absent, "the %s table has %s without %s: all of a group or none", name,
+         present, absent);
   }
-  NEED(!present || !absent, "the %s table has %s without %s: all of a group or none", name, present,
-       absent);
 }
 
 static void tables(conformance *k, tally *t) {

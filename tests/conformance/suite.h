@@ -99,8 +99,8 @@ int report_count(const report_state *r); /* lines so far */
 int report_finish(report_state *r, bool void_);
 
 /* The sections, one file each: section_NAME.c, cases_device.c. */
-extern const unit abi_units[], elf_units[], descriptor_units[], device_units[], lifetime_units[],
-    threads_units[], faults_units[], engine_units[];
+extern const unit abi_units[], elf_units[], descriptor_units[], device_units[], memory_units[],
+    lifetime_units[], threads_units[], graph_units[], faults_units[], engine_units[];
 /* ranks.c: starts the ranks of section comm and merges what they say. */
 void ranks_run(const suite *s, on_record_fn *on_record, void *ctx);
 

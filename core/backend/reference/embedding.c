@@ -1,4 +1,5 @@
-/* embedding.c - embedding, embedding_backward, gather_rows: rows chosen by id. */
+/* embedding.c - embedding, embedding_backward, gather_rows: rows chosen by id; append_rows: to a
+ * place chosen by number. */
 #include <math.h>
 
 #include "backend/reference/element.h"
@@ -74,6 +75,28 @@ static ds_status embedding_backward_run(const ds_reference_args *a, ds_error *er
   return DS_OK;
 }
 
+static ds_status append_rows_run(const ds_reference_args *a, ds_error *err) {
+  (void)err;
+  const ds_tensor *x = ds_reference_in(a, 0), *y = ds_reference_out(a, 0);
+  const int32_t *at = ds_reference_in(a, 1)->data;
+  int64_t batch = ds_reference_dim(a, 'B'), time = ds_reference_dim(a, 'T');
+  int64_t room = ds_reference_dim(a, 'S'), groups = ds_reference_dim(a, 'G');
+  int64_t width = ds_reference_dim(a, 'D');
+  for (int64_t b = 0; b < batch; b++) {
+    for (int64_t t = 0; t < time; t++) {
+      int64_t to = at[b] + t;
+      if (to < 0 || to >= room) continue;
+      for (int64_t i = 0; i < groups * width; i++) {
+        int64_t g = i / width, d = i % width;
+        int64_t at_x = b * x->stride[0] + t * x->stride[1] + g * x->stride[2] + d;
+        int64_t at_y = b * y->stride[0] + to * y->stride[1] + g * y->stride[2] + d;
+        ds_element_put(y, at_y, (double)ds_element_get(x, at_x), 0);
+      }
+    }
+  }
+  return DS_OK;
+}
+
 const ds_reference_op ds_reference_op_embedding = {
     .in = {{"ids", "R", DS_REFERENCE_I32, 0, 0}, {"table", "VC", DS_REFERENCE_X, 0, 0}},
     .out = {{"y", "RC", DS_REFERENCE_X, 0, 0}},
@@ -90,4 +113,11 @@ const ds_reference_op ds_reference_op_gather_rows = {
     .in = {{"x", "RC", DS_REFERENCE_X, 0, 0}, {"ids", "K", DS_REFERENCE_I32, 0, 0}},
     .out = {{"y", "KC", DS_REFERENCE_X, 0, 0}},
     .run = gather_rows_run,
+};
+
+const ds_reference_op ds_reference_op_append_rows = {
+    .in = {{"x", "BTGD", DS_REFERENCE_X, DS_REFERENCE_ROWS, 0},
+           {"at", "B", DS_REFERENCE_I32, 0, 0}},
+    .out = {{"y", "BSGD", DS_REFERENCE_X, DS_REFERENCE_ROWS, 0}},
+    .run = append_rows_run,
 };

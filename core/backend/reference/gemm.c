@@ -1,8 +1,10 @@
-/* gemm.c - the gemm table: any mix of f32 and bf16, batches, epilogues. */
+/* gemm.c - the gemm table: any mix of f32 and bf16, and of the two fp8 in A and B; batches,
+ * epilogues, scales. */
 #include <string.h>
 
 #include "backend/reference/activation.h"
 #include "backend/reference/element.h"
+#include "backend/reference/fp8.h"
 #include "backend/reference/tables.h"
 #include "backend/reference/tile.h"
 #include "base/status.h"
@@ -20,15 +22,24 @@ typedef struct matrix {
   int64_t offset, row, col;
 } matrix;
 
+static int is_fp8(int32_t dtype) {
+  return dtype == DS_F8E4M3 || dtype == DS_F8E5M2;
+}
+
 static ds_status check_dtypes(const ds_gemm *g, ds_error *err) {
   const struct {
     const char *name;
     int32_t dtype;
-  } all[] = {{"A", g->dtype_a}, {"B", g->dtype_b}, {"C", g->dtype_c}, {"bias", g->dtype_bias}};
+    int fp8;
+  } all[] = {{"A", g->dtype_a, 1},
+             {"B", g->dtype_b, 1},
+             {"C", g->dtype_c, 0},
+             {"bias", g->dtype_bias, 0}};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
     if (all[i].dtype == DS_F32 || all[i].dtype == DS_BF16) continue;
-    return ds_fail(err, DS_ERR_UNSUPPORTED, "gemm: %s has dtype %d; f32 and bf16 are offered",
-                   all[i].name, (int)all[i].dtype);
+    if (all[i].fp8 && is_fp8(all[i].dtype)) continue;
+    return ds_fail(err, DS_ERR_UNSUPPORTED, "gemm: %s has dtype %d; f32 and bf16%s are offered",
+                   all[i].name, (int)all[i].dtype, all[i].fp8 ? ", and fp8," : "");
   }
   return DS_OK;
 }
@@ -57,8 +68,8 @@ static ds_status check_sizes(const ds_gemm *g, ds_error *err) {
 }
 
 static ds_status check(const ds_gemm *g, ds_error *err) {
-  const uint32_t known = DS_GEMM_TRANS_A | DS_GEMM_TRANS_B;
-  if (!DS_HAS(g, c)) {
+  const uint32_t known = DS_GEMM_TRANS_A | DS_GEMM_TRANS_B | DS_GEMM_SCALES;
+  if (!DS_HAS(g, c) || ((g->flags & DS_GEMM_SCALES) && !DS_HAS(g, scale_b))) {
     return ds_fail(err, DS_ERR_INVALID, "gemm: size is %u, must be at least %zu (sizeof(ds_gemm))",
                    (unsigned)g->size, sizeof(ds_gemm));
   }
@@ -83,22 +94,37 @@ static int gemm_supports(ds_device *dev, const ds_gemm *g) {
   return check(g, NULL) == DS_OK;
 }
 
+static float element(const matrix *x, int64_t at) {
+  if (is_fp8(x->dtype)) return ds_fp8_decode(x->dtype, ((const uint8_t *)x->data)[at]);
+  return ds_element_load(x->dtype, x->data, at);
+}
+
 static void load(const matrix *x, int64_t row0, int64_t rows, int64_t col0, int64_t cols,
                  float *out, int64_t width) {
   for (int64_t i = 0; i < rows; i++) {
     int64_t at = x->offset + (row0 + i) * x->row + col0 * x->col;
     for (int64_t j = 0; j < cols; j++) {
-      out[i * width + j] = ds_element_load(x->dtype, x->data, at + j * x->col);
+      out[i * width + j] = element(x, at + j * x->col);
     }
   }
 }
 
+/* What the sums are multiplied by. */
+static double factor(const ds_gemm *g) {
+  double v = (double)g->alpha;
+  if (!(g->flags & DS_GEMM_SCALES)) return v;
+  if (g->scale_a) v *= (double)*g->scale_a;
+  if (g->scale_b) v *= (double)*g->scale_b;
+  return v;
+}
+
 static void store(const ds_gemm *g, const ds_tile *t, int64_t offset, int64_t i0, int64_t m,
                   int64_t j0, int64_t n) {
+  const double scale = factor(g);
   for (int64_t i = 0; i < m; i++) {
     for (int64_t j = 0; j < n; j++) {
       int64_t at = offset + (i0 + i) * g->ldc + j0 + j;
-      double v = (double)g->alpha * t->c[i][j];
+      double v = scale * t->c[i][j];
       if (g->bias) v += (double)ds_element_load(g->dtype_bias, g->bias, j0 + j);
       if (g->epilogue != DS_EPILOGUE_NONE) v = ds_activation_value(g->epilogue, v);
       if (g->beta != 0.0f) v += (double)ds_element_load(g->dtype_c, g->c, at);

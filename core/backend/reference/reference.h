@@ -5,7 +5,8 @@
  * lacks, and a backend of its own where there is no plugin at all. Clarity and exactness come
  * before speed: sums are kept in double, results are rounded once.
  *
- * It takes every op of abi/ds_ops.def, gemm in any mix of f32 and bf16, every form of quantization,
+ * It takes every op of abi/ds_ops.def, gemm in any mix of f32 and bf16 (and fp8 operands), every form of
+ * quantization,
  * and a world of exactly one rank. One device; its memory is host memory and every call
  * returns with its work done. It keeps no state outside the objects it hands out, so any number of
  * devices may be open at once. Its options are none: NULL or "{}".

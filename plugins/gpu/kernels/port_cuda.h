@@ -7,13 +7,14 @@
 
 #include "gpu_runtime.h"
 
-#define GPU_WAVE            32
-#define GPU_KERNEL(threads) __global__ void __launch_bounds__(threads)
-#define GPU_DEVICE          static __device__ __forceinline__
+#define GPU_WAVE        32
+#define GPU_KERNEL(...) __global__ void __launch_bounds__(__VA_ARGS__)
+#define GPU_DEVICE      static __device__ __forceinline__
 #define GPU_LAUNCH(kernel, grid, block, shared, stream, ...)                                       \
   (kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__), cudaGetLastError())
 #define GPU_ALLOW_SHARED(kernel, bytes)                                                            \
-  cudaFuncSetAttribute((kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
+  cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),                                     \
+                       cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
 #define GPU_SHARED(type, name, count) __shared__ __align__(16) type name[count]
 #define GPU_SHARED_DYNAMIC(type, name)                                                             \
   extern __shared__ __align__(16) unsigned char gpu_dynamic_shared[];                              \

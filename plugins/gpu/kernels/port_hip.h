@@ -17,8 +17,9 @@
 #define GPU_WAVE 64
 #endif
 
-#define GPU_KERNEL(threads) __global__ void __launch_bounds__(threads)
-#define GPU_DEVICE          static __device__ __forceinline__
+/* HIP's second bound means something else. */
+#define GPU_KERNEL(threads, ...) __global__ void __launch_bounds__(threads)
+#define GPU_DEVICE               static __device__ __forceinline__
 #define GPU_LAUNCH(kernel, grid, block, shared, stream, ...)                                       \
   (kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__), hipGetLastError())
 #define GPU_ALLOW_SHARED(kernel, bytes)                                                            \

@@ -43,6 +43,10 @@ enum {
   BUG_UPLOAD_LATE,      /* reads the source of an upload after it returned */
   BUG_INFO_OVERRUN,     /* writes all of a short ds_device_info */
   BUG_TAKES_ANY_OPTION, /* unknown options are ignored */
+  BUG_HOST_UNALIGNED,   /* memory of host_alloc at 16 bytes */
+  BUG_ASYNC_SHORT,      /* the last byte of an odd number is not downloaded */
+  BUG_STREAM_FREE,      /* doesn't take NULL */
+  BUG_PEER_SHORT,       /* whole words only */
   /* lifetime */
   BUG_LEAKS_THREAD,
   BUG_LEAKS_FILE,
@@ -66,6 +70,11 @@ enum {
   BUG_SUPPORTS_LIES,    /* rms_norm is taken, then refused */
   BUG_HANGS,            /* reduce_rows */
   BUG_WRITES_INPUT,     /* softmax_backward's kin: cross_entropy spoils its logits */
+  BUG_APPEND_CLAMPS,    /* rows outside go to the last place */
+  BUG_CLIP_LOSS,        /* a loss that is no number is not looked at */
+  BUG_NEVER_SKIPS,      /* adamw_scheduled with a factor of NaN */
+  BUG_SAMPLE_ORDER,     /* walks from the last id */
+  BUG_SAMPLE_BANNED,    /* may be the answer */
   /* gemm */
   BUG_TRANS_B,      /* read as if it were not transposed */
   BUG_BETA_READS_C, /* 0 * NaN */
@@ -74,9 +83,18 @@ enum {
   BUG_STRIDE_ZERO,  /* of A, taken for m * lda */
   BUG_K_ZERO,       /* C untouched */
   BUG_EPILOGUE,     /* none for SiLU */
+  BUG_SCALES,       /* only A's is applied */
   /* quant */
   BUG_QUANT_ROUNDING, /* truncates */
   BUG_ZERO_GROUP,     /* a scale of 0 */
+  /* graph */
+  BUG_RUNS_RECORDED,   /* work runs while it is recorded, too */
+  BUG_LAUNCHES_ONCE,   /* later launches do nothing */
+  BUG_KEEPS_POINTERS,  /* to descriptors, which are gone by then */
+  BUG_RECORDS_UPLOADS, /* upload is done at once */
+  BUG_BREAKS_OFF,      /* a refused call ends the recording */
+  BUG_GRAPH_OF_STREAM, /* goes with the stream it was recorded on */
+  BUG_LEAKS_GRAPH,
   /* comm */
   BUG_RANK_ORDER,    /* allgather from the last rank to the first */
   BUG_BARRIER,       /* waits for nobody */
@@ -119,6 +137,10 @@ typedef struct buggy_job {
   struct buggy_job *next;
 } buggy_job;
 ds_status buggy_post(ds_stream *s, buggy_job *job, ds_error *err);
+/* What s records, or NULL. */
+ds_graph **buggy_recording(ds_stream *s);
+/* DS_ERR_STATE while s records. */
+ds_status buggy_unrecorded(ds_stream *s, const char *what, ds_error *err);
 /* Does what BUG_UPLOAD_LATE put off. */
 void buggy_late_upload(void);
 extern const ds_device_table buggy_device;
@@ -127,6 +149,19 @@ extern const ds_device_table buggy_device;
 extern const ds_gemm_table buggy_gemm;
 extern const ds_quant_table buggy_quant;
 extern const ds_ops_table buggy_ops;
+
+/* graph.c: true where s records; *st is then what the call returns. */
+bool buggy_record_op(ds_stream *s, const ds_op *op, ds_status *st, ds_error *err);
+bool buggy_record_gemm(ds_stream *s, const ds_gemm *g, ds_status *st, ds_error *err);
+typedef ds_status buggy_move(ds_stream *s, void *dst, const void *src, size_t bytes, ds_error *err);
+bool buggy_record_move(ds_stream *s, buggy_move *move, void *dst, const void *src, size_t bytes,
+                       ds_status *st, ds_error *err);
+bool buggy_record_fill(ds_stream *s, void *dst, uint8_t byte, size_t bytes, ds_status *st,
+                       ds_error *err);
+/* What can't be recorded here but is no call out of order. */
+ds_status buggy_not_recorded(ds_stream *s, const char *what, ds_error *err);
+void buggy_graph_drop(ds_graph *g);
+extern const ds_graph_table buggy_graph;
 
 /* comm.c */
 extern const ds_comm_table buggy_comm;

@@ -48,6 +48,8 @@ static ds_status run_beta(ds_stream *s, const ds_gemm *g, ds_error *err) {
 }
 
 static ds_status gemm_run(ds_stream *s, const ds_gemm *g, ds_error *err) {
+  ds_status st;
+  if (buggy_record_gemm(s, g, &st, err)) return st;
   DS_TRY(buggy_wait(s, err));
   if (BUG == BUG_SETS_ROUNDING) fesetround(FE_UPWARD);
   if (BUG == BUG_SHARED_STATE) return run_shared(s, g, err);
@@ -64,6 +66,7 @@ static ds_status gemm_run(ds_stream *s, const ds_gemm *g, ds_error *err) {
   if (BUG == BUG_STRIDE_ZERO && g->stride_a == 0)
     wrong.stride_a = (g->flags & DS_GEMM_TRANS_A ? g->k : g->m) * g->lda;
   if (BUG == BUG_K_ZERO && g->k == 0) return DS_OK;
+  if (BUG == BUG_SCALES) wrong.scale_b = NULL;
   if (BUG == BUG_EPILOGUE && g->epilogue == DS_EPILOGUE_SILU) wrong.epilogue = DS_EPILOGUE_NONE;
   return ds_reference_gemm.run(s, &wrong, err);
 }
@@ -93,6 +96,7 @@ static void truncate_values(const ds_quant *q, const void *x) {
 }
 
 static ds_status quantize(ds_stream *s, const ds_quant *q, const void *x, ds_error *err) {
+  DS_TRY(buggy_not_recorded(s, "quantize", err));
   DS_TRY(buggy_wait(s, err));
   if (BUG == BUG_SIZE_UNCHECKED && q->size < sizeof *q) return DS_OK;
   DS_TRY(ds_reference_quant.quantize(s, q, x, err));
@@ -104,12 +108,14 @@ static ds_status quantize(ds_stream *s, const ds_quant *q, const void *x, ds_err
 }
 
 static ds_status dequantize(ds_stream *s, const ds_quant *q, void *x, ds_error *err) {
+  DS_TRY(buggy_not_recorded(s, "dequantize", err));
   DS_TRY(buggy_wait(s, err));
   return ds_reference_quant.dequantize(s, q, x, err);
 }
 
 static ds_status quant_gemm(ds_stream *s, const ds_quant *q, const ds_quant_gemm *g,
                             ds_error *err) {
+  DS_TRY(buggy_not_recorded(s, "quant gemm", err));
   DS_TRY(buggy_wait(s, err));
   if (g->size < sizeof *g)
     return ds_fail(err, DS_ERR_INVALID, "buggy: ds_quant_gemm.size is %u", (unsigned)g->size);
@@ -194,7 +200,51 @@ static void spoil(const ds_op *op) {
     ds_element_store(op->in[0]->dtype, op->in[0]->data, 0, 1.5f);
 }
 
+/* Rows that fall outside of y end in its last place. */
+static ds_status run_clamped(ds_stream *s, const ds_op *op, ds_error *err) {
+  ds_tensor at = *op->in[1];
+  int32_t places[64];
+  int64_t last = op->out[0]->shape[1] - op->in[0]->shape[1];
+  for (int64_t b = 0; b < count(&at) && b < 64; b++) {
+    places[b] = ((const int32_t *)at.data)[b];
+    if (places[b] > last) places[b] = (int32_t)last;
+  }
+  at.data = places;
+  const ds_tensor *in[] = {op->in[0], &at};
+  ds_op wrong = *op;
+  wrong.in = in;
+  return ds_reference_ops.run(s, &wrong, err);
+}
+
+static ds_status run_unskipped(ds_stream *s, const ds_op *op, ds_error *err) {
+  ds_tensor factor = *op->in[5];
+  float one = 1;
+  if (!isnan(*(const float *)factor.data)) return ds_reference_ops.run(s, op, err);
+  factor.data = &one;
+  const ds_tensor *in[] = {op->in[0], op->in[1], op->in[2], op->in[3], op->in[4], &factor};
+  ds_op wrong = *op;
+  wrong.in = in;
+  return ds_reference_ops.run(s, &wrong, err);
+}
+
+static ds_status run_other_draw(ds_stream *s, const ds_op *op, ds_error *err) {
+  ds_tensor draw = *op->in[1];
+  int64_t rows = count(&draw);
+  float *other = malloc((size_t)rows * sizeof *other);
+  if (!other) return ds_fail_memory(err, "draws");
+  for (int64_t i = 0; i < rows; i++) other[i] = 0.9999f - ((const float *)draw.data)[i];
+  draw.data = other;
+  const ds_tensor *in[] = {op->in[0], &draw, op->n_in > 2 ? op->in[2] : NULL};
+  ds_op wrong = *op;
+  wrong.in = in;
+  ds_status st = ds_reference_ops.run(s, &wrong, err);
+  free(other);
+  return st;
+}
+
 static ds_status ops_run(ds_stream *s, const ds_op *op, ds_error *err) {
+  ds_status st;
+  if (buggy_record_op(s, op, &st, err)) return st;
   DS_TRY(buggy_wait(s, err));
   if (op->size < sizeof *op) return ds_reference_ops.run(s, op, err);
   if (BUG == BUG_CRASHES_ODD && op->id == DS_OP_SWIGLU && count(op->in[0]) % 2) raise(SIGSEGV);
@@ -204,9 +254,14 @@ static ds_status ops_run(ds_stream *s, const ds_op *op, ds_error *err) {
   if (BUG == BUG_STRIDES && op->id == DS_OP_ROPE) return run_contiguous(s, op, err);
   if (BUG == BUG_DECODE && op->id == DS_OP_ATTENTION && op->n_in > 3 && op->in[3])
     return run_short(s, op, err);
+  if (BUG == BUG_APPEND_CLAMPS && op->id == DS_OP_APPEND_ROWS) return run_clamped(s, op, err);
+  if (BUG == BUG_NEVER_SKIPS && op->id == DS_OP_ADAMW_SCHEDULED) return run_unskipped(s, op, err);
+  if (BUG == BUG_SAMPLE_ORDER && op->id == DS_OP_SAMPLE) return run_other_draw(s, op, err);
   ds_op wrong = *op;
   ds_attr attr[9];
   wrong.size = sizeof wrong;
+  if (BUG == BUG_SAMPLE_BANNED && op->id == DS_OP_SAMPLE) wrong.n_in = 2;
+  if (BUG == BUG_CLIP_LOSS && op->id == DS_OP_CLIP_FACTOR) wrong.n_in = 1;
   if (BUG == BUG_ACCUMULATE && op->id == DS_OP_LAYER_NORM_BACKWARD) wrong.accumulate = 0;
   if (BUG == BUG_ADAMW && op->id == DS_OP_ADAMW && op->n_attr == 9) {
     memcpy(attr, op->attr, sizeof attr);

@@ -17,6 +17,7 @@ struct ds_stream {
   buggy_job *first, **last;
   uint64_t posted, finished;
   bool running, ending;
+  ds_graph *recording;
   ds_status status; /* of the first job that failed */
   ds_error err;
 };
@@ -53,6 +54,19 @@ static void *run_jobs(void *arg) {
   }
   pthread_mutex_unlock(&s->lock);
   return NULL;
+}
+
+ds_graph **buggy_recording(ds_stream *s) {
+  return &s->recording;
+}
+
+ds_status buggy_unrecorded(ds_stream *s, const char *what, ds_error *err) {
+  if (!s->recording) return DS_OK;
+  if (BUG == BUG_BREAKS_OFF) {
+    buggy_graph_drop(s->recording);
+    s->recording = NULL;
+  }
+  return ds_fail(err, DS_ERR_STATE, "buggy: %s while the stream records", what);
 }
 
 ds_status buggy_wait(ds_stream *s, ds_error *err) {
@@ -207,12 +221,14 @@ static void stream_destroy(ds_stream *s) {
   pthread_cond_broadcast(&s->changed);
   pthread_mutex_unlock(&s->lock);
   if (s->running) pthread_join(s->thread, NULL);
+  buggy_graph_drop(s->recording);
   pthread_cond_destroy(&s->changed);
   pthread_mutex_destroy(&s->lock);
   buggy_free(s);
 }
 
 static ds_status stream_sync(ds_stream *s, ds_error *err) {
+  DS_TRY(buggy_unrecorded(s, "stream_sync", err));
   return buggy_wait(s, err);
 }
 
@@ -229,6 +245,7 @@ void buggy_late_upload(void) {
 }
 
 static ds_status upload(ds_stream *s, void *dst, const void *src, size_t bytes, ds_error *err) {
+  if (BUG != BUG_RECORDS_UPLOADS) DS_TRY(buggy_unrecorded(s, "upload", err));
   DS_TRY(buggy_wait(s, err));
   if (BUG == BUG_UPLOAD_LATE && bytes) {
     late.dst = dst;
@@ -240,6 +257,7 @@ static ds_status upload(ds_stream *s, void *dst, const void *src, size_t bytes, 
 }
 
 static ds_status download(ds_stream *s, void *dst, const void *src, size_t bytes, ds_error *err) {
+  DS_TRY(buggy_unrecorded(s, "download", err));
   DS_TRY(buggy_wait(s, err));
   if (BUG == BUG_SHARED_DEVICE && device_ended && open_devices > 0)
     return ds_fail(err, DS_ERR_DEVICE, "buggy: the device is closed");
@@ -247,14 +265,77 @@ static ds_status download(ds_stream *s, void *dst, const void *src, size_t bytes
 }
 
 static ds_status copy(ds_stream *s, void *dst, const void *src, size_t bytes, ds_error *err) {
+  ds_status st;
+  if (buggy_record_move(s, copy, dst, src, bytes, &st, err)) return st;
   DS_TRY(buggy_wait(s, err));
   return ds_reference_device.copy(s, dst, src, bytes, err);
 }
 
 static ds_status fill(ds_stream *s, void *dst, uint8_t byte, size_t bytes, ds_error *err) {
+  ds_status st;
+  if (buggy_record_fill(s, dst, byte, bytes, &st, err)) return st;
   DS_TRY(buggy_wait(s, err));
   if (BUG == BUG_SETS_ROUNDING) fesetround(FE_UPWARD);
   return ds_reference_device.fill(s, dst, byte, bytes, err);
+}
+
+/* ---------------------------------------------------------------- since 0.10 */
+
+static ds_status host_alloc(ds_device *dev, size_t bytes, void **out, ds_error *err) {
+  DS_TRY(ds_reference_device.alloc(dev->inner, bytes, out, err));
+  if (BUG == BUG_HOST_UNALIGNED) {
+    free(*out);
+    *out = (char *)malloc(bytes + 80) + 16;
+  }
+  return DS_OK;
+}
+
+static void host_free(ds_device *dev, void *p) {
+  if (BUG == BUG_HOST_UNALIGNED) {
+    if (p) free((char *)p - 16);
+    return;
+  }
+  ds_reference_device.free(dev->inner, p);
+}
+
+static ds_status upload_async(ds_stream *s, void *dst, const void *src, size_t bytes,
+                              ds_error *err) {
+  ds_status st;
+  if (buggy_record_move(s, upload_async, dst, src, bytes, &st, err)) return st;
+  DS_TRY(buggy_wait(s, err));
+  return ds_reference_device.copy(s, dst, src, bytes, err);
+}
+
+static ds_status download_async(ds_stream *s, void *dst, const void *src, size_t bytes,
+                                ds_error *err) {
+  ds_status st;
+  if (buggy_record_move(s, download_async, dst, src, bytes, &st, err)) return st;
+  DS_TRY(buggy_wait(s, err));
+  if (BUG == BUG_ASYNC_SHORT) bytes -= bytes % 2;
+  return ds_reference_device.copy(s, dst, src, bytes, err);
+}
+
+static ds_status stream_alloc(ds_stream *s, size_t bytes, void **out, ds_error *err) {
+  DS_TRY(buggy_unrecorded(s, "stream_alloc", err));
+  return device_alloc(s->dev, bytes, out, err);
+}
+
+static ds_status stream_free(ds_stream *s, void *p, ds_error *err) {
+  DS_TRY(buggy_unrecorded(s, "stream_free", err));
+  if (BUG == BUG_STREAM_FREE && !p) return ds_fail(err, DS_ERR_INVALID, "buggy: NULL is no memory");
+  DS_TRY(buggy_wait(s, err));
+  device_free(s->dev, p);
+  return DS_OK;
+}
+
+static ds_status peer_copy(ds_stream *s, ds_device *to, void *dst, ds_device *from, const void *src,
+                           size_t bytes, ds_error *err) {
+  (void)to;
+  (void)from;
+  DS_TRY(buggy_not_recorded(s, "peer_copy", err));
+  DS_TRY(buggy_wait(s, err));
+  if (BUG == BUG_PEER_SHORT) bytes -= bytes % 4;
+  return ds_reference_device.copy(s, dst, src, bytes, err);
 }
 
 /* ---------------------------------------------------------------- events */
@@ -272,7 +353,7 @@ static void event_destroy(ds_event *e) {
 }
 
 static ds_status event_record(ds_event *e, ds_stream *s, ds_error *err) {
-  (void)err;
+  DS_TRY(buggy_unrecorded(s, "event_record", err));
   pthread_mutex_lock(&s->lock);
   e->ticket = s->posted;
   e->s = s;
@@ -306,6 +387,7 @@ static ds_status run_wait(buggy_job *job, ds_error *err) {
 }
 
 static ds_status event_wait(ds_event *e, ds_stream *s, ds_error *err) {
+  DS_TRY(buggy_unrecorded(s, "event_wait", err));
   if (BUG == BUG_EVENT_IGNORED || !e->s || e->s == s) return DS_OK;
   wait_job *w = buggy_alloc(sizeof *w);
   if (!w) return ds_fail_memory(err, "a wait");
@@ -333,4 +415,11 @@ const ds_device_table buggy_device = {
     .event_record = event_record,
     .event_wait = event_wait,
     .event_sync = event_sync,
+    .host_alloc = host_alloc,
+    .host_free = host_free,
+    .upload_async = upload_async,
+    .download_async = download_async,
+    .stream_alloc = stream_alloc,
+    .stream_free = stream_free,
+    .peer_copy = peer_copy,
 };

@@ -42,6 +42,7 @@ const ds_plugin *ds_plugin_query(const ds_host *host, ds_version_range range, ds
       .quant = &buggy_quant,
       .comm = &buggy_comm,
       .ops = &buggy_ops,
+      .graph = &buggy_graph,
   };
   if (is_refused(range)) {
     (void)ds_fail(err, DS_ERR_VERSION, "buggy speaks ABI %d.%d to %d.%d, the host %d.%d to %d.%d",

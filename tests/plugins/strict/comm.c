@@ -99,6 +99,8 @@ static ds_status collective(int which, ds_comm *c, ds_stream *s, const void *sen
   ds_status status = strict_enter(s, names[which], err);
   if (status != DS_OK) return status;
   status = check_comm(c, s, names[which], err);
+  if (status == DS_OK && s->recording)
+    status = strict_fail(err, DS_ERR_UNSUPPORTED, "strict: %s: not recorded", names[which]);
   /* What the reference would refuse is refused now: no elements are enough to ask it. */
   if (status == DS_OK)
     status = call(which, c->reference, NULL, NULL, count < 0 ? count : 0, dtype, op, err);
@@ -155,7 +157,7 @@ static ds_status broadcast(ds_comm *c, ds_stream *s, void *buffer, int64_t count
 }
 
 static ds_status barrier(ds_comm *c, ds_stream *s, ds_error *err) {
-  ds_status status = strict_enter(s, "barrier", err);
+  ds_status status = strict_enter_unrecorded(s, "barrier", err);
   if (status != DS_OK) return status;
   status = check_comm(c, s, "barrier", err);
   if (status == DS_OK) status = strict_sync(s, err);

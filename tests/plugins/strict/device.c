@@ -43,16 +43,17 @@ static ds_status device_open(int32_t index, const char *options, ds_device **out
 
 static void report_leaks(ds_device *d) {
   size_t blocks = 0, bytes = 0;
-  int streams = 0, events = 0, comms = 0;
+  int streams = 0, events = 0, comms = 0, graphs = 0;
   for (const strict_block *b = d->blocks; b; b = b->next, blocks++) bytes += b->hi - b->lo;
   for (int i = 0; i < d->n_streams; i++) streams += !d->streams[i]->destroyed;
   for (const ds_event *e = d->events; e; e = e->next) events += !e->destroyed;
   for (const ds_comm *c = d->comms; c; c = c->next) comms += !c->destroyed;
-  if (blocks || streams || events || comms)
+  for (const ds_graph *g = d->graphs; g; g = g->next) graphs += !g->destroyed;
+  if (blocks || streams || events || comms || graphs)
     strict_violation(d, NULL, NULL,
-                     "close with %zu allocations (%zu bytes), %d streams, %d events and %d "
-                     "communicators not given back",
-                     blocks, bytes, streams, events, comms);
+                     "close with %zu allocations (%zu bytes), %d streams, %d events, %d "
+                     "communicators and %d graphs not given back",
+                     blocks, bytes, streams, events, comms, graphs);
 }
 
 static void free_blocks(ds_device *d, strict_block **list) {
@@ -81,6 +82,11 @@ static void release(ds_device *d) {
     ds_event *e = d->events;
     d->events = e->next;
     free(e);
+  }
+  while (d->graphs) {
+    ds_graph *g = d->graphs;
+    d->graphs = g->next;
+    strict_graph_free(g);
   }
   while (d->comms) {
     ds_comm *c = d->comms;
@@ -123,14 +129,14 @@ static ds_status device_info(ds_device *d, ds_device_info *info, ds_error *err) 
 static ds_status device_alloc(ds_device *d, size_t bytes, void **out, ds_error *err) {
   ds_status status = strict_enter_device(d, "alloc", err);
   if (status != DS_OK) return status;
-  status = strict_alloc(d, bytes, out, err);
+  status = strict_alloc(d, bytes, false, out, err);
   strict_leave_device(d);
   return status;
 }
 
 static void device_free(ds_device *d, void *p) {
   if (!p || !strict_enter_quietly(d, "free")) return;
-  strict_free(d, p);
+  strict_free(d, p, false);
   strict_leave_device(d);
 }
 
@@ -158,12 +164,14 @@ static void stream_destroy(ds_stream *s) {
   }
   pthread_mutex_lock(&s->device->lock);
   if (s->failure.status == DS_OK) strict_wait(s->device, s->clock);
+  if (s->recording) s->recording->destroyed = true;
+  s->recording = NULL;
   s->destroyed = true;
   pthread_mutex_unlock(&s->device->lock);
 }
 
 static ds_status stream_sync(ds_stream *s, ds_error *err) {
-  ds_status status = strict_enter(s, "stream_sync", err);
+  ds_status status = strict_enter_unrecorded(s, "stream_sync", err);
   if (status != DS_OK) return status;
   status = strict_sync(s, err);
   strict_leave(s);
@@ -208,7 +216,7 @@ static ds_status give(ds_stream *s, strict_task *t, void *dst, const void *src, 
   } else if (src) {
     strict_name_range(t, src, bytes, false, false);
     if (strict_overlap(&t->ranges[0],
-                       &(strict_range){(uintptr_t)dst, (uintptr_t)dst + bytes, true, false}))
+                       &(strict_range){(uintptr_t)dst, (uintptr_t)dst + bytes, true, false, false}))
       t->broken = "between ranges that overlap";
   }
   strict_name_range(t, dst, bytes, true, true);
@@ -216,7 +224,7 @@ static ds_status give(ds_stream *s, strict_task *t, void *dst, const void *src, 
 }
 
 static ds_status upload(ds_stream *s, void *dst, const void *src, size_t bytes, ds_error *err) {
-  ds_status status = strict_enter(s, "upload", err);
+  ds_status status = strict_enter_unrecorded(s, "upload", err);
   if (status != DS_OK) return status;
   if (bytes > 0)
     status = give(s, strict_task_new("upload", run_upload), dst, src, bytes, true, err);
@@ -243,7 +251,7 @@ static ds_status fill(ds_stream *s, void *dst, uint8_t byte, size_t bytes, ds_er
 }
 
 static ds_status download(ds_stream *s, void *dst, const void *src, size_t bytes, ds_error *err) {
-  ds_status status = strict_enter(s, "download", err);
+  ds_status status = strict_enter_unrecorded(s, "download", err);
   if (status != DS_OK) return status;
   if (bytes > 0) {
     strict_task look = {.name = "download"};
@@ -287,7 +295,7 @@ static void event_destroy(ds_event *e) {
 }
 
 static ds_status enter_event(ds_event *e, ds_stream *s, const char *what, ds_error *err) {
-  ds_status status = strict_enter(s, what, err);
+  ds_status status = strict_enter_unrecorded(s, what, err);
   if (status != DS_OK || knows_event(s->device, e)) return status;
   status =
       strict_violation(s->device, s, err, "%s: no event of this device, or a destroyed one", what);
@@ -356,4 +364,10 @@ const ds_device_table strict_device = {
     .event_record = event_record,
     .event_wait = event_wait,
     .event_sync = event_sync,
+    .host_alloc = strict_host_alloc,
+    .host_free = strict_host_free,
+    .upload_async = strict_upload_async,
+    .download_async = strict_download_async,
+    .stream_alloc = strict_stream_alloc,
+    .stream_free = strict_stream_free,
 };

@@ -18,16 +18,17 @@ static uintptr_t shift(const ds_device *d) {
 }
 
 void *strict_host_address(const ds_device *d, const void *p) {
-  return p ? (void *)((uintptr_t)p - shift(d)) : NULL;
+  uintptr_t at = (uintptr_t)p; /* NULL, or memory of host_alloc, stands for itself */
+  return (void *)(at < shift(d) ? at : at - shift(d));
 }
 
 void strict_poison(const ds_device *d, uintptr_t lo, uintptr_t hi) {
-  memset((void *)(lo - shift(d)), POISON, hi - lo);
+  memset(strict_host_address(d, (void *)lo), POISON, hi - lo);
 }
 
-strict_block *strict_find_block(ds_device *d, uintptr_t lo, uintptr_t hi) {
+strict_block *strict_find_block(ds_device *d, uintptr_t lo, uintptr_t hi, bool host) {
   strict_block *b = d->blocks;
-  while (b && !(lo >= b->lo && hi <= b->hi)) b = b->next;
+  while (b && !(b->host == host && lo >= b->lo && hi <= b->hi)) b = b->next;
   if (b && hi > b->poisoned) {
     strict_poison(d, b->poisoned, hi);
     b->poisoned = hi;
@@ -35,7 +36,7 @@ strict_block *strict_find_block(ds_device *d, uintptr_t lo, uintptr_t hi) {
   return b;
 }
 
-ds_status strict_alloc(ds_device *d, size_t bytes, void **out, ds_error *err) {
+ds_status strict_alloc(ds_device *d, size_t bytes, bool host, void **out, ds_error *err) {
   if (bytes == 0) return strict_fail(err, DS_ERR_INVALID, "strict: alloc of 0 bytes");
   strict_block *b = malloc(sizeof *b);
   void *p = NULL;
@@ -43,19 +44,20 @@ ds_status strict_alloc(ds_device *d, size_t bytes, void **out, ds_error *err) {
     free(b);
     return strict_fail(err, DS_ERR_MEMORY, "strict: alloc: no %zu bytes left", bytes);
   }
-  b->lo = (uintptr_t)p + shift(d);
+  b->host = host;
+  b->lo = (uintptr_t)p + (host ? 0 : shift(d));
   b->hi = b->lo + bytes;
   b->next = d->blocks;
   d->blocks = b;
   b->poisoned = b->lo;
-  if (d->options.accessible) strict_find_block(d, b->lo, b->hi);
+  if (d->options.accessible || host) strict_find_block(d, b->lo, b->hi, host);
   *out = (void *)b->lo;
   return DS_OK;
 }
 
 /* Work of any stream that names the block and is not known to be done. */
 static const strict_task *pending_use(const ds_device *d, const strict_block *b, int *stream) {
-  const strict_range whole = {b->lo, b->hi, true, false};
+  const strict_range whole = {b->lo, b->hi, true, false, b->host};
   for (int i = 0; i < d->n_streams; i++)
     for (const strict_task *t = d->streams[i]->first; t; t = t->next)
       for (int k = 0; k < t->n_ranges; k++)
@@ -66,9 +68,21 @@ static const strict_task *pending_use(const ds_device *d, const strict_block *b,
   return NULL;
 }
 
-void strict_free(ds_device *d, void *p) {
+static void unlink_block(ds_device *d, const strict_block *b) {
   strict_block **at = &d->blocks;
-  while (*at && (*at)->lo != (uintptr_t)p) at = &(*at)->next;
+  while (*at != b) at = &(*at)->next;
+  *at = b->next;
+}
+
+void strict_doom(ds_device *d, strict_block *b) {
+  unlink_block(d, b);
+  b->next = d->doomed;
+  d->doomed = b;
+}
+
+void strict_free(ds_device *d, void *p, bool host) {
+  strict_block **at = &d->blocks;
+  while (*at && ((*at)->lo != (uintptr_t)p || (*at)->host != host)) at = &(*at)->next;
   strict_block *b = *at;
   if (!b) {
     strict_violation(d, NULL, NULL, "free of %p, which is no allocation", p);
@@ -81,13 +95,17 @@ void strict_free(ds_device *d, void *p) {
                      "free of %zu bytes that %s on stream %d, not waited for, still uses",
                      (size_t)(b->hi - b->lo), t->name, stream);
   }
-  *at = b->next;
+  const strict_task *recorded = strict_recorded_use(d, b);
+  if (recorded) {
+    strict_violation(d, NULL, NULL, "free of %zu bytes that the %s of a graph, not destroyed, names",
+                     (size_t)(b->hi - b->lo), recorded->name);
+  }
   strict_poison(d, b->lo, b->poisoned);
   if (t) { /* work must not crash before this is told */
-    b->next = d->doomed;
-    d->doomed = b;
+    strict_doom(d, b);
     return;
   }
+  *at = b->next;
   free(strict_host_address(d, p));
   free(b);
 }
@@ -103,7 +121,12 @@ void strict_name_range(strict_task *t, const void *p, size_t bytes, bool write, 
     return;
   }
   uintptr_t lo = (uintptr_t)p;
-  t->ranges[t->n_ranges++] = (strict_range){lo, lo + bytes, write, fresh};
+  t->ranges[t->n_ranges++] = (strict_range){lo, lo + bytes, write, fresh, false};
+}
+
+void strict_name_host_range(strict_task *t, const void *p, size_t bytes, bool write) {
+  strict_name_range(t, p, bytes, write, write);
+  t->ranges[t->n_ranges - 1].host = true;
 }
 
 /* ---- tensors */

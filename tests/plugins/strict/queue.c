@@ -59,20 +59,25 @@ static ds_status check_order(ds_stream *s, const strict_task *t, ds_error *err) 
   return DS_OK;
 }
 
-ds_status strict_check(ds_stream *s, strict_task *t, ds_error *err) {
+ds_status strict_check_ranges(ds_stream *s, strict_task *t, ds_error *err) {
   ds_device *d = s->device;
-  join(s->clock, d->known); /* what the host knows to be done comes before all that it gives */
-  memcpy(t->after, s->clock, sizeof t->after);
-  memcpy(t->relies, s->relies, sizeof t->relies);
   if (t->broken) return strict_violation(d, s, err, "%s %s", t->name, t->broken);
   for (int i = 0; i < t->n_ranges; i++) {
     const strict_range *r = &t->ranges[i];
-    if (strict_find_block(d, r->lo, r->hi)) continue;
+    if (strict_find_block(d, r->lo, r->hi, r->host)) continue;
     return strict_violation(d, s, err, "%s on stream %d %s %zu bytes that are in no allocation",
                             t->name, s->index, r->write ? "writes" : "reads",
                             (size_t)(r->hi - r->lo));
   }
-  return check_order(s, t, err);
+  return DS_OK;
+}
+
+ds_status strict_check(ds_stream *s, strict_task *t, ds_error *err) {
+  join(s->clock, s->device->known); /* what the host knows to be done comes before all it gives */
+  memcpy(t->after, s->clock, sizeof t->after);
+  memcpy(t->relies, s->relies, sizeof t->relies);
+  ds_status status = strict_check_ranges(s, t, err);
+  return status == DS_OK ? check_order(s, t, err) : status;
 }
 
 /* ---- giving work */
@@ -82,7 +87,7 @@ ds_status strict_check(ds_stream *s, strict_task *t, ds_error *err) {
 static void poison_outputs(ds_device *d, const strict_task *t) {
   for (int k = 0; k < t->n_ranges; k++) {
     const strict_range *r = &t->ranges[k];
-    const strict_range written = {r->lo, r->hi, true, true};
+    const strict_range written = {r->lo, r->hi, true, true, r->host};
     bool used = !r->fresh;
     for (int i = 0; i < d->n_streams && !used; i++)
       for (const strict_task *u = d->streams[i]->first; u && !used; u = u->next)
@@ -94,6 +99,7 @@ static void poison_outputs(ds_device *d, const strict_task *t) {
 
 ds_status strict_submit(ds_stream *s, strict_task *t, ds_error *err) {
   ds_device *d = s->device;
+  if (s->recording) return strict_record(s, t, err);
   ds_status status = strict_check(s, t, err);
   if (status != DS_OK) {
     strict_task_free(t);

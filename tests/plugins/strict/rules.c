@@ -105,6 +105,14 @@ void strict_leave(ds_stream *s) {
   atomic_store(&s->busy, false);
 }
 
+ds_status strict_enter_unrecorded(ds_stream *s, const char *what, ds_error *err) {
+  ds_status status = strict_enter(s, what, err);
+  if (status != DS_OK || !s->recording) return status;
+  status = strict_fail(err, DS_ERR_STATE, "strict: %s: stream %d records a graph", what, s->index);
+  strict_leave(s);
+  return status;
+}
+
 ds_status strict_enter(ds_stream *s, const char *what, ds_error *err) {
   if (!strict_knows_stream(s))
     return strict_violation(NULL, NULL, err, "%s: no stream of an open device", what);
@@ -116,7 +124,10 @@ ds_status strict_enter(ds_stream *s, const char *what, ds_error *err) {
   pthread_mutex_lock(&d->lock);
   ds_error e;
   ds_status status = count_call(d, what, &e);
-  if (status != DS_OK) strict_fail(err, status, "%s", e.message);
+  if (status != DS_OK) {
+    strict_fail(err, status, "%s", e.message);
+    strict_record_failure(s, status, e.message);
+  }
   /* A stream whose wait fails has lost work: it can't live on. */
   if (status != DS_OK && strcmp(what, "stream_sync") == 0) strict_kill(s, status, e.message);
   if (status == DS_OK && s->failure.status != DS_OK)
@@ -143,6 +154,8 @@ static ds_status parse_option(const cJSON *item, strict_options *o, ds_error *er
     o->seed = number;
   else if (strcmp(key, "tables") == 0)
     return parse_tables(item->valuestring, o, err);
+  else if (strcmp(key, "graph") == 0)
+    o->graph = truth;
   else if (strcmp(key, "accessible") == 0)
     o->accessible = truth;
   else if (strcmp(key, "abort") == 0)
@@ -165,7 +178,7 @@ static ds_status parse_option(const cJSON *item, strict_options *o, ds_error *er
 }
 
 ds_status strict_options_parse(const char *text, strict_options *out, ds_error *err) {
-  *out = (strict_options){.gemm = true, .ops = true, .hang_ms = 20, .status = DS_ERR_DEVICE};
+  *out = (strict_options){.gemm = true, .ops = true, .graph = true, .hang_ms = 20, .status = DS_ERR_DEVICE};
   if (!text) text = getenv("DS_STRICT");
   if (!text) return DS_OK;
   cJSON *tree = cJSON_Parse(text);

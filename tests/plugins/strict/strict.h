@@ -12,6 +12,7 @@
  *   seed        of the order and lateness of work
  *   tables      "all"; "none": everything falls back in core; "ops": only these; "gemm": products
  *               and quantization
+ *   graph       false: what would be recorded is DS_ERR_UNSUPPORTED, at begin
  *   accessible  the host may touch memory (DS_DEVICE_HOST_ACCESSIBLE); work is still late
  *   abort       end the process at the first violation
  *   fail_call   the Nth call after open fails, and has done nothing
@@ -36,7 +37,7 @@ enum { STRICT_DEVICES = 2, STRICT_STREAMS = 64, STRICT_RANGES = 16, STRICT_TENSO
 
 typedef struct strict_options {
   uint64_t seed;
-  bool gemm, ops, accessible, abort, lost;
+  bool gemm, ops, graph, accessible, abort, lost;
   uint64_t fail_call, fail_work, hang_work;
   int64_t hang_ms;
   ds_status status;
@@ -47,6 +48,7 @@ typedef struct strict_range {
   uintptr_t lo, hi;
   bool write;
   bool fresh; /* written whole, and read by nobody else: poisoned until then */
+  bool host;  /* memory of host_alloc */
 } strict_range;
 
 typedef struct strict_task strict_task;
@@ -63,6 +65,7 @@ struct strict_task {
   int n_ranges;
   const char *broken; /* a rule that naming the ranges has broken, or NULL */
   bool ran;
+  bool is_op; /* of u: which has addresses of its own within */
   ds_status (*run)(strict_task *t, ds_device *d, ds_error *err);
   void *bytes; /* an upload's; freed with the task */
   union {
@@ -104,6 +107,7 @@ struct ds_stream {
   uint64_t submitted, ran;
   uint64_t clock[STRICT_STREAMS];  /* by stream: what its next work comes after */
   uint64_t relies[STRICT_STREAMS]; /* of it, what was waited for by event: its failure is ours */
+  ds_graph *recording;             /* between begin and end */
   ds_error failure;                /* status DS_OK while it lives */
   uint64_t good;                   /* of a dead one: pieces before the failure */
 };
@@ -113,6 +117,16 @@ struct ds_event {
   ds_device *device;
   bool destroyed;
   uint64_t clock[STRICT_STREAMS], relies[STRICT_STREAMS];
+};
+
+/* Work that is given anew at each launch. */
+struct ds_graph {
+  ds_graph *next;
+  ds_device *device;
+  bool destroyed;
+  strict_task *first, *last;
+  ds_error failure;                /* while recording; status DS_OK: none */
+  uint64_t clock[STRICT_STREAMS]; /* of the last launch */
 };
 
 struct ds_comm {
@@ -127,6 +141,7 @@ struct ds_comm {
 
 typedef struct strict_block {
   struct strict_block *next;
+  bool host; /* of host_alloc: its addresses are the host's */
   uintptr_t lo, hi;
   uintptr_t poisoned; /* up to here; the rest when it is first named, for large blocks are many */
 } strict_block;
@@ -143,11 +158,12 @@ struct ds_device {
   bool stop, lost;
   const strict_task *running;
   strict_block *blocks;
-  strict_block *doomed; /* freed while work used them: really freed at close */
+  strict_block *doomed; /* freed while work used them, or by work: really freed at close */
   ds_stream *streams[STRICT_STREAMS];
   int n_streams;
   ds_event *events;
   ds_comm *comms;
+  ds_graph *graphs; /* recorded or being so, not destroyed */
   uint64_t known[STRICT_STREAMS]; /* by stream: the last piece that the host knows to be done */
   uint64_t random;
   uint64_t credit; /* pieces that may run though nobody waits */
@@ -167,6 +183,8 @@ ds_status strict_violation(ds_device *d, ds_stream *s, ds_error *err, const char
 /* Begin and end of a call: the handle is one that we gave out, no other thread is in, the call is
  * counted and may be the one that fails. On success the device is locked until leave. */
 ds_status strict_enter(ds_stream *s, const char *what, ds_error *err);
+/* The same for what can't be recorded. */
+ds_status strict_enter_unrecorded(ds_stream *s, const char *what, ds_error *err);
 void strict_leave(ds_stream *s);
 ds_status strict_enter_device(ds_device *d, const char *what, ds_error *err);
 void strict_leave_device(ds_device *d);
@@ -181,22 +199,28 @@ bool strict_knows_stream(const ds_stream *s);
 void *strict_host_address(const ds_device *d, const void *device_address);
 void strict_poison(const ds_device *d, uintptr_t lo, uintptr_t hi);
 /* The allocation that a range lies in, or NULL. What nobody has named so far is poisoned now. */
-strict_block *strict_find_block(ds_device *d, uintptr_t lo, uintptr_t hi);
+strict_block *strict_find_block(ds_device *d, uintptr_t lo, uintptr_t hi, bool host);
 bool strict_overlap(const strict_range *a, const strict_range *b);
 void strict_name_range(strict_task *t, const void *p, size_t bytes, bool write, bool fresh);
+void strict_name_host_range(strict_task *t, const void *p, size_t bytes, bool write);
 /* inputs and outputs of one piece of work: ranges, alignment, overlaps. */
 void strict_name_tensors(strict_task *t, const ds_tensor *const *in, uint32_t n_in,
                          const ds_tensor *const *out, uint32_t n_out, uint32_t accumulate);
-ds_status strict_alloc(ds_device *d, size_t bytes, void **out, ds_error *err);
-void strict_free(ds_device *d, void *p);
+ds_status strict_alloc(ds_device *d, size_t bytes, bool host, void **out, ds_error *err);
+void strict_free(ds_device *d, void *p, bool host);
+/* No use of it may be given any more; it stays until the device is closed. */
+void strict_doom(ds_device *d, strict_block *b);
 
 /* ---- queue.c: work. The device is locked. */
 
 strict_task *strict_task_new(const char *name,
                              ds_status (*run)(strict_task *t, ds_device *d, ds_error *err));
 void strict_task_free(strict_task *t);
-/* Takes t. The rules of ranges and order are checked, then it waits for its turn. */
+/* Takes t. The rules of ranges and order are checked, then it waits for its turn; or it is recorded.
+ */
 ds_status strict_submit(ds_stream *s, strict_task *t, ds_error *err);
+/* Of these checks those that need no order. */
+ds_status strict_check_ranges(ds_stream *s, strict_task *t, ds_error *err);
 /* The same checks for what runs at once. */
 ds_status strict_check(ds_stream *s, strict_task *t, ds_error *err);
 /* The stream that failed before what is relied on, or NULL. */
@@ -208,12 +232,32 @@ void strict_kill(ds_stream *s, ds_status status, const char *message);
 void strict_lose(ds_device *d);
 void *strict_worker(void *device);
 
-/* ---- device.c, work.c, comm.c */
+/* ---- graph.c. The device is locked. */
+
+/* Takes t: it becomes part of what s records. */
+ds_status strict_record(ds_stream *s, strict_task *t, ds_error *err);
+/* A call of s failed so while it recorded. */
+void strict_record_failure(ds_stream *s, ds_status status, const char *message);
+void strict_graph_free(ds_graph *g);
+/* The piece of recorded work that names part of the block, or NULL. */
+const strict_task *strict_recorded_use(const ds_device *d, const strict_block *b);
+
+/* ---- device.c, memory_stream.c, work.c, comm.c, graph.c */
+
+/* Transfers with memory of the host, and memory in the order of a stream. */
+ds_status strict_host_alloc(ds_device *d, size_t bytes, void **out, ds_error *err);
+void strict_host_free(ds_device *d, void *p);
+ds_status strict_upload_async(ds_stream *s, void *dst, const void *src, size_t bytes, ds_error *err);
+ds_status strict_download_async(ds_stream *s, void *dst, const void *src, size_t bytes,
+                                ds_error *err);
+ds_status strict_stream_alloc(ds_stream *s, size_t bytes, void **out, ds_error *err);
+ds_status strict_stream_free(ds_stream *s, void *p, ds_error *err);
 
 extern const ds_device_table strict_device;
 extern const ds_gemm_table strict_gemm;
 extern const ds_quant_table strict_quant;
 extern const ds_ops_table strict_ops;
 extern const ds_comm_table strict_comm;
+extern const ds_graph_table strict_graph;
 
 #endif

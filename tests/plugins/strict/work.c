@@ -63,6 +63,7 @@ static ds_status give_op(ds_stream *s, const ds_op *op, ds_error *err) {
   strict_task *t = strict_task_new(ds_op_name(op->id), run_op);
   if (!t) return out_of_memory(err);
   keep_op(t, op);
+  t->is_op = true;
   strict_name_tensors(t, op->in, op->n_in, op->out, op->n_out, op->accumulate);
   size_t needed = ops_workspace(d, op);
   if (needed > 0 && (!op->workspace || op->workspace_size < needed))
@@ -82,14 +83,15 @@ static ds_status ops_run(ds_stream *s, const ds_op *op, ds_error *err) {
 /* ---- gemm. A packed B is its stored rows, one after the other. */
 
 static ds_gemm plain(const ds_gemm *g) {
-  ds_gemm p = *g;
+  ds_gemm p = {.size = 0};
+  memcpy(&p, g, g->size < sizeof p ? g->size : sizeof p);
   p.flags &= ~(uint32_t)DS_GEMM_PACKED_B;
   if (g->flags & DS_GEMM_PACKED_B) p.ldb = g->flags & DS_GEMM_TRANS_B ? g->k : g->n;
   return p;
 }
 
 static int gemm_supports(ds_device *d, const ds_gemm *g) {
-  if (!d->options.gemm || g->size < sizeof *g) return 0;
+  if (!d->options.gemm || !DS_HAS(g, c)) return 0;
   ds_gemm p = plain(g);
   return ds_reference_plugin()->gemm->supports(NULL, &p);
 }
@@ -114,11 +116,13 @@ static ds_status run_gemm(strict_task *t, ds_device *d, ds_error *err) {
   g->b = strict_host_address(d, g->b);
   g->c = strict_host_address(d, g->c);
   g->bias = strict_host_address(d, g->bias);
+  g->scale_a = strict_host_address(d, g->scale_a);
+  g->scale_b = strict_host_address(d, g->scale_b);
   return ds_reference_plugin()->gemm->run(NULL, g, err);
 }
 
 static ds_status give_gemm(ds_stream *s, const ds_gemm *g, ds_error *err) {
-  if (g->size < sizeof *g) return too_small("ds_gemm", g->size, err);
+  if (!DS_HAS(g, c)) return too_small("ds_gemm", g->size, err);
   ds_gemm p = plain(g);
   const ds_gemm_table *reference = ds_reference_plugin()->gemm;
   if (!reference->supports(NULL, &p)) return reference->run(NULL, &p, err);
@@ -133,6 +137,10 @@ static ds_status give_gemm(ds_stream *s, const ds_gemm *g, ds_error *err) {
     const ds_tensor bias = ds_tensor_make((void *)(uintptr_t)p.bias, p.dtype_bias, 1, &p.n);
     const ds_tensor *in[] = {&a, &b, p.bias ? &bias : NULL}, *out[] = {&c};
     strict_name_tensors(t, in, 3, out, 1, p.beta != 0);
+    if (p.flags & DS_GEMM_SCALES) {
+      strict_name_range(t, p.scale_a, sizeof *p.scale_a, false, false);
+      strict_name_range(t, p.scale_b, sizeof *p.scale_b, false, false);
+    }
   }
   return strict_submit(s, t, err);
 }
@@ -168,7 +176,8 @@ static ds_status gemm_pack_b(ds_stream *s, const ds_gemm *g, void *packed, ds_er
   strict_task *t = strict_task_new("pack_b", run_pack);
   if (t) {
     const ds_tensor b = matrix_b(g), *in[] = {&b};
-    t->u.gemm = *g;
+    t->u.gemm = plain(g);
+    t->u.gemm.ldb = g->ldb;
     t->u.gemm.c = packed;
     strict_name_tensors(t, in, 1, NULL, 0, 0);
     strict_name_range(t, packed, gemm_pack_size(s->device, g), true, true);
