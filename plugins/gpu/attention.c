@@ -120,7 +120,7 @@ static ds_status read_sizes(checked *c, const ds_tensor *q, const ds_tensor *k) 
   if (q->shape[3] < 1 || q->shape[3] > GPU_ATTENTION_MOST_DIM)
     return gpu_fail(c->err, DS_ERR_UNSUPPORTED, "%s: heads of %lld elements; 1 to %d are offered",
                     c->name, (long long)q->shape[3], GPU_ATTENTION_MOST_DIM);
-  const int64_t most = (int64_t)1 << 30;
+  const int64_t most = (int64_t)1 << 28;
   if (!in_range(q->shape[0], most) || !in_range(q->shape[1], most) || !in_range(heads, most) ||
       !in_range(k->shape[1], most) || !in_range(groups, most) ||
       (double)q->shape[0] * (double)heads * (double)(q->shape[1] + k->shape[1] + 1) * MOST_SPLITS >
@@ -147,7 +147,7 @@ static ds_status read_attributes(checked *c) {
     return gpu_fail(c->err, DS_ERR_INVALID,
                     "%s: attribute 2 (window) is %lld, must not be negative", c->name,
                     (long long)window);
-  a->window = (int32_t)(window < (1 << 30) ? window : 1 << 30);
+  a->window = (int32_t)(window < (1 << 29) ? window : 1 << 29);
   a->scale = (float)scale;
   if (!(a->scale > 0) || !isfinite(a->scale))
     return gpu_fail(c->err, DS_ERR_UNSUPPORTED, "%s: scale is %g; positive ones are offered",

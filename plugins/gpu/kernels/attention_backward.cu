@@ -61,9 +61,9 @@ attention_dq(const gpu_attention p) {
   const int first = (tiles - 1 - (int)(blockIdx.x % tiles)) * ROWS; /* the longest first */
   const T *k = static_cast<const T *>(p.k.data) + b * p.k.batch + g * p.k.head;
   const T *v = static_cast<const T *>(p.v.data) + b * p.v.batch + g * p.v.head;
-  const attention_sight sight(p, b);
+  const attention_sight sight = attention_sight_of(p, b);
   const int behind = first + ROWS < p.time ? first + ROWS : p.time;
-  const int from = sight.begin(first) / BN * BN, to = sight.end(behind - 1);
+  const int from = attention_begin(sight, first) / BN * BN, to = attention_end(sight, behind - 1);
 
   const int lane = gpu_lane(), wave = (int)threadIdx.x / GPU_WAVE;
   const int t0 = first + wave * 16 * MT; /* this wave's first query */
@@ -92,8 +92,10 @@ attention_dq(const gpu_attention p) {
   gpu_copy_commit();
 
   for (int j0 = from; j0 < to; j0 += BN) {
-    const bool some = t0 < p.time && j0 < sight.end(t0 + 16 * MT - 1) && j0 + BN > sight.begin(t0);
-    const bool whole = j0 + BN <= sight.end(t0) && j0 >= sight.begin(t0 + 16 * MT - 1);
+    const bool some = t0 < p.time && j0 < attention_end(sight, t0 + 16 * MT - 1) &&
+                      j0 + BN > attention_begin(sight, t0);
+    const bool whole =
+        j0 + BN <= attention_end(sight, t0) && j0 >= attention_begin(sight, t0 + 16 * MT - 1);
     gpu_copy_wait<0>();
     gpu_sync(); /* values are there; the keys before were used */
     tile::template load<BN, THREADS>(sk, k, p.k.row, j0, sight.len, p.dim, p.vector);
@@ -116,7 +118,7 @@ attention_dq(const gpu_attention p) {
 #pragma unroll
         for (int i = 0; i < 256 / GPU_WAVE; i++) {
           const int t = t0 + 16 * m + gpu_mma_c::row(lane, i), r = gpu_mma_c::row_of(i);
-          const int begin = sight.begin(t), end = sight.end(t);
+          const int begin = attention_begin(sight, t), end = attention_end(sight, t);
 #pragma unroll
           for (int n = 0; n < BN / 16; n++) {
             const int j = j0 + 16 * n + gpu_mma_c::col(lane, i);
@@ -152,9 +154,9 @@ attention_dkv(const gpu_attention p) {
   const int tiles = (p.keys + ROWS - 1) / ROWS, bg = (int)(blockIdx.x / tiles);
   const int g = bg % p.groups, b = bg / p.groups, heads = p.heads / p.groups;
   const int first = (int)(blockIdx.x % tiles) * ROWS; /* the longest first */
-  const attention_sight sight(p, b);
-  const int from = sight.first_of(first) / BN * BN;
-  const int to = first < sight.len ? sight.last_of(first + ROWS - 1, p.time) : 0;
+  const attention_sight sight = attention_sight_of(p, b);
+  const int from = attention_first_of(sight, first) / BN * BN;
+  const int to = first < sight.len ? attention_last_of(sight, first + ROWS - 1, p.time) : 0;
   const int steps = from < to ? (to - from + BN - 1) / BN : 0; /* a head */
 
   const int lane = gpu_lane(), wave = (int)threadIdx.x / GPU_WAVE;
@@ -202,15 +204,15 @@ attention_dkv(const gpu_attention p) {
     gpu_copy_wait<0>();
     gpu_sync(); /* q, lse and delta are there */
     tile::template multiply_rows<MT, BN / 16>(s, sk, sq);
-    const bool whole =
-        t0 + BN <= p.time && j0 + 16 * MT <= sight.end(t0) && j0 >= sight.begin(t0 + BN - 1);
+    const bool whole = t0 + BN <= p.time && j0 + 16 * MT <= attention_end(sight, t0) &&
+                       j0 >= attention_begin(sight, t0 + BN - 1);
 #pragma unroll
     for (int n = 0; n < BN / 16; n++)
 #pragma unroll
       for (int i = 0; i < 256 / GPU_WAVE; i++) {
         const int at = 16 * n + gpu_mma_c::col(lane, i), t = t0 + at;
         const float lse = slse[at], delta = sdelta[at];
-        const int begin = sight.begin(t), end = t < p.time ? sight.end(t) : 0;
+        const int begin = attention_begin(sight, t), end = t < p.time ? attention_end(sight, t) : 0;
 #pragma unroll
         for (int m = 0; m < MT; m++) {
           const int j = j0 + 16 * m + gpu_mma_c::row(lane, i);

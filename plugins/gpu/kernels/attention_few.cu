@@ -25,35 +25,38 @@ template <typename T, int LANES, int CHUNKS> struct attention_row {
 
   GPU_DEVICE int place(int c) { return (c * LANES + (int)threadIdx.x % LANES) * PER; }
 
-  __device__ __forceinline__ void load(const T *row, int dim, bool vector) {
+  GPU_DEVICE void load(attention_row &to, const T *row, int dim, bool vector) {
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++) {
       const int at = place(c);
       if (vector && at < dim) {
-        chunk[c] = *reinterpret_cast<const gpu_vec<T, PER> *>(row + at);
+        to.chunk[c] = *reinterpret_cast<const gpu_vec<T, PER> *>(row + at);
       } else {
 #pragma unroll
-        for (int i = 0; i < PER; i++) chunk[c].at[i] = at + i < dim ? row[at + i] : gpu_from<T>(0);
+        for (int i = 0; i < PER; i++)
+          to.chunk[c].at[i] = at + i < dim ? row[at + i] : gpu_from<T>(0);
       }
     }
   }
-  __device__ __forceinline__ void zero() {
+  GPU_DEVICE void zero(attention_row &to) {
 #pragma unroll
     for (int c = 0; c < CHUNKS; c++)
 #pragma unroll
-      for (int i = 0; i < PER; i++) chunk[c].at[i] = gpu_from<T>(0);
+      for (int i = 0; i < PER; i++) to.chunk[c].at[i] = gpu_from<T>(0);
   }
-  __device__ __forceinline__ float at(int e) const {
-    return gpu_f32(chunk[e / PER].at[e % PER]);
+  GPU_DEVICE float at(const attention_row &of, int e) {
+    return gpu_f32(of.chunk[e / PER].at[e % PER]);
   }
 };
 
 /* Query `row` of a group of heads: they are counted head by head within a time. */
 struct attention_query {
   int t, h;
-  __device__ __forceinline__ attention_query(const gpu_attention &p, int g, int row)
-      : t(row / (p.heads / p.groups)), h(g * (p.heads / p.groups) + row % (p.heads / p.groups)) {}
 };
+GPU_DEVICE attention_query attention_query_of(const gpu_attention &p, int g, int row) {
+  const int heads = p.heads / p.groups;
+  return {row / heads, g * heads + row % heads};
+}
 
 GPU_DEVICE float *attention_part(const gpu_attention &p, int64_t b, int g, int row, int split) {
   const int64_t rows = (int64_t)p.time * (p.heads / p.groups);
@@ -71,14 +74,14 @@ attention_few(const gpu_attention p) {
   const int rows = p.time * (p.heads / p.groups), tiles = (rows + ROWS - 1) / ROWS;
   const int split = (int)(blockIdx.x % p.splits), tile = (int)(blockIdx.x / p.splits % tiles);
   const int bg = (int)(blockIdx.x / p.splits / tiles), g = bg % p.groups, b = bg / p.groups;
-  const attention_sight sight(p, b);
+  const attention_sight sight = attention_sight_of(p, b);
   const float scale = p.scale * GPU_ATTENTION_LOG2E;
   const int lane = (int)threadIdx.x % LANES, group = (int)threadIdx.x / LANES;
 
   /* What any of these rows sees, in equal parts. */
   const int last = tile * ROWS + ROWS < rows ? tile * ROWS + ROWS - 1 : rows - 1;
-  const int begin = sight.begin(attention_query(p, g, tile * ROWS).t);
-  const int end = sight.end(attention_query(p, g, last).t);
+  const int begin = attention_begin(sight, attention_query_of(p, g, tile * ROWS).t);
+  const int end = attention_end(sight, attention_query_of(p, g, last).t);
   const int step = GROUPS * AHEAD, all = begin < end ? end - begin : 0;
   const int each = (all + p.splits - 1) / p.splits;
   const int from = begin + split * each, to = from + each < end ? from + each : end;
@@ -89,16 +92,17 @@ attention_few(const gpu_attention p) {
 #pragma unroll
   for (int r = 0; r < ROWS; r++) {
     const int row = tile * ROWS + r;
-    const attention_query query(p, g, row < rows ? row : rows - 1);
+    const attention_query query = attention_query_of(p, g, row < rows ? row : rows - 1);
     vec of_q;
-    of_q.load(static_cast<const T *>(p.q.data) + b * p.q.batch + query.h * p.q.head +
+    vec::load(of_q,
+              static_cast<const T *>(p.q.data) + b * p.q.batch + query.h * p.q.head +
                   (int64_t)query.t * p.q.row,
               p.dim, p.vector);
 #pragma unroll
-    for (int e = 0; e < HERE; e++) q[r][e] = of_q.at(e) * scale, out[r][e] = 0;
+    for (int e = 0; e < HERE; e++) q[r][e] = vec::at(of_q, e) * scale, out[r][e] = 0;
     state[r] = {-INFINITY, 0};
-    sees_from[r] = sight.begin(query.t);
-    sees_to[r] = row < rows ? sight.end(query.t) : 0;
+    sees_from[r] = attention_begin(sight, query.t);
+    sees_to[r] = row < rows ? attention_end(sight, query.t) : 0;
   }
   const T *const k = static_cast<const T *>(p.k.data) + b * p.k.batch + g * p.k.head;
   const T *const v = static_cast<const T *>(p.v.data) + b * p.v.batch + g * p.v.head;
@@ -108,17 +112,17 @@ attention_few(const gpu_attention p) {
     for (int a = 0; a < AHEAD; a++) {
       const int j = base + a * GROUPS + group;
       if (j < to)
-        keys[a].load(k + (int64_t)j * p.k.row, p.dim, p.vector);
+        vec::load(keys[a], k + (int64_t)j * p.k.row, p.dim, p.vector);
       else
-        keys[a].zero();
+        vec::zero(keys[a]);
     }
 #pragma unroll
     for (int a = 0; a < AHEAD; a++) {
       const int j = base + a * GROUPS + group;
       if (j < to)
-        values[a].load(v + (int64_t)j * p.v.row, p.dim, p.vector);
+        vec::load(values[a], v + (int64_t)j * p.v.row, p.dim, p.vector);
       else
-        values[a].zero();
+        vec::zero(values[a]);
     }
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
@@ -128,7 +132,7 @@ attention_few(const gpu_attention p) {
         const int j = base + a * GROUPS + group;
         float dot = 0;
 #pragma unroll
-        for (int e = 0; e < HERE; e++) dot = fmaf(q[r][e], keys[a].at(e), dot);
+        for (int e = 0; e < HERE; e++) dot = fmaf(q[r][e], vec::at(keys[a], e), dot);
 #pragma unroll
         for (int by = LANES / 2; by; by /= 2) dot += gpu_shuffle_xor(dot, by);
         score[a] = j < to && j >= sees_from[r] && j < sees_to[r] ? dot : -INFINITY;
@@ -144,7 +148,7 @@ attention_few(const gpu_attention p) {
         const float weight = score[a] == -INFINITY ? 0 : gpu_exp2_fast(score[a] - most);
         state[r].sum += weight;
 #pragma unroll
-        for (int e = 0; e < HERE; e++) out[r][e] = fmaf(weight, values[a].at(e), out[r][e]);
+        for (int e = 0; e < HERE; e++) out[r][e] = fmaf(weight, vec::at(values[a], e), out[r][e]);
       }
     }
   }
@@ -183,15 +187,15 @@ attention_few(const gpu_attention p) {
 template <typename T> GPU_KERNEL(FEW_THREADS) attention_few_end(const gpu_attention p) {
   const int rows = p.time * (p.heads / p.groups), row = (int)(blockIdx.x % rows);
   const int bg = (int)(blockIdx.x / rows), g = bg % p.groups, b = bg / p.groups;
-  const attention_query query(p, g, row);
-  const attention_sight sight(p, b);
+  const attention_query query = attention_query_of(p, g, row);
+  const attention_sight sight = attention_sight_of(p, b);
   const float *part = attention_part(p, b, g, row, 0);
   const int size = p.dim + 2;
   float most = -INFINITY, sum = 0;
   for (int i = 0; i < p.splits; i++) most = fmaxf(most, part[i * size + p.dim]);
   for (int i = 0; i < p.splits; i++)
     sum += part[i * size + p.dim + 1] * attention_rescale(part[i * size + p.dim], most);
-  const bool sees = sight.begin(query.t) < sight.end(query.t);
+  const bool sees = attention_begin(sight, query.t) < attention_end(sight, query.t);
   T *o =
       static_cast<T *>(p.o.data) + b * p.o.batch + query.h * p.o.head + (int64_t)query.t * p.o.row;
   for (int e = (int)threadIdx.x; e < p.dim; e += FEW_THREADS) {

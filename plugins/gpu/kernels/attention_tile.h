@@ -136,31 +136,30 @@ template <typename T, int D> struct attention_tile {
 struct attention_sight {
   int len, before; /* keys in use; the position of query 0 */
   int causal, window;
-
-  __device__ __forceinline__ attention_sight(const gpu_attention &p, int b)
-      : causal(p.causal), window(p.window) {
-    const int given = p.kv_len ? p.kv_len[b] : p.keys;
-    len = given < 0 ? 0 : given > p.keys ? p.keys : given;
-    before = len - p.time;
-  }
-  /* Query t sees keys begin(t) .. end(t)-1: none where end <= begin. Both grow with t. */
-  __device__ __forceinline__ int begin(int t) const {
-    const int first = before + t - window + 1;
-    return window > 0 && first > 0 ? first : 0;
-  }
-  __device__ __forceinline__ int end(int t) const {
-    const int behind = before + t + 1;
-    return causal && behind < len ? behind : len;
-  }
-  /* The first query that sees key j or a later one, and one more than the last of `time` queries that sees j or an
-   * earlier one. */
-  __device__ __forceinline__ int first_of(int j) const {
-    return causal && j > before ? j - before : 0;
-  }
-  __device__ __forceinline__ int last_of(int j, int time) const {
-    const int behind = j - before + window;
-    return window > 0 && behind < time ? behind : time;
-  }
 };
+
+GPU_DEVICE attention_sight attention_sight_of(const gpu_attention &p, int b) {
+  const int given = p.kv_len ? p.kv_len[b] : p.keys;
+  const int len = given < 0 ? 0 : given > p.keys ? p.keys : given;
+  return {len, len - p.time, p.causal, p.window};
+}
+/* Query t sees keys begin .. end-1: none where end <= begin. Both grow with t. */
+GPU_DEVICE int attention_begin(const attention_sight &sight, int t) {
+  const int first = sight.before + t - sight.window + 1;
+  return sight.window > 0 && first > 0 ? first : 0;
+}
+GPU_DEVICE int attention_end(const attention_sight &sight, int t) {
+  const int behind = sight.before + t + 1;
+  return sight.causal && behind < sight.len ? behind : sight.len;
+}
+/* The first query that sees key j or a later one, and one more than the last of `time` queries that sees j or an
+ * earlier one. */
+GPU_DEVICE int attention_first_of(const attention_sight &sight, int j) {
+  return sight.causal && j > sight.before ? j - sight.before : 0;
+}
+GPU_DEVICE int attention_last_of(const attention_sight &sight, int j, int time) {
+  const int behind = j - sight.before + sight.window;
+  return sight.window > 0 && behind < time ? behind : time;
+}
 
 #endif
