@@ -323,7 +323,7 @@ gpuError_t gpuMalloc(void **out, size_t bytes) {
   holding h(lock);
   if (devices[current].failure) return done(devices[current].failure);
   if (bytes == 0) return *out = nullptr, gpuSuccess;
-  return done(simt_memory_alloc(current, bytes, true, out));
+  return done(simt_memory_alloc(current, bytes, false, out));
 }
 
 gpuError_t gpuFree(void *p) {
