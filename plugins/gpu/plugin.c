@@ -11,6 +11,7 @@ static ds_plugin plugin = {
     .version = VERSION,
     .description = GPU_PLUGIN_DESCRIPTION,
     .device = &gpu_device_table,
+    .ops = &gpu_ops_table,
     .graph = &gpu_graph_table,
 };
 

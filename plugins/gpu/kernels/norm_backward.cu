@@ -201,6 +201,6 @@ extern "C" gpuError_t gpu_norm_backward(gpuStream_t s, int dtype, const gpu_norm
                                         int multiprocessors) {
   if (a->cols == 0) return gpuSuccess;
   const int parts = gpu_column_count(a->rows, multiprocessors);
-  if (a->mean) GPU_DTYPE_SWITCH(dtype, T, return (norm_backward<T, true>(s, a, parts)));
+  if (a->layer) GPU_DTYPE_SWITCH(dtype, T, return (norm_backward<T, true>(s, a, parts)));
   GPU_DTYPE_SWITCH(dtype, T, return (norm_backward<T, false>(s, a, parts)));
 }
