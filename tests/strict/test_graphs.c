@@ -5,7 +5,8 @@
 #include "train/tiny.h"
 
 #include "../golden/golden_train.h"
-#include "infer/engine.h"
+#include "backend/record.h"
+#include "tensor/tensor.h"
 
 enum { STEPS = 9, ROWS = 16 };
 
@@ -299,6 +300,101 @@ static void test_inference(void) {
   }
 }
 
+/* ---- recordings and memory */
+
+typedef struct bench {
+  ds_backend *b;
+  float *x, *y, *spare;
+} bench;
+
+/* y = x + y, or, with a workspace of its own size, x * y. */
+static ds_status give(bench *t, uint32_t id, ds_error *err) {
+  ds_tensor x = ds_tensor_make(t->x, DS_F32, 1, (int64_t[]){4}), y = x;
+  y.data = t->y;
+  const ds_op op = {.size = sizeof op,
+                    .id = id,
+                    .n_in = 2,
+                    .n_out = 1,
+                    .in = (const ds_tensor *[]){&x, &y},
+                    .out = (const ds_tensor *[]){&y}};
+  return ds_backend_op(t->b, &op, err);
+}
+
+static void record(bench *t, ds_recording **r) {
+  ds_error err;
+  CHECK_OK(give(t, DS_OP_ADD, &err), err);
+  CHECK_OK(ds_record_begin(t->b, 0, &err), err);
+  CHECK(ds_record_under_way(t->b));
+  CHECK_OK(give(t, DS_OP_ADD, &err), err);
+  CHECK_OK(ds_record_end(t->b, r, &err), err);
+  CHECK(ds_recording_alive(*r) && !ds_record_under_way(t->b));
+}
+
+static float first(bench *t) {
+  ds_error err;
+  float y[4] = {0};
+  CHECK_OK(ds_backend_download(t->b, y, t->y, sizeof y, &err), err);
+  return y[0];
+}
+
+static void bench_open(bench *t) {
+  char text[900];
+  ds_error err;
+  ds_backend_config config;
+  ds_logger logger = {strict_log_write, &messages};
+  const float ones[4] = {1, 1, 1, 1};
+  void *p[3];
+  snprintf(text, sizeof text, "{");
+  section(text + 1, sizeof text - 2, "\"auto\"", 3);
+  strcat(text, "}");
+  cJSON *tree = cJSON_Parse(text);
+  CHECK_OK(ds_backend_config_parse(cJSON_GetObjectItem(tree, "backend"), &config, &err), err);
+  CHECK_OK(ds_backend_open(&config, &logger, &t->b, &err), err);
+  ds_backend_config_finish(&config);
+  cJSON_Delete(tree);
+  for (int i = 0; i < 3; i++) CHECK_OK(ds_backend_alloc(t->b, 64, &p[i], &err), err);
+  t->x = p[0];
+  t->y = p[1];
+  t->spare = p[2];
+  CHECK_OK(ds_backend_upload(t->b, t->x, ones, sizeof ones, &err), err);
+  CHECK_OK(ds_backend_upload(t->b, t->y, ones, sizeof ones, &err), err);
+}
+
+static void test_memory(void) {
+  bench t;
+  ds_error err;
+  ds_recording *r, *second, *none;
+  void *p;
+  bench_open(&t);
+  if (!t.b) return;
+  record(&t, &r); /* 2, by what ran before */
+  for (int i = 0; i < 3; i++) CHECK_OK(ds_recording_launch(t.b, r, &err), err);
+  CHECK(first(&t) == 5);
+  /* An op that needs more workspace takes the place of that which was recorded. */
+  CHECK_OK(give(&t, DS_OP_MUL, &err), err);
+  CHECK(!ds_recording_alive(r));
+  CHECK_FAILS(ds_recording_launch(t.b, r, &err), DS_ERR_STATE, err, "dropped");
+  record(&t, &second);
+  CHECK_OK(ds_recording_launch(t.b, second, &err), err);
+  CHECK(first(&t) == 7);
+  ds_backend_free(t.b, t.spare, 64);
+  CHECK(!ds_recording_alive(second));
+  /* Nothing is allocated meanwhile, and a recording that is given up leaves nothing. */
+  CHECK_OK(ds_record_begin(t.b, 0, &err), err);
+  CHECK_FAILS(ds_backend_alloc(t.b, 64, &p, &err), DS_ERR_STATE, err, "while work is recorded");
+  CHECK_FAILS(ds_record_input(t.b, 4096, &p, &p, &err), DS_ERR_STATE, err, "more bytes");
+  CHECK_OK(give(&t, DS_OP_ADD, &err), err);
+  ds_record_cancel(t.b);
+  CHECK(first(&t) == 7);
+  CHECK_FAILS(ds_record_end(t.b, &none, &err), DS_ERR_STATE, err, "nothing is being recorded");
+  ds_recording_destroy(t.b, r);
+  ds_recording_destroy(t.b, second);
+  ds_recording_destroy(t.b, NULL);
+  ds_backend_free(t.b, t.x, 64);
+  ds_backend_free(t.b, t.y, 64);
+  ds_backend_close(t.b);
+}
+
 /* ---- where it can't be had */
 
 static void refused(const char *backend, const char *text) {
@@ -358,6 +454,7 @@ int main(int argc, char **argv) {
   unsetenv("DS_PLUGIN_PATH");
   test_training();
   test_inference();
+  test_memory();
   test_refusals();
   test_given_up();
   strict_check_log(&messages);
