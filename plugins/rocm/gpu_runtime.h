@@ -14,9 +14,10 @@
 #else
 #define GPU_PLUGIN_NAME        "rocm"
 #define GPU_PLUGIN_DESCRIPTION "AMD cards: own kernels, rocBLAS, RCCL"
-#define GPU_PLUGIN_NEEDS       "libamdhip64 and the amdgpu driver (and librocblas, librccl where they are)"
-#define GPU_PLUGIN_PRIORITY    290
-#define GPU_COLLECTIVES        "librccl.so.1"
+#define GPU_PLUGIN_NEEDS                                                                           \
+  "libamdhip64 and the amdgpu driver (and librocblas, librccl where they are)"
+#define GPU_PLUGIN_PRIORITY 290
+#define GPU_COLLECTIVES     "librccl.so.1"
 #endif
 
 /* clang-format off */
@@ -74,14 +75,14 @@
 #define gpuGraphDestroy                    hipGraphDestroy
 #define gpuGraphExecDestroy                hipGraphExecDestroy
 /* clang-format on */
-#define gpuErrorStubLibrary                (-1) /* HIP has none */
-#define gpuHostMalloc(p, bytes)            hipHostMalloc((p), (bytes), hipHostMallocPortable)
-#define gpuHostFree                        hipHostFree
-#define gpuStreamCreate(s)                 hipStreamCreateWithFlags((s), hipStreamNonBlocking)
-#define gpuStreamWaitEvent(s, e)           hipStreamWaitEvent((s), (e), 0)
-#define gpuEventCreate(e)                  hipEventCreateWithFlags((e), hipEventDisableTiming)
-#define gpuStreamBeginCapture(s)           hipStreamBeginCapture((s), hipStreamCaptureModeRelaxed)
-#define gpuGraphInstantiate(exec, graph)   hipGraphInstantiate((exec), (graph), NULL, NULL, 0)
+#define gpuErrorStubLibrary              (-1) /* HIP has none */
+#define gpuHostMalloc(p, bytes)          hipHostMalloc((p), (bytes), hipHostMallocPortable)
+#define gpuHostFree                      hipHostFree
+#define gpuStreamCreate(s)               hipStreamCreateWithFlags((s), hipStreamNonBlocking)
+#define gpuStreamWaitEvent(s, e)         hipStreamWaitEvent((s), (e), 0)
+#define gpuEventCreate(e)                hipEventCreateWithFlags((e), hipEventDisableTiming)
+#define gpuStreamBeginCapture(s)         hipStreamBeginCapture((s), hipStreamCaptureModeRelaxed)
+#define gpuGraphInstantiate(exec, graph) hipGraphInstantiate((exec), (graph), NULL, NULL, 0)
 
 #ifdef __cplusplus
 extern "C" {

@@ -22,8 +22,8 @@ int gpu_device_wave(int index) {
 /* AMD's have a name, "gfx90a:sramecc+:xnack-", in hexadecimal; NVIDIA's a version. */
 int gpu_device_arch(int index) {
   hipDeviceProp_t p;
-  if (hipGetDeviceProperties(&p, index) == hipSuccess && strncmp(p.gcnArchName, "gfx", 3) == 0)
-    return (int)strtol(p.gcnArchName + 3, NULL, 16);
+  if (hipGetDeviceProperties(&p, index) == hipSuccess && p.gcnArchName[0] == 'g')
+    return (int)strtol(p.gcnArchName + strlen("gfx"), NULL, 16);
   return attribute(hipDeviceAttributeComputeCapabilityMajor, index) * 100 +
          attribute(hipDeviceAttributeComputeCapabilityMinor, index) * 10;
 }
@@ -44,20 +44,4 @@ gpuError_t gpu_pool_share(gpuMemPool_t pool, int index) {
   const hipMemAccessDesc access = {.location = {hipMemLocationTypeDevice, .id = index},
                                    .flags = hipMemAccessFlagsProtReadWrite};
   return hipMemPoolSetAccess(pool, &access, 1);
-}
-
-const char *gpu_no_device_reason(gpuError_t code) {
-  switch (code) {
-    case hipSuccess:
-    case hipErrorNoDevice:
-      return "no AMD card that this process may use: none is there, the amdgpu driver isn't "
-             "loaded, "
-             "or /dev/kfd can't be opened (add the user to the groups video and render); rocminfo "
-             "lists what there is, HIP_VISIBLE_DEVICES hides cards";
-    case hipErrorInsufficientDriver:
-      return "the amdgpu driver is too old for the ROCm that this plugin runs with; install a "
-             "newer "
-             "one";
-    default: return "the amdgpu driver can't be started; rocminfo may say why";
-  }
 }

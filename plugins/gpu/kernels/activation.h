@@ -13,8 +13,21 @@
 #define GPU_INV_SQRT_2PI   0.39894228040143267794f
 #define GPU_GELU_CUBIC     0.044715f
 
+/* 1 / x to 2 ulp, for x of at least 1: a division of full accuracy is a call that costs registers. */
+GPU_DEVICE float gpu_reciprocal(float x) {
+#if defined(__CUDA_ARCH__)
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#elif defined(__AMDGCN__)
+  return __builtin_amdgcn_rcpf(x);
+#else
+  return 1.0f / x;
+#endif
+}
+
 GPU_DEVICE float gpu_sigmoid(float x) {
-  return 1.0f / (1.0f + gpu_exp_fast(-x));
+  return gpu_reciprocal(1.0f + gpu_exp_fast(-x));
 }
 
 /* (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2 */

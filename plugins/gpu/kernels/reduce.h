@@ -11,9 +11,14 @@
  *   gpu_group_best(b)  gpu_block_best(b, scratch)
  *   gpu_block_before(v, scratch, &total)        the sum over the threads before this one
  *
+ *   gpu_pair{a, b}                              two floats, each summed by itself
+ *
  * Maxima of floats pass over NaN. */
 #ifndef DS_GPU_REDUCE_H
 #define DS_GPU_REDUCE_H
+
+#include <math.h>
+#include <stdint.h>
 
 #include "port.h"
 
@@ -32,63 +37,69 @@ GPU_DEVICE gpu_best gpu_better(gpu_best a, gpu_best b) {
   return second ? b : a;
 }
 
+struct gpu_pair {
+  float a, b;
+};
+
+/* How two are combined: GPU_DEVICE is static, so these are types with one function. */
 struct gpu_plus {
-  template <typename V> __device__ __forceinline__ V operator()(V a, V b) const { return a + b; }
+  GPU_DEVICE gpu_pair of(gpu_pair x, gpu_pair y) { return gpu_pair{x.a + y.a, x.b + y.b}; }
+  template <typename V> GPU_DEVICE V of(V a, V b) { return a + b; }
 };
 struct gpu_larger {
-  __device__ __forceinline__ float operator()(float a, float b) const { return fmaxf(a, b); }
-  template <typename V> __device__ __forceinline__ V operator()(V a, V b) const {
-    return a < b ? b : a;
-  }
+  GPU_DEVICE float of(float a, float b) { return fmaxf(a, b); }
+  template <typename V> GPU_DEVICE V of(V a, V b) { return a < b ? b : a; }
 };
 struct gpu_better_of {
-  __device__ __forceinline__ gpu_best operator()(gpu_best a, gpu_best b) const {
-    return gpu_better(a, b);
-  }
+  GPU_DEVICE gpu_best of(gpu_best a, gpu_best b) { return gpu_better(a, b); }
 };
 
 template <typename V> GPU_DEVICE V gpu_exchange(V v, int mask) {
   return gpu_shuffle_xor(v, mask);
 }
+GPU_DEVICE gpu_pair gpu_exchange(gpu_pair v, int mask) {
+  return gpu_pair{gpu_shuffle_xor(v.a, mask), gpu_shuffle_xor(v.b, mask)};
+}
 GPU_DEVICE gpu_best gpu_exchange(gpu_best v, int mask) {
   return gpu_best{gpu_shuffle_xor(v.value, mask), gpu_shuffle_xor(v.index, mask)};
 }
 
-template <typename V, typename F> GPU_DEVICE V gpu_group_reduce(V v, F f) {
-  for (int mask = GPU_GROUP / 2; mask > 0; mask /= 2) v = f(v, gpu_exchange(v, mask));
+template <typename F, typename V> GPU_DEVICE V gpu_group_reduce(V v) {
+#pragma unroll
+  for (int mask = GPU_GROUP / 2; mask > 0; mask /= 2) v = F::of(v, gpu_exchange(v, mask));
   return v;
 }
 
 /* none: what changes nothing. */
-template <typename V, typename F> GPU_DEVICE V gpu_block_reduce(V v, V none, V *scratch, F f) {
+template <typename F, typename V> GPU_DEVICE V gpu_block_reduce(V v, V none, V *scratch) {
   const int lane = (int)threadIdx.x % GPU_GROUP, group = (int)threadIdx.x / GPU_GROUP;
-  v = gpu_group_reduce(v, f);
+  v = gpu_group_reduce<F>(v);
   gpu_sync();
   if (lane == 0) scratch[group] = v;
   gpu_sync();
   v = lane < (int)blockDim.x / GPU_GROUP ? scratch[lane] : none;
-  return gpu_group_reduce(v, f);
+  return gpu_group_reduce<F>(v);
 }
 
 template <typename V> GPU_DEVICE V gpu_group_sum(V v) {
-  return gpu_group_reduce(v, gpu_plus());
+  return gpu_group_reduce<gpu_plus>(v);
 }
 template <typename V> GPU_DEVICE V gpu_group_max(V v) {
-  return gpu_group_reduce(v, gpu_larger());
+  return gpu_group_reduce<gpu_larger>(v);
 }
 GPU_DEVICE gpu_best gpu_group_best(gpu_best v) {
-  return gpu_group_reduce(v, gpu_better_of());
+  return gpu_group_reduce<gpu_better_of>(v);
 }
 template <typename V> GPU_DEVICE V gpu_block_sum(V v, V *scratch) {
-  return gpu_block_reduce(v, V(0), scratch, gpu_plus());
+  return gpu_block_reduce<gpu_plus>(v, V{}, scratch);
 }
 /* What a thread without a group to read brings is the value of its own group, which changes nothing. */
 template <typename V> GPU_DEVICE V gpu_block_max(V v, V *scratch) {
   v = gpu_group_max(v);
-  return gpu_block_reduce(v, v, scratch, gpu_larger());
+  return gpu_block_reduce<gpu_larger>(v, v, scratch);
 }
 GPU_DEVICE gpu_best gpu_block_best(gpu_best v, gpu_best *scratch) {
-  return gpu_block_reduce(v, gpu_no_best(), scratch, gpu_better_of());
+  return gpu_block_reduce<gpu_better_of>(v, gpu_no_best(), scratch);
 }
 
 /* Of lanes before this one in its group, and this one. */

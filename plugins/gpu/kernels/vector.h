@@ -35,7 +35,7 @@ template <int N, typename T> GPU_DEVICE void gpu_read(const T *p, float (&to)[N]
 }
 
 template <int N, typename T> struct gpu_writer {
-  static __device__ __forceinline__ void write(T *p, const float (&v)[N]) {
+  GPU_DEVICE void write(T *p, const float (&v)[N]) {
     constexpr int most = 16 / (int)sizeof(T), each = N < most ? N : most;
 #pragma unroll
     for (int i = 0; i < N; i += each) {
@@ -48,7 +48,7 @@ template <int N, typename T> struct gpu_writer {
 };
 /* In pairs, which newer cards round in one instruction. */
 template <int N> struct gpu_writer<N, gpu_bf16> {
-  static __device__ __forceinline__ void write(gpu_bf16 *p, const float (&v)[N]) {
+  GPU_DEVICE void write(gpu_bf16 *p, const float (&v)[N]) {
     constexpr int each = N < 8 ? N : 8;
 #pragma unroll
     for (int i = 0; i < N; i += each) {
@@ -60,9 +60,7 @@ template <int N> struct gpu_writer<N, gpu_bf16> {
   }
 };
 template <> struct gpu_writer<1, gpu_bf16> {
-  static __device__ __forceinline__ void write(gpu_bf16 *p, const float (&v)[1]) {
-    *p = gpu_from<gpu_bf16>(v[0]);
-  }
+  GPU_DEVICE void write(gpu_bf16 *p, const float (&v)[1]) { *p = gpu_from<gpu_bf16>(v[0]); }
 };
 template <int N, typename T> GPU_DEVICE void gpu_write(T *p, const float (&v)[N]) {
   gpu_writer<N, T>::write(p, v);
