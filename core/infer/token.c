@@ -139,12 +139,12 @@ static ds_status work(ds_inference *e, ds_error *err) {
 /* Recording has failed: for good where it can't be done, which is an error if it was asked for. */
 static ds_status give_up(ds_inference *e, const ds_error *why, ds_error *err) {
   if (!ds_record_refused(why->status)) return ds_fail(err, why->status, "%s", why->message);
-  e->token->used = false;
   if (ds_record_wanted(e->backend))
     return ds_fail(err, why->status,
                    "\"graph\" (or \"enable_cuda_graph\") is true, but a token's work can't be "
                    "recorded: %s",
                    why->message);
+  e->token->used = false;
   ds_log(&e->logger, DS_LOG_INFO, "a token's work can't be recorded and runs as ever: %s",
          why->message);
   return DS_OK;
@@ -153,9 +153,9 @@ static ds_status give_up(ds_inference *e, const ds_error *why, ds_error *err) {
 static ds_status run_as_ever(ds_inference *e, ds_error *err) {
   uint64_t fallbacks = ds_backend_stats_get(e->backend).fallback_ops;
   DS_TRY(work(e, err));
-  e->token->ran = true;
   e->token->input_bytes = ds_ctx_input_bytes(e->ctx);
-  if (ds_backend_stats_get(e->backend).fallback_ops == fallbacks) return DS_OK;
+  e->token->ran = ds_backend_stats_get(e->backend).fallback_ops == fallbacks;
+  if (e->token->ran) return DS_OK;
   const ds_error why = {DS_ERR_UNSUPPORTED, "some of it falls back to the reference"};
   return give_up(e, &why, err);
 }

@@ -107,10 +107,10 @@ void ds_recorded_finish(ds_engine *e) {
 ds_status ds_recorded_give_up(ds_engine *e, const char *what, const ds_error *why, bool *on,
                               ds_error *err) {
   if (!ds_record_refused(why->status)) return ds_fail(err, why->status, "%s", why->message);
-  *on = false;
   if (ds_record_wanted(e->backend))
     return ds_fail(err, why->status, "\"graph\": true, but %s can't be recorded: %s", what,
                    why->message);
+  *on = false;
   ds_log(&e->logger, DS_LOG_INFO, "%s can't be recorded and runs as ever: %s", what, why->message);
   return DS_OK;
 }

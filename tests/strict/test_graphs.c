@@ -21,12 +21,10 @@ static uint64_t launches(const ds_backend_stats *s) {
 
 static const char *options = ""; /* more of the plugin's */
 
-/* The config's "backend" section of the strict plugin; graph: "auto", true or false. */
 static void section(char *out, size_t size, const char *graph, int seed) {
-  snprintf(out, size,
-           "\"backend\": {\"name\": \"strict\", \"plugin_path\": \"%s\", \"fallback\": \"error\", "
-           "\"graph\": %s, \"options\": {\"seed\": %d%s}}",
-           STRICT_PLUGIN_DIR, graph, seed, options);
+  char all[64];
+  snprintf(all, sizeof all, "\"seed\": %d%s", seed, options);
+  strict_section(out, size, graph, all);
 }
 
 /* ---- training */
