@@ -5,6 +5,7 @@
 #define DS_GPU_BLAS_H
 
 #include "gpu.h"
+#include "kernels/gemm.h"
 
 /* NULL where the library isn't there: *why is then a static string that says which and how to get it. Gives up
  * memory by gpu_blas_close. The device is current. */
@@ -12,7 +13,12 @@ gpu_blas *gpu_blas_open(ds_device *dev, const char **why);
 void gpu_blas_close(gpu_blas *blas);
 /* Whether run takes it; what it doesn't take goes to own kernels (kernels/gemm.h). [any-thread] */
 bool gpu_blas_takes(const gpu_blas *blas, const ds_gemm *g);
-/* g was checked, and is not empty. May use gpu_scratch(GPU_SCRATCH_GEMM). [per-stream] */
+/* g was checked, is complete (without DS_GEMM_SCALES the scales are NULL, without a batch the strides 0), and is not empty.
+ * May use gpu_scratch(GPU_SCRATCH_GEMM). DS_ERR_UNSUPPORTED, with err left alone, where the library turned out not to
+ * take it after all: own kernels then do. [per-stream] */
 ds_status gpu_blas_run(gpu_blas *blas, ds_stream *s, const ds_gemm *g, ds_error *err);
+
+/* gemm.c: g as own kernels get it. */
+gpu_product gpu_product_of(const ds_gemm *g);
 
 #endif

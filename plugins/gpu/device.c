@@ -1,4 +1,5 @@
 /* device.c - the device table: finding, opening and describing devices. */
+#include "blas.h"
 #include "device.h"
 
 #include <stdlib.h>
@@ -49,7 +50,10 @@ static ds_status describe(ds_device *dev, ds_error *err) {
 static void device_close(ds_device *dev) {
   if (dev == NULL) return;
   while (dev->streams != NULL) gpu_stream_destroy(dev->streams);
-  if (gpu_use(dev, NULL) == DS_OK && dev->pool != NULL) (void)gpuMemPoolDestroy(dev->pool);
+  if (gpu_use(dev, NULL) == DS_OK) {
+    if (dev->blas != NULL) gpu_blas_close(dev->blas);
+    if (dev->pool != NULL) (void)gpuMemPoolDestroy(dev->pool);
+  }
   (void)gpuGetLastError();
   pthread_mutex_destroy(&dev->lock);
   free(dev);

@@ -11,8 +11,8 @@
  *   GPU_DEVICE type name(...)        a function of kernels, inlined
  *   GPU_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)
  *                                    a gpuError_t. Commas of a template: auto k = kernel<T, 4>; first
- *   GPU_ALLOW_SHARED(kernel, bytes)  a gpuError_t: lets launches of the kernel ask for that many shared_bytes;
- *                                    before a launch that asks for more than 48 KiB
+ *   GPU_ALLOW_SHARED(kernel, bytes)  a gpuError_t: launches may ask for that much, if beyond 48 KiB;
+ *                                    on the current device, before the first
  *   GPU_SHARED(type, name, count);   type name[count], shared by the block, 16-byte aligned, at the
  *                                    top level of a kernel; contents unspecified
  *   GPU_SHARED_DYNAMIC(type, name);  type *name: the launch's shared_bytes; at most one a kernel
