@@ -1,7 +1,7 @@
 /* norm.h - launchers of layer norm, RMS norm and their gradients, and of sums over rows.
  *
  * x, y, dy, dx [rows,cols], weight and bias [cols] are DS_F32 or DS_BF16, all of one dtype; mean, rstd [rows] and
- * dweight, dbias [cols] are f32. All contiguous. mean NULL in a gradient: RMS norm. */
+ * dweight, dbias [cols] are f32. All contiguous. */
 #ifndef DS_GPU_NORM_H
 #define DS_GPU_NORM_H
 
@@ -26,14 +26,14 @@ typedef struct gpu_norm_args {
 } gpu_norm_args;
 gpuError_t gpu_norm(gpuStream_t s, int dtype, const gpu_norm_args *a);
 
-/* dbias may be NULL. parts: gpu_column_parts(...) floats, twice with dbias. */
+/* layer: of layer norm, which has mean; dbias may be NULL. parts: gpu_column_parts(...) floats, twice with dbias. */
 typedef struct gpu_norm_backward_args {
   const void *dy, *x, *weight;
   const float *mean, *rstd;
   void *dx;
   float *dweight, *dbias, *parts;
   int64_t rows, cols;
-  bool add_dx, add_dweight, add_dbias;
+  bool layer, add_dx, add_dweight, add_dbias;
 } gpu_norm_backward_args;
 gpuError_t gpu_norm_backward(gpuStream_t s, int dtype, const gpu_norm_backward_args *a,
                              int multiprocessors);
