@@ -119,7 +119,7 @@ void simt_revive(void);
 #endif
 #define GPU_PLUGIN_DESCRIPTION "GPU kernels on this processor, thread by thread: for tests"
 #define GPU_PLUGIN_NEEDS       "nothing"
-#define GPU_PLUGIN_PRIORITY    (-100)
+#define GPU_PLUGIN_PRIORITY    0
 #define GPU_COLLECTIVES        "libdscore_nccl_double.so"
 
 gpuError_t gpu_device_name(int index, char *out, size_t size);

@@ -24,6 +24,12 @@ gpuError_t simt_run(const simt_launch &launch, const simt_call &call);
 
 enum { SIMT_SHARED_PLAIN = 48 * 1024, SIMT_SHARED_MOST = GPU_WAVE == 32 ? 227 * 1024 : 64 * 1024 };
 
+/* ---- fault.cpp: while this thread runs kernels */
+struct simt_faults {
+  simt_faults();
+  ~simt_faults();
+};
+
 /* ---- memory.cpp: all with the lock held */
 
 enum { SIMT_DEVICES_MOST = 16 };
@@ -71,9 +77,16 @@ int simt_thread_now(); /* of the block */
 /* "ROWS + 24" for an address in shared memory, else false. */
 bool simt_shared_describe(const void *p, char *out, size_t size);
 void simt_shared_range(const char **begin, size_t *bytes);
+bool simt_is_running(); /* within a kernel */
 #if defined(SIMT_RACE)
+bool simt_race_start(const void *device_begin, size_t bytes);
+void simt_race_forget(const void *p, size_t bytes); /* freed */
 void simt_race_access(const void *p, size_t bytes, bool write, bool atomic);
 #else
+static inline bool simt_race_start(const void *, size_t) {
+  return true;
+}
+static inline void simt_race_forget(const void *, size_t) {}
 static inline void simt_race_access(const void *, size_t, bool, bool) {}
 #endif
 

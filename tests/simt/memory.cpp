@@ -17,7 +17,7 @@ struct allocation {
   bool pooled, usable; /* not usable: the stream hasn't come to it */
 };
 
-const size_t PAGE = 4096, REGION = (size_t)1 << 38;
+const size_t PAGE = 4096, REGION = (size_t)1 << 36;
 /* What 0xff is written to at most: whoever asks for gigabytes in a test doesn't use them. */
 const size_t FILL = 64u << 20;
 
@@ -31,8 +31,9 @@ int open;
 bool reserve() {
   if (region) return true;
   void *p = mmap(nullptr, REGION, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (p != MAP_FAILED) region = static_cast<char *>(p);
-  return region != nullptr;
+  if (p == MAP_FAILED || !simt_race_start(p, REGION)) return false;
+  region = static_cast<char *>(p);
+  return true;
 }
 
 size_t round_up(size_t n, size_t to) {
@@ -125,6 +126,7 @@ bool simt_memory_free(void *p) {
   /* Faults from now on. */
   mmap(a.pages, a.page_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
        -1, 0);
+  simt_race_forget(a.pages, a.page_bytes);
   allocations.erase(found);
   return true;
 }

@@ -323,11 +323,19 @@ gpuError_t simt_run(const simt_launch &l, const simt_call &c) {
   begin_block();
   bool fresh;
   pick(&fresh);
-  fiber_enter();
+  {
+    simt_faults become_failures;
+    fiber_enter();
+  }
   forget_shared();
+  launch = nullptr;
   if (!failure[0]) return gpuSuccess;
   simt_note("%s", failure);
   return gpuErrorLaunchFailure;
+}
+
+bool simt_is_running() {
+  return launch != nullptr;
 }
 
 int simt_thread_now() {

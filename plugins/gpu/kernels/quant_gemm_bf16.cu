@@ -29,8 +29,8 @@ struct alignment {
 
 /* 32 columns of A from `k` on. */
 template <typename Tile>
-GPU_DEVICE void copy_a(gpu_bf16 *to, const gpu_quant &q, const gpu_quant_product &p, int64_t m0,
-                       int64_t k, int64_t end, bool aligned) {
+GPU_DEVICE void copy_a(gpu_bf16 *to, const gpu_quant_product &p, int64_t m0, int64_t k, int64_t end,
+                       bool aligned) {
   for (int at = (int)threadIdx.x; at < Tile::M * (DEPTH / 8); at += QUANT_THREADS) {
     const int64_t row = m0 + at / (DEPTH / 8), col = k + at % (DEPTH / 8) * 8;
     const bool valid = row < p.m && col < end;
@@ -117,7 +117,7 @@ bf16_gemm(gpu_quant q, gpu_quant_product p, alignment lies, int64_t part, float 
   const int64_t end = begin + part < q.cols ? begin + part : q.cols;
   const auto load = [&](int64_t k, int stage) {
     if (k < end) {
-      copy_a<tile>(a + stage * in::A, q, p, m0, k, end, lies.a);
+      copy_a<tile>(a + stage * in::A, p, m0, k, end, lies.a);
       if (lies.b) copy_stored<Q, tile>(stored + stage * in::STORED, q, n0, k, end);
     }
     gpu_copy_commit();
