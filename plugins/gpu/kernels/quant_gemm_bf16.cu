@@ -64,11 +64,11 @@ GPU_DEVICE void copy_stored(uint8_t *to, const gpu_quant &q, int64_t n0, int64_t
 struct piece_scale {
   float scale, zero;
 };
-GPU_DEVICE piece_scale scale_at(const gpu_quant &q, int64_t n0, int64_t k,
-                                quant_divisor group_pieces) {
+GPU_DEVICE piece_scale scale_at(const gpu_quant &q, int64_t n0, int64_t k, const alignment &lies) {
   const int64_t row = n0 + threadIdx.x / 2, col = k + threadIdx.x % 2 * PIECE;
-  if (row >= q.rows || col >= q.cols) return piece_scale{0.0f, 0.0f};
-  const int64_t in_row = q.row_groups > 1 ? quant_divide((uint32_t)(col / PIECE), group_pieces) : 0;
+  if (!lies.b || row >= q.rows || col >= q.cols) return piece_scale{0.0f, 0.0f};
+  const int64_t in_row =
+      q.row_groups > 1 ? quant_divide((uint32_t)(col / PIECE), lies.group_pieces) : 0;
   const int64_t group = row * q.row_groups + in_row;
   return piece_scale{q.scales[group], q.zeros != nullptr ? (float)q.zeros[group] : 0.0f};
 }
@@ -126,7 +126,7 @@ bf16_gemm(gpu_quant q, gpu_quant_product p, alignment lies, int64_t part, float 
   quant_zero_sums<tile>(c);
 #pragma unroll
   for (int i = 0; i < in::STAGES - 1; i++) load(begin + i * DEPTH, i);
-  piece_scale next = scale_at(q, n0, begin, lies.group_pieces);
+  piece_scale next = scale_at(q, n0, begin, lies);
   gpu_copy_wait<in::STAGES - 2>();
   gpu_sync();
   int stage = 0, turn = 0;
@@ -136,7 +136,7 @@ bf16_gemm(gpu_quant q, gpu_quant_product p, alignment lies, int64_t part, float 
       put_values<Q>(now, stored + stage * in::STORED, next);
     else
       put_plain<Q>(now, q, n0, k, end);
-    next = scale_at(q, n0, k + DEPTH, lies.group_pieces);
+    next = scale_at(q, n0, k + DEPTH, lies);
     gpu_copy_wait<in::STAGES - 3>();
     gpu_sync(); /* all have this step's values, and the next one's as stored */
     load(k + (in::STAGES - 1) * DEPTH, stage == 0 ? in::STAGES - 1 : stage - 1);
