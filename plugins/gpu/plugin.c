@@ -12,6 +12,7 @@ static ds_plugin plugin = {
     .description = GPU_PLUGIN_DESCRIPTION,
     .device = &gpu_device_table,
     .ops = &gpu_ops_table,
+    .comm = &gpu_comm_table,
     .graph = &gpu_graph_table,
 };
 
