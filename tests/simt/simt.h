@@ -69,7 +69,7 @@ extern dim3 blockDim, gridDim;
 /* ---- kernels and launches */
 
 /* The bound stands in the file as so many bytes of padding before the kernel, where launches find it. */
-#define GPU_KERNEL(threads)                                                                        \
+#define GPU_KERNEL(threads, ...)                                                                   \
   __attribute__((noinline, patchable_function_entry((threads) + 0, (threads) + 0))) void
 #define GPU_DEVICE static inline __attribute__((always_inline))
 

@@ -138,7 +138,7 @@ struct gemm_place {
   int64_t i, j, batch;
 };
 template <int BM, int BN> GPU_DEVICE gemm_place gemm_place_of(const gpu_product &p) {
-  enum { BAND = 8 };
+  const unsigned BAND = 8;
   const unsigned rows = (unsigned)((p.m + BM - 1) / BM), cols = (unsigned)((p.n + BN - 1) / BN);
   const unsigned batch = blockIdx.x / (rows * cols), at = blockIdx.x % (rows * cols);
   const unsigned first = at / (BAND * cols) * BAND, in_band = at % (BAND * cols);

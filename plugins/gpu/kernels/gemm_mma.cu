@@ -34,13 +34,14 @@ struct operand {
   int64_t rows, depth, row_step, k_step;
 };
 
-template <typename T> GPU_DEVICE T element(int dtype, const void *p, int64_t i) {
-  return static_cast<const T *>(p)[i];
+GPU_DEVICE void take(int, const void *p, int64_t i, gpu_bf16 &out) {
+  out = static_cast<const gpu_bf16 *>(p)[i];
 }
-template <>
-__device__ __forceinline__ gpu_f16 element<gpu_f16>(int dtype, const void *p, int64_t i) {
-  if (dtype == DS_F16) return static_cast<const gpu_f16 *>(p)[i];
-  return gpu_from<gpu_f16>(gemm_load(dtype, p, i));
+GPU_DEVICE void take(int dtype, const void *p, int64_t i, gpu_f16 &out) {
+  if (dtype == DS_F16)
+    out = static_cast<const gpu_f16 *>(p)[i];
+  else
+    out = gpu_from<gpu_f16>(gemm_load(dtype, p, i));
 }
 
 /* One tile of an operand into shared memory; what lies outside of the operand is zero. */
@@ -69,10 +70,11 @@ GPU_DEVICE void fill(T *tile, const operand &x, int64_t row0, int64_t k0) {
       const int64_t row = row0 + r, k = k0 + c * CHUNK;
       gpu_vec<T, CHUNK> v;
 #pragma unroll
-      for (int e = 0; e < CHUNK; e++)
-        v.at[e] = row < x.rows && k + e < x.depth
-                      ? element<T>(x.dtype, x.data, row * x.row_step + (k + e) * x.k_step)
-                      : T{0};
+      for (int e = 0; e < CHUNK; e++) {
+        v.at[e] = T{0};
+        if (row < x.rows && k + e < x.depth)
+          take(x.dtype, x.data, row * x.row_step + (k + e) * x.k_step, v.at[e]);
+      }
       *reinterpret_cast<gpu_vec<T, CHUNK> *>(tile + place_of<DEPTH / CHUNK>(r, c)) = v;
     }
   }

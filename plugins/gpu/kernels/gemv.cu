@@ -30,7 +30,11 @@ template <int M> struct plan {
   enum { R = M <= 2 ? 2 : 4, DEEP = M == 1 ? 4 : M == 2 ? 2 : 1 };
 };
 
-template <typename T, int V, int M> GPU_KERNEL(THREADS, M <= 2 ? 3 : M <= 4 ? 2 : 1) rows(gpu_product p, int split) {
+template <typename T, int V, int M>
+GPU_KERNEL(THREADS, M <= 2   ? 3
+                    : M <= 4 ? 2
+                             : 1)
+rows(gpu_product p, int split) {
   enum { R = plan<M>::R, DEEP = plan<M>::DEEP };
   GPU_SHARED(float, partial, GROUPS *R *M);
   const int group = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
@@ -98,7 +102,11 @@ template <typename T, int V, int M> GPU_KERNEL(THREADS, M <= 2 ? 3 : M <= 4 ? 2 
   }
 }
 
-template <typename T, int V, int M, int LANES> GPU_KERNEL(THREADS, M <= 2 ? 3 : M <= 4 ? 2 : 1) columns(gpu_product p) {
+template <typename T, int V, int M, int LANES>
+GPU_KERNEL(THREADS, M <= 2   ? 3
+                    : M <= 4 ? 2
+                             : 1)
+columns(gpu_product p) {
   enum { WIDTH = LANES * V, SHARE = THREADS / LANES, DEEP = M <= 2 && V > 1 ? 8 : 4 };
   GPU_SHARED(float, partial, GROUPS *M *WIDTH);
   const int group = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;

@@ -1,9 +1,9 @@
-/* no_blas.c - plugins/gpu/blas.h where there is no vendor's library: all products by own kernels. */
+/* no_blas.c - blas.h where there was no vendor's library to build for: all products by own kernels. */
 #include "blas.h"
 
 gpu_blas *gpu_blas_open(ds_device *dev, const char **why) {
   (void)dev;
-  *why = "the emulation has no vendor's library";
+  *why = "built without a vendor's library of products: they run on own kernels";
   return NULL;
 }
 
@@ -21,5 +21,6 @@ ds_status gpu_blas_run(gpu_blas *blas, ds_stream *s, const ds_gemm *g, ds_error 
   (void)blas;
   (void)s;
   (void)g;
-  return gpu_fail(err, DS_ERR_INTERNAL, "the emulation has no vendor's library");
+  (void)err;
+  return DS_ERR_UNSUPPORTED;
 }
