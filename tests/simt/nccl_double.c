@@ -77,7 +77,7 @@ struct ncclComm {
   atomic_int owners; /* the caller, and each batch under way */
   atomic_bool aborted;
   atomic_uint error;
-  int rank, size;
+  int rank, size, device;
   shared *m;
   char path[100];
   bool ready, finalizing;
@@ -506,12 +506,12 @@ gpu_nccl_result ncclGetUniqueId(gpu_nccl_id *id) {
   return GPU_NCCL_SUCCESS;
 }
 
-static gpu_nccl_comm join(const char *path, int size, int rank) {
-  int device = 0;
+static gpu_nccl_comm join(const char *path, int size, int rank, int device) {
   if (size > RANKS) wrong(NULL, "%d ranks are too many for the double", size);
   gpu_nccl_comm c = calloc(1, sizeof *c);
   atomic_init(&c->owners, 1);
   c->rank = rank;
+  c->device = device;
   c->size = size;
   snprintf(c->path, sizeof c->path, "%s", path);
   const int f = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
@@ -519,7 +519,6 @@ static gpu_nccl_comm join(const char *path, int size, int rank) {
   c->m = mmap(NULL, file_size(size), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, f, 0);
   close(f);
   if (c->m == MAP_FAILED) wrong(c, "can't map %s", path);
-  (void)runtime.get_device(&device);
   (void)runtime.bus(c->m->seats[rank].bus, sizeof c->m->seats[rank].bus, device);
   atomic_fetch_add(&c->m->joined, 1);
   return c;
@@ -540,7 +539,9 @@ gpu_nccl_result ncclCommInitRankConfig(gpu_nccl_comm *out, int ranks, gpu_nccl_i
   const gpu_nccl_config *g = (const gpu_nccl_config *)config;
   if (g->magic != (unsigned)GPU_NCCL_MAGIC || g->size != sizeof *g || g->blocking != 0)
     wrong(NULL, "a config that NCCL doesn't take, or a communicator that blocks");
-  *out = join(id.internal, ranks, rank);
+  int device = 0;
+  (void)runtime.get_device(&device);
+  *out = join(id.internal, ranks, rank, device);
   return GPU_NCCL_IN_PROGRESS;
 }
 
@@ -567,7 +568,7 @@ static void *split(void *arg) {
       if (r < first) first = r;
       if (o->key < own->key || (o->key == own->key && r < c->rank)) rank++;
     }
-    if (own->color >= 0) c->split_made = join(c->m->seats[first].path, size, rank);
+    if (own->color >= 0) c->split_made = join(c->m->seats[first].path, size, rank, c->device);
     atomic_store(&own->split, 2 * number);
   }
   atomic_store(&c->split_over, true);
