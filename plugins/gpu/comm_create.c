@@ -56,10 +56,10 @@ static ds_comm *comm_alloc(ds_device *dev, int64_t timeout_ms, ds_error *err) {
   return c;
 }
 
-/* Ends NCCL's part. Another rank's NCCL may still read this one's memory, so its ends wait for each other; but not
- * for long, since nobody has to come. The watcher has ended. */
+/* Ends NCCL's part, unless the watcher has. Another rank's NCCL may still read this one's memory, so its ends wait for each other; but not
+ * for long, since nobody has to come. The watcher is gone. */
 static void end_nccl(ds_comm *c) {
-  gpu_nccl_result code = c->lib->CommFinalize(c->nccl);
+  gpu_nccl_result code = c->over ? GPU_NCCL_INVALID_USAGE : c->lib->CommFinalize(c->nccl);
   const int64_t until = gpu_comm_now() + gpu_comm_ns(FAREWELL_MS);
   while (code == GPU_NCCL_IN_PROGRESS && gpu_comm_now() < until) {
     const struct timespec pause = {0, 100000};
@@ -148,7 +148,8 @@ static ds_status explain(const ds_comm *c, ds_status st, ds_error *err) {
           : err->message;
   snprintf(why, sizeof why, "%s", text);
   return gpu_fail(
-      err, st, "comm: create on rank %d of %d: not done in %lld ms, the communicator's limit: %.700s",
+      err, st,
+      "comm: create on rank %d of %d: not done in %lld ms, the communicator's limit: %.700s",
       c->rank, c->size, (long long)c->timeout_ms, why);
 }
 
