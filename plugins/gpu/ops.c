@@ -59,7 +59,8 @@ enum { ENTRIES = sizeof entries / sizeof *entries, SCRATCH_ALIGNMENT = 64 };
 
 static ds_status check(const ds_op *op, gpu_shape *shape, ds_error *err) {
   if (!DS_HAS(op, workspace_size))
-    return gpu_fail(err, DS_ERR_INVALID, "op: size is %u, which is no ds_op; set it to sizeof(ds_op)",
+    return gpu_fail(err, DS_ERR_INVALID,
+                    "op: size is %u, which is no ds_op; set it to sizeof(ds_op)",
                     (unsigned)op->size);
   if (op->id >= ENTRIES || !entries[op->id].signature)
     return gpu_fail(err, DS_ERR_UNSUPPORTED, "op %u is not offered here", (unsigned)op->id);
@@ -118,12 +119,12 @@ static ds_status run(ds_stream *s, const ds_op *op, ds_error *err) {
   if (st == DS_OK) st = check_data(s->dev, op, &shape, err);
   if (st != DS_OK) return st;
   const uintptr_t at = (uintptr_t)op->workspace + SCRATCH_ALIGNMENT - 1;
-  const gpu_call c = {.dev = s->dev,
-                      .stream = s->handle,
-                      .op = op,
-                      .shape = &shape,
-                      .scratch = op->workspace ? (void *)(at / SCRATCH_ALIGNMENT * SCRATCH_ALIGNMENT)
-                                               : NULL};
+  const gpu_call c = {
+      .dev = s->dev,
+      .stream = s->handle,
+      .op = op,
+      .shape = &shape,
+      .scratch = op->workspace ? (void *)(at / SCRATCH_ALIGNMENT * SCRATCH_ALIGNMENT) : NULL};
   return gpu_given(s, entries[op->id].run(&c), lines[op->id].name, err);
 }
 

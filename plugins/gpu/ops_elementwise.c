@@ -8,8 +8,8 @@
 #include "kernels/swiglu.h"
 #include "ops.h"
 
-#define X     c->shape->x
-#define N     gpu_size(c->shape, 'N')
+#define X      c->shape->x
+#define N      gpu_size(c->shape, 'N')
 #define IN(i)  gpu_in_data(c, i)
 #define OUT(i) gpu_out_data(c, i)
 
@@ -103,8 +103,7 @@ GPU_CHECK(gpu_check_copy) {
   const ds_tensor *x = op->in[0], *y = op->out[0];
   bool same = x->rank == y->rank;
   for (int32_t d = 0; same && d < x->rank; d++) same = x->shape[d] == y->shape[d];
-  return same ? DS_OK
-              : gpu_fail(err, DS_ERR_INVALID, "%s: x and y have different shapes", op_name);
+  return same ? DS_OK : gpu_fail(err, DS_ERR_INVALID, "%s: x and y have different shapes", op_name);
 }
 
 GPU_RUN(gpu_run_copy) {
@@ -144,8 +143,8 @@ static uint32_t fill_bits(int32_t dtype, double value) {
 
 GPU_RUN(gpu_run_fill) {
   const int32_t dtype = c->op->out[0]->dtype;
-  return gpu_fill(c->stream, dtype == DS_BF16 ? 2 : 4,
-                  fill_bits(dtype, gpu_attr_f(c->op, 0, 0)), OUT(0), N);
+  return gpu_fill(c->stream, dtype == DS_BF16 ? 2 : 4, fill_bits(dtype, gpu_attr_f(c->op, 0, 0)),
+                  OUT(0), N);
 }
 
 GPU_RUN(gpu_run_append_rows) {

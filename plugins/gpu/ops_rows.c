@@ -154,8 +154,8 @@ GPU_CHECK(gpu_check_sample) {
   const double temperature = gpu_attr_f(op, 0, 1), top_p = gpu_attr_f(op, 2, 1);
   const int64_t top_k = gpu_attr_i(op, 1, 0);
   if (!(temperature >= 0) || isinf(temperature))
-    return gpu_fail(err, DS_ERR_INVALID,
-                    "%s: temperature is %g, must be finite and not negative", op_name, temperature);
+    return gpu_fail(err, DS_ERR_INVALID, "%s: temperature is %g, must be finite and not negative",
+                    op_name, temperature);
   if (top_k < 0)
     return gpu_fail(err, DS_ERR_INVALID, "%s: top_k is %lld, must be 0 (all) or more", op_name,
                     (long long)top_k);

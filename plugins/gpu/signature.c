@@ -76,7 +76,8 @@ static ds_status check_strides(const place *p, int32_t from, ds_error *err) {
   if (gpu_elements(p->t) == 0) return DS_OK;
   if (!is_contiguous(p->t, from))
     return refuse(p, DS_ERR_INVALID,
-                  from > 0 ? "must be contiguous in its last dimension" : "must be contiguous", err);
+                  from > 0 ? "must be contiguous in its last dimension" : "must be contiguous",
+                  err);
   for (int32_t d = 0; p->output && d < p->t->rank; d++)
     if (p->t->shape[d] > 1 && p->t->stride[d] == 0)
       return refuse(p, DS_ERR_INVALID, "overlaps itself: a stride is 0", err);
@@ -111,15 +112,13 @@ static ds_status check_shape(const place *p, const char *word, gpu_shape *shape,
   bool same = bind(shape, word[0], leading);
   for (int32_t i = 1; i < letters; i++)
     same = bind(shape, word[i], t->shape[t->rank - letters + i]) && same;
-  if (!same)
-    return refuse(p, DS_ERR_INVALID, "has another size than the tensors before it", err);
+  if (!same) return refuse(p, DS_ERR_INVALID, "has another size than the tensors before it", err);
   return check_strides(p, strided && t->rank == letters ? letters - 1 : 0, err);
 }
 
 static ds_status check_tensor(const place *p, gpu_shape *shape, bool *x_known, ds_error *err) {
   const char *word = p->word;
-  if (!p->t)
-    return has_mark(p, '?') ? DS_OK : refuse(p, DS_ERR_INVALID, "is missing", err);
+  if (!p->t) return has_mark(p, '?') ? DS_OK : refuse(p, DS_ERR_INVALID, "is missing", err);
   ds_status st = check_dims(p, err);
   if (st == DS_OK) st = check_dtype(p, &word, shape, x_known, err);
   return st == DS_OK ? check_shape(p, word, shape, err) : st;
