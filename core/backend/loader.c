@@ -109,12 +109,12 @@ typedef struct function {
 #define COMM(name)   FUNCTION(ds_comm_table, name, REQUIRED)
 
 static const function device_functions[] = {
-    DEVICE(count),       DEVICE(open),        DEVICE(close),         DEVICE(info),
-    DEVICE(alloc),       DEVICE(free),        DEVICE(stream_create), DEVICE(stream_destroy),
-    DEVICE(stream_sync), DEVICE(upload),      DEVICE(download),      OPTION(copy),
-    OPTION(fill),        EVENT(event_create), EVENT(event_destroy),  EVENT(event_record),
-    EVENT(event_wait),   EVENT(event_sync),   HOST(host_alloc),      HOST(host_free),
-    HOST(upload_async),  HOST(download_async), STREAM(stream_alloc), STREAM(stream_free),
+    DEVICE(count),       DEVICE(open),         DEVICE(close),         DEVICE(info),
+    DEVICE(alloc),       DEVICE(free),         DEVICE(stream_create), DEVICE(stream_destroy),
+    DEVICE(stream_sync), DEVICE(upload),       DEVICE(download),      OPTION(copy),
+    OPTION(fill),        EVENT(event_create),  EVENT(event_destroy),  EVENT(event_record),
+    EVENT(event_wait),   EVENT(event_sync),    HOST(host_alloc),      HOST(host_free),
+    HOST(upload_async),  HOST(download_async), STREAM(stream_alloc),  STREAM(stream_free),
     OPTION(peer_copy),   {NULL, 0, 0}};
 static const function gemm_functions[] = {FUNCTION(ds_gemm_table, supports, REQUIRED),
                                           FUNCTION(ds_gemm_table, run, REQUIRED),

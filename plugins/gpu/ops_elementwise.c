@@ -143,8 +143,8 @@ static uint32_t fill_bits(int32_t dtype, double value) {
 
 GPU_RUN(gpu_run_fill) {
   const int32_t dtype = c->op->out[0]->dtype;
-  return gpu_fill(c->stream, dtype == DS_BF16 ? 2 : 4, fill_bits(dtype, gpu_attr_f(c->op, 0, 0)),
-                  OUT(0), N);
+  return gpu_fill_elements(c->stream, dtype == DS_BF16 ? 2 : 4,
+                           fill_bits(dtype, gpu_attr_f(c->op, 0, 0)), OUT(0), N);
 }
 
 GPU_RUN(gpu_run_append_rows) {

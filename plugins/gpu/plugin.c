@@ -12,6 +12,7 @@ static ds_plugin plugin = {
     .description = GPU_PLUGIN_DESCRIPTION,
     .device = &gpu_device_table,
     .gemm = &gpu_gemm_table,
+    .quant = &gpu_quant_table,
     .ops = &gpu_ops_table,
     .graph = &gpu_graph_table,
 };

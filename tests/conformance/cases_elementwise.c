@@ -218,13 +218,14 @@ void make_adamw_scheduled(test_case *c) {
 void make_clip_factor(test_case *c) {
   static const double norms[] = {0, 1e-8, 0.5, 1, 1.0000005, 3, 1e5, 1e150, 1e-150};
   static const double wrong[] = {(double)NAN, (double)INFINITY};
-  double norm = norms[case_range(c, 0, 8)], loss = case_round(c, DS_F32, case_range(c, -3, 9) * 0.7);
-  bool checks = !case_chance(c, 3);
+  double norm = norms[case_range(c, 0, 8)],
+         loss = case_round(c, DS_F32, case_range(c, -3, 9) * 0.7);
+  bool wrong_loss = !c->proof && c->index % 4 == 2, checks = wrong_loss || !case_chance(c, 3);
   if (!c->proof && c->index % 4 == 1) norm = wrong[case_range(c, 0, 1)];
-  if (!c->proof && c->index % 4 == 2) loss = case_chance(c, 2) ? -wrong[1] : wrong[0];
+  if (wrong_loss) loss = case_chance(c, 2) ? -wrong[1] : wrong[0];
   case_attr_f(c, 0, case_chance(c, 4) ? 0 : case_chance(c, 2) ? 1 : 0.3, false);
   case_attr_i(c, 1, checks, checks);
   case_in1(c, 0, DS_F64, 1)->val[0] = norm * norm;
-  if (!case_chance(c, 3)) case_in1(c, 1, DS_F32, 1)->val[0] = loss;
+  if (wrong_loss || !case_chance(c, 3)) case_in1(c, 1, DS_F32, 1)->val[0] = loss;
   case_out1(c, 0, DS_F32, 1);
 }

@@ -230,7 +230,8 @@ static ds_status pinned(conformance *k, work *w, float *const to[2], tally *t, d
     TRY(d->stream_sync(k->stream, err));
     memcpy(got, to[1], WORK_BYTES);
     if (!t->failed && !same())
-      check_fail(t, "recorded transfers: memory of the host is not read and written at each launch");
+      check_fail(t,
+                 "recorded transfers: memory of the host is not read and written at each launch");
   }
   return drop(k, g, err);
 }

@@ -70,7 +70,8 @@ static void check_trip(int seed, unsigned char *const host[4], tally *t) {
     NEED(host[3][i] == want, "upload_async, upload_async, download_async: byte %d is %d, not %d", i,
          host[3][i], want);
   }
-  NEED(host[2][0] == 0x5a && host[2][BYTES - 5] == 0x5a, "download_async wrote more than it was told");
+  NEED(host[2][0] == 0x5a && host[2][BYTES - 5] == 0x5a,
+       "download_async wrote more than it was told");
 }
 
 static void async_transfers(conformance *k, tally *t) {
@@ -244,8 +245,7 @@ static void peer_copies(conformance *k, tally *t) {
     if (st) break;
     for (int i = 0; i < BYTES && !t->failed; i++) {
       int want = i >= 3 && i < BYTES - 7 ? value(round, i - 2) : 0x5a;
-      if (host[i] != want)
-        check_fail(t, "peer_copy: byte %d is %d, expected %d", i, host[i], want);
+      if (host[i] != want) check_fail(t, "peer_copy: byte %d is %d, expected %d", i, host[i], want);
     }
   }
   peer_close(k, &a);

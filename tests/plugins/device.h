@@ -31,10 +31,11 @@ static inline ds_status fail(ds_error *err, ds_status status, const char *messag
   return status;
 }
 
-/* For the query: whether the host speaks the one version that this file was written for. */
-static inline bool speaks(ds_version_range host, ds_error *err) {
+/* For the query: whether the host speaks a version of these files, whose highest goes into base. */
+static inline bool speaks(ds_version_range host, ds_table *base, ds_error *err) {
+  if (host.max_minor < DS_ABI_MINOR) base->minor = host.max_minor;
   if (host.major == DS_ABI_MAJOR && host.min_minor <= DS_ABI_MINOR &&
-      host.max_minor >= DS_ABI_MINOR)
+      host.max_minor >= DS_ABI_COMPAT_MINOR)
     return true;
   fail(err, DS_ERR_VERSION, "a host of another version than this plugin's; upgrade the older");
   return false;
@@ -148,7 +149,8 @@ static inline ds_status device_fill(ds_stream *s, void *dst, uint8_t byte, size_
   {                                                                                                \
     {(uint32_t)(size), DS_ABI_MAJOR, DS_ABI_MINOR}, device_count, device_open, device_close,       \
         device_info, device_alloc, device_free, stream_create, stream_destroy, stream_sync,        \
-        upload, download, copy_fn, device_fill, NULL, NULL, NULL, NULL, NULL                       \
+        upload, download, copy_fn, device_fill, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,    \
+        NULL, NULL, NULL, NULL                                                                     \
   }
 
 #endif

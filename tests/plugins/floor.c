@@ -23,14 +23,14 @@ static const ds_device_table device = {
 };
 
 const ds_plugin *ds_plugin_query(const ds_host *host, ds_version_range host_abi, ds_error *err) {
-  static const ds_plugin plugin = {
+  static ds_plugin plugin = {
       .base = {sizeof(ds_plugin), DS_ABI_MAJOR, DS_ABI_MINOR},
       .name = "floor",
       .version = "1.2.3",
       .description = "the least that a plugin can be",
       .device = &device,
   };
-  if (!speaks(host_abi, err)) return NULL;
+  if (!speaks(host_abi, &plugin.base, err)) return NULL;
   void *p = host->alloc(host->ctx, 100);
   if (!p || (uintptr_t)p % 64 != 0) {
     fail(err, DS_ERR_MEMORY, "host memory is not as promised");

@@ -74,7 +74,7 @@ static const ds_ops_table ops = {
     {sizeof(ds_ops_table), DS_ABI_MAJOR, DS_ABI_MINOR}, ops_supports, ops_workspace, ops_run};
 
 const ds_plugin *ds_plugin_query(const ds_host *host, ds_version_range host_abi, ds_error *err) {
-  static const ds_plugin plugin = {
+  static ds_plugin plugin = {
       .base = {offsetof(ds_plugin, graph), DS_ABI_MAJOR, DS_ABI_MINOR},
       .name = "partial",
       .version = "0.0.1",
@@ -85,5 +85,5 @@ const ds_plugin *ds_plugin_query(const ds_host *host, ds_version_range host_abi,
       .graph = (const ds_graph_table *)(uintptr_t)1, /* never looked at */
   };
   (void)host;
-  return speaks(host_abi, err) ? &plugin : NULL;
+  return speaks(host_abi, &plugin.base, err) ? &plugin : NULL;
 }

@@ -31,10 +31,8 @@ static ds_status check_dtypes(const ds_gemm *g, ds_error *err) {
     const char *name;
     int32_t dtype;
     int fp8;
-  } all[] = {{"A", g->dtype_a, 1},
-             {"B", g->dtype_b, 1},
-             {"C", g->dtype_c, 0},
-             {"bias", g->dtype_bias, 0}};
+  } all[] = {
+      {"A", g->dtype_a, 1}, {"B", g->dtype_b, 1}, {"C", g->dtype_c, 0}, {"bias", g->dtype_bias, 0}};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
     if (all[i].dtype == DS_F32 || all[i].dtype == DS_BF16) continue;
     if (all[i].fp8 && is_fp8(all[i].dtype)) continue;

@@ -91,8 +91,8 @@ static int32_t pick(const ds_reference_args *a, int64_t row, candidate *c) {
   double temperature = ds_reference_attr_f(a, 0, 1), top_p = ds_reference_attr_f(a, 2, 1);
   int64_t width = ds_reference_dim(a, 'V'), top_k = ds_reference_attr_i(a, 1, 0);
   candidate best = {.id = -1};
-  int64_t n = gather(x, row * width, width, banned ? ((const int32_t *)banned->data)[row] : -1, c,
-                     &best);
+  int64_t n =
+      gather(x, row * width, width, banned ? ((const int32_t *)banned->data)[row] : -1, c, &best);
   if (n == 0 || temperature == 0) return best.id;
   for (int64_t i = 0; i < n; i++) {
     c[i].p = exp(((double)c[i].logit - (double)best.logit) / temperature);

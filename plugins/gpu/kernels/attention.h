@@ -1,9 +1,10 @@
 /* attention.h - launches of attention, forward, backward and for few queries. See ops 12 and 13 of ds_ops.def.
  *
  * Tensors are [B,T,H,D] (q, o, their gradients) or [B,S,G,D] (k, v, theirs), all f32 or all bf16 (dtype); D contiguous,
- * the other strides free, but rows less than 2^31 elements apart. Sizes are positive; D at most GPU_ATTENTION_MOST_DIM; T and S at most 2^30; G divides H; scale > 0. */
-#ifndef DS_GPU_ATTENTION_H
-#define DS_GPU_ATTENTION_H
+ * the other strides free, but rows less than 2^31 elements apart. D is at least 1 and at most GPU_ATTENTION_MOST_DIM; T and S at most 2^28; G is at least 1 and divides H; scale > 0. Blocks,
+ * about B H T / 16, B G S / 16 and B H T splits, are at most 2^31-1. */
+#ifndef DS_GPU_KERNELS_ATTENTION_H
+#define DS_GPU_KERNELS_ATTENTION_H
 
 #include <stdint.h>
 

@@ -21,7 +21,7 @@ GPU_DEVICE void attention_mask(gpu_mma_c (&s)[MT][NT], const attention_sight &si
 #pragma unroll
     for (int i = 0; i < 256 / GPU_WAVE; i++) {
       const int t = t0 + 16 * m + gpu_mma_c::row(lane, i);
-      const int begin = sight.begin(t), end = sight.end(t);
+      const int begin = attention_begin(sight, t), end = attention_end(sight, t);
 #pragma unroll
       for (int n = 0; n < NT; n++) {
         const int j = j0 + 16 * n + gpu_mma_c::col(lane, i);
@@ -83,9 +83,9 @@ attention_forward(const gpu_attention p) {
   const T *k = static_cast<const T *>(p.k.data) + b * p.k.batch + g * p.k.head;
   const T *v = static_cast<const T *>(p.v.data) + b * p.v.batch + g * p.v.head;
   T *o = static_cast<T *>(p.o.data) + b * p.o.batch + h * p.o.head;
-  const attention_sight sight(p, b);
+  const attention_sight sight = attention_sight_of(p, b);
   const int behind = first + ROWS < p.time ? first + ROWS : p.time;
-  const int from = sight.begin(first) / BN * BN, to = sight.end(behind - 1);
+  const int from = attention_begin(sight, first) / BN * BN, to = attention_end(sight, behind - 1);
 
   const int lane = gpu_lane(), wave = (int)threadIdx.x / GPU_WAVE;
   const int t0 = first + wave * 16 * MT; /* this wave's first query */
@@ -105,8 +105,10 @@ attention_forward(const gpu_attention p) {
 
   for (int j0 = from; j0 < to; j0 += BN) {
     /* Some query of this wave sees some key here; every query sees every key. */
-    const bool some = j0 < sight.end(t0 + 16 * MT - 1) && j0 + BN > sight.begin(t0);
-    const bool whole = j0 + BN <= sight.end(t0) && j0 >= sight.begin(t0 + 16 * MT - 1);
+    const bool some = t0 < p.time && j0 < attention_end(sight, t0 + 16 * MT - 1) &&
+                      j0 + BN > attention_begin(sight, t0);
+    const bool whole =
+        j0 + BN <= attention_end(sight, t0) && j0 >= attention_begin(sight, t0 + 16 * MT - 1);
     gpu_copy_wait<0>();
     gpu_sync(); /* keys are there; the values before were used */
     tile::template load<BN, THREADS>(sv, v, p.v.row, j0, sight.len, p.dim, p.vector);
@@ -117,21 +119,7 @@ attention_forward(const gpu_attention p) {
       for (int m = 0; m < MT; m++)
 #pragma unroll
         for (int n = 0; n < BN / 16; n++) gpu_mma_zero(s[m][n]);
-#pragma unroll
-      for (int d = 0; d < D; d += 16) {
-        gpu_mma_a<T> a[MT];
-#pragma unroll
-        for (int m = 0; m < MT; m++)
-          gpu_mma_load_a(a[m], [&](int r, int c) { return sq + (16 * m + r) * STRIDE + d + c; });
-#pragma unroll
-        for (int n = 0; n < BN / 16; n++) {
-          gpu_mma_b<T> keys;
-          gpu_mma_load_b_trans(keys,
-                               [&](int r, int c) { return sk + (16 * n + r) * STRIDE + d + c; });
-#pragma unroll
-          for (int m = 0; m < MT; m++) gpu_mma(s[m][n], a[m], keys);
-        }
-      }
+      tile::template multiply_rows<MT, BN / 16>(s, sq, sk);
     }
     gpu_copy_wait<0>();
     gpu_sync(); /* values are there; the keys were used */
@@ -143,20 +131,7 @@ attention_forward(const gpu_attention p) {
 #pragma unroll
       for (int m = 0; m < MT; m++)
         attention_softmax(s[m], out[m], most[m], sum[m], p.scale * GPU_ATTENTION_LOG2E);
-#pragma unroll
-      for (int n = 0; n < BN / 16; n++) {
-        gpu_mma_a<T> a[MT];
-#pragma unroll
-        for (int m = 0; m < MT; m++) gpu_mma_as_a(a[m], s[m][n]);
-#pragma unroll
-        for (int d = 0; d < D / 16; d++) {
-          gpu_mma_b<T> values;
-          gpu_mma_load_b(values,
-                         [&](int r, int c) { return sv + (16 * n + r) * STRIDE + 16 * d + c; });
-#pragma unroll
-          for (int m = 0; m < MT; m++) gpu_mma(out[m][d], a[m], values);
-        }
-      }
+      tile::template multiply_sums<MT, BN / 16>(out, s, sv);
     }
   }
   gpu_copy_wait<0>(); /* of a block that saw nothing */
@@ -172,7 +147,7 @@ attention_forward(const gpu_attention p) {
 #pragma unroll
     for (int i = 0; i < 256 / GPU_WAVE; i++) {
       const int r = gpu_mma_c::row_of(i), t = t0 + 16 * m + gpu_mma_c::row(lane, i);
-      const bool sees = sight.begin(t) < sight.end(t);
+      const bool sees = attention_begin(sight, t) < attention_end(sight, t);
       if (!sees) inverse[r] = 0;
       if (p.lse && t < p.time && gpu_mma_c::col(lane, i) == 0)
         p.lse[((int64_t)b * p.heads + h) * p.time + t] =
@@ -195,6 +170,7 @@ static gpuError_t attention_launch(gpuStream_t s, const gpu_attention *a, int64_
   }
   const int64_t tiles = (a->time + shape::ROWS - 1) / shape::ROWS;
   auto kernel = attention_forward<T, D, MT, BN, WAVES>;
+  if (!tiles || !a->batch || !a->heads) return gpuSuccess;
   const gpuError_t code = GPU_ALLOW_SHARED(kernel, shape::SHARED);
   if (code != gpuSuccess) return code;
   return GPU_LAUNCH(kernel, dim3((unsigned)(tiles * a->batch * a->heads)),

@@ -70,6 +70,45 @@ template <typename T, int D> struct attention_tile {
     }
   }
 
+  /* sums += rows rows^T: MT x 16 rows of one tile with NT x 16 of another. */
+  template <int MT, int NT>
+  GPU_DEVICE void multiply_rows(gpu_mma_c (&sums)[MT][NT], const T *rows, const T *others) {
+#pragma unroll
+    for (int d = 0; d < D; d += 16) {
+      gpu_mma_a<T> a[MT];
+#pragma unroll
+      for (int m = 0; m < MT; m++)
+        gpu_mma_load_a(a[m], [&](int r, int c) { return rows + (16 * m + r) * STRIDE + d + c; });
+#pragma unroll
+      for (int n = 0; n < NT; n++) {
+        gpu_mma_b<T> b;
+        gpu_mma_load_b_trans(b,
+                             [&](int r, int c) { return others + (16 * n + r) * STRIDE + d + c; });
+#pragma unroll
+        for (int m = 0; m < MT; m++) gpu_mma(sums[m][n], a[m], b);
+      }
+    }
+  }
+
+  /* sums += weights rows: MT x NT tiles of weights, rounded to T, with NT x 16 rows of a tile. */
+  template <int MT, int NT>
+  GPU_DEVICE void multiply_sums(gpu_mma_c (&sums)[MT][D / 16], const gpu_mma_c (&weights)[MT][NT],
+                                const T *rows) {
+#pragma unroll
+    for (int n = 0; n < NT; n++) {
+      gpu_mma_a<T> a[MT];
+#pragma unroll
+      for (int m = 0; m < MT; m++) gpu_mma_as_a(a[m], weights[m][n]);
+#pragma unroll
+      for (int d = 0; d < D / 16; d++) {
+        gpu_mma_b<T> b;
+        gpu_mma_load_b(b, [&](int r, int c) { return rows + (16 * n + r) * STRIDE + 16 * d + c; });
+#pragma unroll
+        for (int m = 0; m < MT; m++) gpu_mma(sums[m][d], a[m], b);
+      }
+    }
+  }
+
   /* MT x D/16 sums of one wave, times factor, to rows first .. of a tensor, by way of `tile`, which is
    * free; added to what is there if `add`. */
   template <int MT>
@@ -97,22 +136,30 @@ template <typename T, int D> struct attention_tile {
 struct attention_sight {
   int len, before; /* keys in use; the position of query 0 */
   int causal, window;
-
-  __device__ __forceinline__ attention_sight(const gpu_attention &p, int b)
-      : causal(p.causal), window(p.window) {
-    const int given = p.kv_len ? p.kv_len[b] : p.keys;
-    len = given < 0 ? 0 : given > p.keys ? p.keys : given;
-    before = len - p.time;
-  }
-  /* Query t sees keys begin(t) .. end(t)-1: none where end <= begin. Both grow with t. */
-  __device__ __forceinline__ int begin(int t) const {
-    const int first = before + t - window + 1;
-    return window > 0 && first > 0 ? first : 0;
-  }
-  __device__ __forceinline__ int end(int t) const {
-    const int behind = before + t + 1;
-    return causal && behind < len ? behind : len;
-  }
 };
+
+GPU_DEVICE attention_sight attention_sight_of(const gpu_attention &p, int b) {
+  const int given = p.kv_len ? p.kv_len[b] : p.keys;
+  const int len = given < 0 ? 0 : given > p.keys ? p.keys : given;
+  return {len, len - p.time, p.causal, p.window};
+}
+/* Query t sees keys begin .. end-1: none where end <= begin. Both grow with t. */
+GPU_DEVICE int attention_begin(const attention_sight &sight, int t) {
+  const int first = sight.before + t - sight.window + 1;
+  return sight.window > 0 && first > 0 ? first : 0;
+}
+GPU_DEVICE int attention_end(const attention_sight &sight, int t) {
+  const int behind = sight.before + t + 1;
+  return sight.causal && behind < sight.len ? behind : sight.len;
+}
+/* The first query that sees key j or a later one, and one more than the last of `time` queries that sees j or an
+ * earlier one. */
+GPU_DEVICE int attention_first_of(const attention_sight &sight, int j) {
+  return sight.causal && j > sight.before ? j - sight.before : 0;
+}
+GPU_DEVICE int attention_last_of(const attention_sight &sight, int j, int time) {
+  const int behind = j - sight.before + sight.window;
+  return sight.window > 0 && behind < time ? behind : time;
+}
 
 #endif

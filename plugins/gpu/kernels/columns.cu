@@ -5,19 +5,21 @@
 #include "reduce.h"
 #include "vector.h"
 
+namespace {
+
 enum { GROUPS = 8, THREADS = GROUPS * GPU_GROUP, END_GROUPS = 32 };
 
 /* A block has 32 vectors of N columns and every gridDim.y-th run of GROUPS rows. Its groups' sums meet in shared
  * memory. */
-template <typename T, int N>
-GPU_KERNEL(THREADS) column_kernel(gpu_columns<T> c) {
-  GPU_SHARED(float, shared, GROUPS * GPU_GROUP * N);
+template <typename T, int N> GPU_KERNEL(THREADS) column_kernel(gpu_columns<T> c) {
+  GPU_SHARED(float, shared, GROUPS *GPU_GROUP *N);
   const int lane = (int)threadIdx.x % GPU_GROUP, group = (int)threadIdx.x / GPU_GROUP;
   const int64_t col = ((int64_t)blockIdx.x * GPU_GROUP + lane) * N;
   float sum[N] = {}, product[N] = {};
   if (col < c.cols)
 #pragma unroll 4
-    for (int64_t r = (int64_t)blockIdx.y * GROUPS + group; r < c.rows; r += (int64_t)gridDim.y * GROUPS) {
+    for (int64_t r = (int64_t)blockIdx.y * GROUPS + group; r < c.rows;
+         r += (int64_t)gridDim.y * GROUPS) {
       float v[N], of[N];
       gpu_read<N>(c.x + r * c.cols + col, v);
 #pragma unroll
@@ -46,6 +48,8 @@ GPU_KERNEL(THREADS) column_kernel(gpu_columns<T> c) {
   }
 }
 
+} // namespace
+
 template <typename T> gpuError_t gpu_column_launch(gpuStream_t s, gpu_columns<T> c, int parts) {
   constexpr int N = 8;
   const bool vectors = c.cols % N == 0 && gpu_aligned(c.x, c.of);
@@ -56,9 +60,11 @@ template <typename T> gpuError_t gpu_column_launch(gpuStream_t s, gpu_columns<T>
 template gpuError_t gpu_column_launch<float>(gpuStream_t, gpu_columns<float>, int);
 template gpuError_t gpu_column_launch<gpu_bf16>(gpuStream_t, gpu_columns<gpu_bf16>, int);
 
+namespace {
+
 GPU_KERNEL(END_GROUPS *GPU_GROUP)
 column_end_kernel(const float *parts, float *y, int count, int64_t cols, bool add) {
-  GPU_SHARED(float, shared, END_GROUPS * GPU_GROUP);
+  GPU_SHARED(float, shared, END_GROUPS *GPU_GROUP);
   const int lane = (int)threadIdx.x % GPU_GROUP, group = (int)threadIdx.x / GPU_GROUP;
   const int64_t col = (int64_t)blockIdx.x * GPU_GROUP + lane;
   float sum = 0;
@@ -71,6 +77,8 @@ column_end_kernel(const float *parts, float *y, int count, int64_t cols, bool ad
   for (int g = 1; g < END_GROUPS; g++) sum += shared[g * GPU_GROUP + lane];
   y[col] = add ? y[col] + sum : sum;
 }
+
+} // namespace
 
 gpuError_t gpu_column_end(gpuStream_t s, const float *parts, float *y, int count, int64_t cols,
                           bool add) {

@@ -4,6 +4,8 @@
 #include "activation.h"
 #include "vector.h"
 
+namespace {
+
 enum { THREADS = 256, EACH = 16 }; /* threads a block, elements a thread */
 
 /* What is computed: how many inputs are read, and the value. */
@@ -46,8 +48,7 @@ GPU_DEVICE void each_of_many(const T *a, const T *b, T *y, float factor) {
   for (int u = 0; u < U; u++) {
 #pragma unroll
     for (int j = 0; j < N; j++) {
-      const float v =
-          F::of(F::INPUTS > 0 ? va[u][j] : 0, F::INPUTS > 1 ? vb[u][j] : 0, factor);
+      const float v = F::of(F::INPUTS > 0 ? va[u][j] : 0, F::INPUTS > 1 ? vb[u][j] : 0, factor);
       vy[u][j] = ADD ? vy[u][j] + v : v;
     }
     gpu_write<N>(y + u * (THREADS * N), vy[u]);
@@ -98,6 +99,8 @@ static gpuError_t each_added(gpuStream_t s, int dtype, const void *a, const void
   return add ? each_of<F, true>(s, dtype, a, b, y, n, factor, times)
              : each_of<F, false>(s, dtype, a, b, y, n, factor, times);
 }
+
+} // namespace
 
 extern "C" gpuError_t gpu_activate(gpuStream_t s, int dtype, int kind, const void *x, void *y,
                                    int64_t n) {
@@ -151,6 +154,8 @@ extern "C" gpuError_t gpu_mean_backward(gpuStream_t s, int dtype, const float *d
 
 /* ---------------------------------------------------------------- fill */
 
+namespace {
+
 /* Bits as they are: a float on the way could quiet a NaN. */
 template <typename U, int N> GPU_KERNEL(THREADS) fill_kernel(U *y, int64_t n, U bits) {
   const int64_t first = (int64_t)blockIdx.x * (THREADS * EACH) + (int64_t)threadIdx.x * N;
@@ -167,14 +172,16 @@ template <typename U, int N> GPU_KERNEL(THREADS) fill_kernel(U *y, int64_t n, U 
   }
 }
 
-template <typename U>
-static gpuError_t fill(gpuStream_t s, uint32_t bits, void *y, int64_t n) {
+template <typename U> static gpuError_t fill(gpuStream_t s, uint32_t bits, void *y, int64_t n) {
   if (n == 0) return gpuSuccess;
   auto kernel = gpu_aligned(y) ? fill_kernel<U, 16 / (int)sizeof(U)> : fill_kernel<U, 1>;
   return GPU_LAUNCH(kernel, gpu_blocks(n, THREADS * EACH), THREADS, 0, s, static_cast<U *>(y), n,
                     (U)bits);
 }
 
-extern "C" gpuError_t gpu_fill(gpuStream_t s, int size, uint32_t bits, void *y, int64_t n) {
+} // namespace
+
+extern "C" gpuError_t gpu_fill_elements(gpuStream_t s, int size, uint32_t bits, void *y,
+                                        int64_t n) {
   return size == 2 ? fill<uint16_t>(s, bits, y, n) : fill<uint32_t>(s, bits, y, n);
 }

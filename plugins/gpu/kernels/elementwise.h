@@ -28,7 +28,7 @@ gpuError_t gpu_scale(gpuStream_t s, int dtype, float factor, const void *x, void
 gpuError_t gpu_mean_backward(gpuStream_t s, int dtype, const float *dy, void *dx, int64_t n,
                              bool add);
 /* n elements of `size` bytes, 2 or 4, that are `bits`. */
-gpuError_t gpu_fill(gpuStream_t s, int size, uint32_t bits, void *y, int64_t n);
+gpuError_t gpu_fill_elements(gpuStream_t s, int size, uint32_t bits, void *y, int64_t n);
 
 #ifdef __cplusplus
 }

@@ -4,6 +4,8 @@
 #include "softmax.h"
 #include "vector.h"
 
+namespace {
+
 enum { THREADS = 512, SUM = 1024, CHUNK = 16384 };
 
 template <typename T>
@@ -21,9 +23,7 @@ loss_kernel(const T *logits, const int32_t *targets, float *lse, float *losses, 
   const float all = e.most + logf(e.sum);
   const bool known = target >= 0 && target < cols;
   lse[row] = all;
-  losses[row] = target == ignore ? 0.0f
-                : known          ? all - gpu_f32(logits[row * cols + target])
-                                 : NAN;
+  losses[row] = target == ignore ? 0.0f : known ? all - gpu_f32(logits[row * cols + target]) : NAN;
 }
 
 /* One block: a row's loss is one of many, so their sum is in double. */
@@ -44,6 +44,8 @@ loss_sum_kernel(const float *losses, const int32_t *targets, float *loss, float 
   *count = (float)n;
 }
 
+} // namespace
+
 extern "C" gpuError_t gpu_cross_entropy(gpuStream_t s, int dtype, const void *logits,
                                         const int32_t *targets, float *loss, float *lse,
                                         float *count, float *losses, int64_t rows, int64_t cols,
@@ -59,6 +61,8 @@ extern "C" gpuError_t gpu_cross_entropy(gpuStream_t s, int dtype, const void *lo
   return GPU_LAUNCH(loss_sum_kernel, 1, SUM, 0, s, losses, targets, loss, count, rows, ignore);
 }
 
+namespace {
+
 /* A block has up to CHUNK columns of a row; logits and dlogits are aligned alike (ALIKE) or read and written one by
  * one. */
 template <typename T, bool ALIKE>
@@ -69,10 +73,11 @@ loss_backward_kernel(const float *dloss, const T *logits, const int32_t *targets
   const int64_t row = blockIdx.x, target = targets[row];
   const bool ignored = target == ignore, known = target >= 0 && target < cols;
   const float factor = ignored ? 0.0f : known ? *dloss / *count : NAN, all = lse[row];
-  for (int64_t first = (int64_t)blockIdx.y * CHUNK; first < cols; first += (int64_t)gridDim.y * CHUNK) {
+  for (int64_t first = (int64_t)blockIdx.y * CHUNK; first < cols;
+       first += (int64_t)gridDim.y * CHUNK) {
     const T *x = logits + row * cols + first;
     T *y = dlogits + row * cols + first;
-    const int64_t n = cols - first < CHUNK ? cols - first : CHUNK, hit = target - first;
+    const int64_t n = cols - first < CHUNK ? cols - first : (int64_t)CHUNK, hit = target - first;
     gpu_visit<N>(x, n, threadIdx.x, blockDim.x, [&](const auto &v, int64_t at, int many) {
       float d[N];
 #pragma unroll
@@ -87,6 +92,8 @@ loss_backward_kernel(const float *dloss, const T *logits, const int32_t *targets
     });
   }
 }
+
+} // namespace
 
 extern "C" gpuError_t gpu_cross_entropy_backward(gpuStream_t s, int dtype, const float *dloss,
                                                  const void *logits, const int32_t *targets,

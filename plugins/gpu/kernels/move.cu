@@ -3,6 +3,8 @@
 
 #include "vector.h"
 
+namespace {
+
 enum { THREADS = 256 };
 
 /* ---------------------------------------------------------------- copy */
@@ -16,7 +18,8 @@ struct copy_shape {
 };
 
 template <typename X, typename Y, int N>
-GPU_KERNEL(THREADS) copy_kernel(const X *x, Y *y, copy_shape c) {
+GPU_KERNEL(THREADS)
+copy_kernel(const X *x, Y *y, copy_shape c) {
   constexpr int U = 4;
   float v[U][N], was[N];
   int64_t to[U];
@@ -49,8 +52,8 @@ static void join(gpu_copy_args *a) {
   int at = 3;
   for (int d = 3; d >= 0; d--) {
     if (a->n[d] == 1) continue;
-    const bool joins = n[at] > 1 && a->x_stride[d] == xs[at] * n[at] &&
-                       a->y_stride[d] == ys[at] * n[at];
+    const bool joins =
+        n[at] > 1 && a->x_stride[d] == xs[at] * n[at] && a->y_stride[d] == ys[at] * n[at];
     if (!joins && n[at] > 1) at--;
     if (!joins) {
       xs[at] = a->x_stride[d];
@@ -65,8 +68,8 @@ static void join(gpu_copy_args *a) {
   }
 }
 
-template <typename X, typename Y, int N> static gpuError_t copy_by(gpuStream_t s,
-                                                                   const gpu_copy_args *a) {
+template <typename X, typename Y, int N>
+static gpuError_t copy_by(gpuStream_t s, const gpu_copy_args *a) {
   copy_shape c = {};
   c.items = (uint32_t)(a->n[0] * a->n[1] * a->n[2] * (a->n[3] / N));
   c.n1 = gpu_divide_by((uint32_t)a->n[1]);
@@ -112,6 +115,8 @@ template <typename X> static gpuError_t copy_from(gpuStream_t s, const gpu_copy_
   }
 }
 
+} // namespace
+
 extern "C" gpuError_t gpu_copy_strided(gpuStream_t s, const gpu_copy_args *from) {
   gpu_copy_args a = *from;
   if (a.n[0] == 0 || a.n[1] == 0 || a.n[2] == 0 || a.n[3] == 0) return gpuSuccess;
@@ -124,6 +129,8 @@ extern "C" gpuError_t gpu_copy_strided(gpuStream_t s, const gpu_copy_args *from)
 }
 
 /* ---------------------------------------------------------------- rows by id, rows appended */
+
+namespace {
 
 /* Rows move as units of 16 bytes, or of an element where they aren't aligned: these move no floats, but bits. */
 template <typename U>
@@ -163,6 +170,8 @@ static gpuError_t take_rows(gpuStream_t s, const int32_t *ids, const void *table
   return gpuSuccess;
 }
 
+} // namespace
+
 extern "C" gpuError_t gpu_take_rows(gpuStream_t s, int dtype, const int32_t *ids, const void *table,
                                     void *y, int64_t rows, int64_t entries, int64_t cols) {
   const uint32_t nan32 = 0x7fc00000u, nan16 = 0x7fc07fc0u, nan = dtype == DS_F32 ? nan32 : nan16;
@@ -175,6 +184,8 @@ extern "C" gpuError_t gpu_take_rows(gpuStream_t s, int dtype, const int32_t *ids
   return size == 4 ? take_rows(s, ids, table, y, rows, entries, cols, nan32)
                    : take_rows(s, ids, table, y, rows, entries, cols, (uint16_t)nan16);
 }
+
+namespace {
 
 template <typename U> struct append_args {
   const U *x;
@@ -197,8 +208,8 @@ template <typename U> GPU_KERNEL(THREADS) append_rows_kernel(append_args<U> a) {
 }
 
 /* per: elements in a unit. As many batches, and then times, a launch as gpu_divide can count. */
-template <typename U> static gpuError_t append_rows(gpuStream_t s, const gpu_append_args *from,
-                                                    int64_t per) {
+template <typename U>
+static gpuError_t append_rows(gpuStream_t s, const gpu_append_args *from, int64_t per) {
   append_args<U> a = {};
   const int64_t units = from->dim / per, each = units * from->groups, most = GPU_DIVIDE_MAX / each;
   const int64_t time = from->time, batch = from->batch;
@@ -226,6 +237,8 @@ template <typename U> static gpuError_t append_rows(gpuStream_t s, const gpu_app
     }
   return gpuSuccess;
 }
+
+} // namespace
 
 extern "C" gpuError_t gpu_append_rows(gpuStream_t s, int dtype, const gpu_append_args *a) {
   const int64_t size = dtype == DS_F32 ? 4 : 2, per = 16 / size;

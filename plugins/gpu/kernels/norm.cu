@@ -7,6 +7,8 @@
 #include "reduce.h"
 #include "vector.h"
 
+namespace {
+
 enum { N = 8, GROUPS = 4, NARROW = GPU_GROUP * N * 4, WIDEST = 512 * N * 4 };
 
 template <typename T> struct norm_args {
@@ -19,13 +21,12 @@ template <typename T> struct norm_args {
 };
 
 /* K vectors of N a lane. BLOCK: the block has one row, else each of its groups. */
-template <typename T, bool LAYER, bool BLOCK, int K>
-GPU_KERNEL(512) norm_kernel(norm_args<T> a) {
+template <typename T, bool LAYER, bool BLOCK, int K> GPU_KERNEL(512) norm_kernel(norm_args<T> a) {
   GPU_SHARED(float, scratch, GPU_GROUPS);
   const int lane = BLOCK ? (int)threadIdx.x : (int)threadIdx.x % GPU_GROUP;
   const int lanes = BLOCK ? (int)blockDim.x : GPU_GROUP;
-  const int64_t row = BLOCK ? (int64_t)blockIdx.x
-                            : (int64_t)blockIdx.x * GROUPS + threadIdx.x / GPU_GROUP;
+  const int64_t row =
+      BLOCK ? (int64_t)blockIdx.x : (int64_t)blockIdx.x * GROUPS + threadIdx.x / GPU_GROUP;
   const bool active = row < a.rows;
   const T *x = a.x + row * a.cols;
   T *y = a.y + row * a.cols;
@@ -99,7 +100,8 @@ template <typename T, bool LAYER> GPU_KERNEL(512) norm_long_kernel(norm_args<T> 
   }
 }
 
-template <typename T, bool LAYER> static gpuError_t norm_rows(gpuStream_t s, const norm_args<T> &a) {
+template <typename T, bool LAYER>
+static gpuError_t norm_rows(gpuStream_t s, const norm_args<T> &a) {
   const int vectors = (a.cols + N - 1) / N;
   if (a.cols % N || a.cols > WIDEST || !gpu_aligned(a.x, a.weight, a.bias, a.y)) {
     auto kernel = norm_long_kernel<T, LAYER>;
@@ -136,6 +138,8 @@ template <typename T> static gpuError_t norm(gpuStream_t s, const gpu_norm_args 
   a.eps = from->eps;
   return from->layer ? norm_rows<T, true>(s, a) : norm_rows<T, false>(s, a);
 }
+
+} // namespace
 
 extern "C" gpuError_t gpu_norm(gpuStream_t s, int dtype, const gpu_norm_args *a) {
   if (a->rows == 0) return gpuSuccess;

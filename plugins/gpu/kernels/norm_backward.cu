@@ -10,6 +10,8 @@
 #include "reduce.h"
 #include "vector.h"
 
+namespace {
+
 enum { N = 8, GROUPS = 4, NARROW = GPU_GROUP * N * 4, WIDEST = 512 * N * 2 };
 
 template <typename T> struct back_args {
@@ -54,21 +56,22 @@ GPU_DEVICE void write_part(float *part, const float (&v)[K][N], int cols, float 
     if (c >= cols || (!BLOCK && group > 0)) continue;
     float sum[N];
 #pragma unroll
-    for (int j = 0; j < N; j++)
-      sum[j] = BLOCK ? v[k][j] : shared[(k * N + j) * GPU_GROUP + lane];
+    for (int j = 0; j < N; j++) sum[j] = BLOCK ? v[k][j] : shared[(k * N + j) * GPU_GROUP + lane];
     gpu_write<N>(part + c, sum);
   }
 }
 
 template <typename T, bool LAYER, bool BLOCK, int K>
-GPU_KERNEL(BLOCK ? 512 : GROUPS * GPU_GROUP) norm_backward_kernel(back_args<T> a) {
+GPU_KERNEL(BLOCK ? 512 : GROUPS *GPU_GROUP)
+norm_backward_kernel(back_args<T> a) {
   GPU_SHARED(gpu_pair, scratch, GPU_GROUPS);
-  GPU_SHARED(float, shared, BLOCK ? 1 : GPU_GROUP * N * K);
+  GPU_SHARED(float, shared, BLOCK ? 1 : GPU_GROUP *N *K);
   const int lane = BLOCK ? (int)threadIdx.x : (int)threadIdx.x % GPU_GROUP;
   const int lanes = BLOCK ? (int)blockDim.x : GPU_GROUP, teams = BLOCK ? 1 : GROUPS;
   const int team = BLOCK ? 0 : (int)threadIdx.x / GPU_GROUP;
   float dweight[K][N] = {}, dbias[LAYER ? K : 1][N] = {};
-  for (int64_t base = (int64_t)blockIdx.x * teams; base < a.rows; base += (int64_t)gridDim.x * teams) {
+  for (int64_t base = (int64_t)blockIdx.x * teams; base < a.rows;
+       base += (int64_t)gridDim.x * teams) {
     const int64_t row = base + team, at = row * a.cols;
     const bool active = row < a.rows;
     const float mean = LAYER && active ? a.mean[row] : 0, rstd = active ? a.rstd[row] : 0;
@@ -158,8 +161,7 @@ static gpuError_t dx_and_parts(gpuStream_t s, const back_args<T> &a, int parts) 
 template <typename T, bool LAYER>
 static gpuError_t dx_then_parts(gpuStream_t s, const back_args<T> &a, int parts) {
   auto kernel = norm_dx_kernel<T, LAYER>;
-  const gpuError_t e =
-      GPU_LAUNCH(kernel, (unsigned)a.rows, a.cols > 2048 ? 512 : 128, 0, s, a);
+  const gpuError_t e = GPU_LAUNCH(kernel, (unsigned)a.rows, a.cols > 2048 ? 512 : 128, 0, s, a);
   if (e != gpuSuccess) return e;
   gpu_columns<T> c = {};
   c.x = a.dy;
@@ -189,13 +191,17 @@ static gpuError_t norm_backward(gpuStream_t s, const gpu_norm_backward_args *fro
   a.add = from->add_dx;
   const bool fits = a.cols % N == 0 && a.cols <= WIDEST && gpu_aligned(a.dy, a.x, a.weight, a.dx);
   gpuError_t e = gpuSuccess;
-  if (a.rows > 0) e = fits ? dx_and_parts<T, LAYER>(s, a, parts) : dx_then_parts<T, LAYER>(s, a, parts);
+  if (a.rows > 0)
+    e = fits ? dx_and_parts<T, LAYER>(s, a, parts) : dx_then_parts<T, LAYER>(s, a, parts);
   if (e == gpuSuccess)
-    e = gpu_column_end(s, a.dweight_parts, from->dweight, a.rows ? parts : 0, a.cols, from->add_dweight);
+    e = gpu_column_end(s, a.dweight_parts, from->dweight, a.rows ? parts : 0, a.cols,
+                       from->add_dweight);
   if (e == gpuSuccess && from->dbias)
     e = gpu_column_end(s, a.dbias_parts, from->dbias, a.rows ? parts : 0, a.cols, from->add_dbias);
   return e;
 }
+
+} // namespace
 
 extern "C" gpuError_t gpu_norm_backward(gpuStream_t s, int dtype, const gpu_norm_backward_args *a,
                                         int multiprocessors) {

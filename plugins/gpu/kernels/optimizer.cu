@@ -4,6 +4,8 @@
 #include "reduce.h"
 #include "vector.h"
 
+namespace {
+
 enum { THREADS = 256 };
 
 /* ---------------------------------------------------------------- sums */
@@ -11,7 +13,8 @@ enum { THREADS = 256 };
 /* Parts are as many for any card, so that a sum is the same on each. Squares are made and added in double, which holds
  * what float's squares overflow or lose; a mean's terms are added in float eight at a time. */
 template <typename T, bool SQUARES>
-GPU_KERNEL(THREADS) total_kernel(const T *x, double *parts, int64_t n) {
+GPU_KERNEL(THREADS)
+total_kernel(const T *x, double *parts, int64_t n) {
   GPU_SHARED(double, scratch, GPU_GROUPS);
   double sum = 0;
   gpu_visit<8>(x, n, (int64_t)blockIdx.x * THREADS + threadIdx.x, (int64_t)gridDim.x * THREADS,
@@ -62,6 +65,8 @@ static gpuError_t make_parts(gpuStream_t s, int dtype, const void *x, double *pa
   });
 }
 
+} // namespace
+
 extern "C" gpuError_t gpu_sum_squares(gpuStream_t s, int dtype, const void *x, double *y, int64_t n,
                                       bool add, double *parts) {
   const gpuError_t e = make_parts<true>(s, dtype, x, parts, n);
@@ -76,6 +81,8 @@ extern "C" gpuError_t gpu_mean(gpuStream_t s, int dtype, const void *x, float *y
   return GPU_LAUNCH(total_mean_kernel, 1, THREADS, 0, s, parts, part_count(n), y, n);
 }
 
+namespace {
+
 GPU_KERNEL(32)
 clip_factor_kernel(const double *squares, const float *loss, float *factor, double max_norm,
                    bool check) {
@@ -87,12 +94,16 @@ clip_factor_kernel(const double *squares, const float *loss, float *factor, doub
   *factor = check && (!finite || (loss && !isfinite(*loss))) ? NAN : f;
 }
 
+} // namespace
+
 extern "C" gpuError_t gpu_clip_factor(gpuStream_t s, const double *squares, const float *loss,
                                       float *factor, double max_norm, bool check) {
   return GPU_LAUNCH(clip_factor_kernel, 1, 32, 0, s, squares, loss, factor, max_norm, check);
 }
 
 /* ---------------------------------------------------------------- Adam */
+
+namespace {
 
 /* p -= decay p + step m / (sqrt(root v) + eps), with g scaled and l2 p added to it. */
 struct adamw_args {
@@ -140,6 +151,8 @@ template <int N> GPU_KERNEL(THREADS) adamw_kernel(adamw_args a) {
   else
     for (int64_t k = i; k < a.n; k++) adamw_at<1>(a, k);
 }
+
+} // namespace
 
 extern "C" gpuError_t gpu_adamw(gpuStream_t s, const gpu_adamw_args *from) {
   adamw_args a = {};

@@ -63,6 +63,10 @@
 #include "port_cuda.h"
 #endif
 
+#ifndef GPU_ALLOW_SHARED
+#define GPU_ALLOW_SHARED(kernel, bytes) gpuSuccess
+#endif
+
 #include "port_types.h"
 
 #endif

@@ -3,6 +3,8 @@
 
 #include "vector.h"
 
+namespace {
+
 enum { THREADS = 128, HEADS = 4 };
 
 /* The sine and cosine of pos * inv_freq. The angle is made in half turns to twice float's accuracy, whole turns are
@@ -16,11 +18,12 @@ GPU_DEVICE void turn(float pos, float inv_freq, float *sine, float *cosine) {
   const float quarters = rintf(2.0f * a), x = 3.14159265358979f * fmaf(-0.5f, quarters, a);
   const float s = x * x;
   const float sin_x =
-      x * fmaf(s, fmaf(s, fmaf(s, fmaf(s, 2.7557319e-6f, -1.9841270e-4f), 8.3333333e-3f),
-                       -1.6666667e-1f),
-               1.0f);
-  const float cos_x = fmaf(
-      s, fmaf(s, fmaf(s, fmaf(s, 2.4801587e-5f, -1.3888889e-3f), 4.1666667e-2f), -0.5f), 1.0f);
+      x *
+      fmaf(s,
+           fmaf(s, fmaf(s, fmaf(s, 2.7557319e-6f, -1.9841270e-4f), 8.3333333e-3f), -1.6666667e-1f),
+           1.0f);
+  const float cos_x =
+      fmaf(s, fmaf(s, fmaf(s, fmaf(s, 2.4801587e-5f, -1.3888889e-3f), 4.1666667e-2f), -0.5f), 1.0f);
   const int q = (int)quarters & 3;
   const float u = q & 1 ? cos_x : sin_x, v = q & 1 ? sin_x : cos_x;
   *sine = q & 2 ? -u : u;
@@ -97,7 +100,8 @@ template <typename T, int N> GPU_KERNEL(THREADS) rope_kernel(rope_args<T> a) {
 #pragma unroll
     for (int j = 0; j < N; j++) turn(pos, a.inv_freq[p + j], &sine[j], &cosine[j]);
 #pragma unroll 1
-    for (int h = first; h < last; h++) rotate<N>(x + h * a.xs[2], y + h * a.ys[2], p, a, sine, cosine);
+    for (int h = first; h < last; h++)
+      rotate<N>(x + h * a.xs[2], y + h * a.ys[2], p, a, sine, cosine);
   } else {
     float v[N];
     for (int h = first; h < last; h++) {
@@ -108,8 +112,8 @@ template <typename T, int N> GPU_KERNEL(THREADS) rope_kernel(rope_args<T> a) {
 }
 
 /* As many batches, and then times, a launch as gpu_divide can count. */
-template <typename T, int N> static gpuError_t launch(gpuStream_t s, rope_args<T> a, int64_t batch,
-                                                      int64_t time) {
+template <typename T, int N>
+static gpuError_t launch(gpuStream_t s, rope_args<T> a, int64_t batch, int64_t time) {
   const int64_t slots = (a.pairs + (a.dim - 2 * a.pairs)) / N;
   const int64_t groups = (a.heads + HEADS - 1) / HEADS, most = GPU_DIVIDE_MAX / (slots * groups);
   a.slots = gpu_divide_by((uint32_t)slots);
@@ -154,6 +158,8 @@ template <typename T> static gpuError_t rope(gpuStream_t s, const gpu_rope_args 
   return steps % N == 0 && gpu_aligned(a.x, a.y) ? launch<T, N>(s, a, from->batch, from->time)
                                                  : launch<T, 1>(s, a, from->batch, from->time);
 }
+
+} // namespace
 
 extern "C" gpuError_t gpu_rope(gpuStream_t s, int dtype, const gpu_rope_args *a) {
   if (a->batch == 0 || a->time == 0 || a->heads == 0 || a->dim == 0) return gpuSuccess;

@@ -6,15 +6,18 @@
 #include "softmax.h"
 #include "vector.h"
 
+namespace {
+
 enum { N = 8, GROUPS = 4, NARROW = GPU_GROUP * N * 4, WIDEST = 512 * N * 4, LONG = 1024 };
 
 template <typename T, bool BLOCK, int K>
-GPU_KERNEL(512) softmax_kernel(const T *x, T *y, int64_t rows, int cols) {
+GPU_KERNEL(512)
+softmax_kernel(const T *x, T *y, int64_t rows, int cols) {
   GPU_SHARED(float, scratch, GPU_GROUPS);
   const int lane = BLOCK ? (int)threadIdx.x : (int)threadIdx.x % GPU_GROUP;
   const int lanes = BLOCK ? (int)blockDim.x : GPU_GROUP;
-  const int64_t row = BLOCK ? (int64_t)blockIdx.x
-                            : (int64_t)blockIdx.x * GROUPS + threadIdx.x / GPU_GROUP;
+  const int64_t row =
+      BLOCK ? (int64_t)blockIdx.x : (int64_t)blockIdx.x * GROUPS + threadIdx.x / GPU_GROUP;
   const bool active = row < rows;
   float v[K][N], most = -FLT_MAX, sum = 0;
 #pragma unroll
@@ -49,8 +52,7 @@ GPU_KERNEL(512) softmax_kernel(const T *x, T *y, int64_t rows, int cols) {
   }
 }
 
-template <typename T>
-GPU_KERNEL(LONG) softmax_long_kernel(const T *x, T *y, int64_t cols) {
+template <typename T> GPU_KERNEL(LONG) softmax_long_kernel(const T *x, T *y, int64_t cols) {
   GPU_SHARED(gpu_exp_sum, scratch, GPU_GROUPS);
   const int64_t at = (int64_t)blockIdx.x * cols;
   gpu_exp_sum e = gpu_no_exp_sum();
@@ -80,10 +82,12 @@ static gpuError_t softmax(gpuStream_t s, const T *x, T *y, int64_t rows, int64_t
   }
   unsigned threads = 128;
   while (threads * 4 < (unsigned)vectors) threads *= 2;
-  auto kernel = (unsigned)vectors <= threads * 2 ? softmax_kernel<T, true, 2>
-                                                 : softmax_kernel<T, true, 4>;
+  auto kernel =
+      (unsigned)vectors <= threads * 2 ? softmax_kernel<T, true, 2> : softmax_kernel<T, true, 4>;
   return GPU_LAUNCH(kernel, (unsigned)rows, threads, 0, s, x, y, rows, (int)cols);
 }
+
+} // namespace
 
 extern "C" gpuError_t gpu_softmax(gpuStream_t s, int dtype, const void *x, void *y, int64_t rows,
                                   int64_t cols) {
@@ -93,6 +97,8 @@ extern "C" gpuError_t gpu_softmax(gpuStream_t s, int dtype, const void *x, void 
 }
 
 /* ---------------------------------------------------------------- argmax */
+
+namespace {
 
 template <typename T> GPU_KERNEL(LONG) argmax_kernel(const T *x, int32_t *y, int64_t cols) {
   GPU_SHARED(gpu_best, scratch, GPU_GROUPS);
@@ -106,6 +112,8 @@ template <typename T> GPU_KERNEL(LONG) argmax_kernel(const T *x, int32_t *y, int
   best = gpu_block_best(best, scratch);
   if (threadIdx.x == 0) y[blockIdx.x] = best.index == INT32_MAX ? 0 : best.index; /* 0: all NaN */
 }
+
+} // namespace
 
 extern "C" gpuError_t gpu_argmax(gpuStream_t s, int dtype, const void *x, int32_t *y, int64_t rows,
                                  int64_t cols) {

@@ -8,6 +8,8 @@
 #include "reduce.h"
 #include "vector.h"
 
+namespace {
+
 enum { THREADS = 1024, FEW = 256 };
 
 template <typename T> struct sample_args {
@@ -117,8 +119,9 @@ GPU_DEVICE threshold make_up(const row_of<T> &r, threshold stays, uint32_t most,
   const double least = top_p * (double)(over + stays.equals * each);
   threshold found = {stays.key, stays.equals};
   if (stays.key < most && (double)over >= least)
-    found.key = search(r, stays.key + 1, most, least, &above, scratch,
-                       [&](uint32_t key, float x) { return key > stays.key ? weight_of(r, x) : 0; });
+    found.key = search(r, stays.key + 1, most, least, &above, scratch, [&](uint32_t key, float x) {
+      return key > stays.key ? weight_of(r, x) : 0;
+    });
   else
     above = over;
   const long long weight = weight_of(r, logit_of<T>(found.key));
@@ -162,8 +165,8 @@ GPU_DEVICE void draw_id(const row_of<T> &r, threshold stays, float draw, int32_t
   const int last_group = (int)gpu_block_max(kept + over > 0 ? (long long)group : -1LL, scratch);
   const double goal = (double)draw * (double)total;
   const bool reached = goal < (double)total;
-  const bool mine = reached ? (double)before <= goal && goal < (double)(before + sum)
-                            : group == last_group;
+  const bool mine =
+      reached ? (double)before <= goal && goal < (double)(before + sum) : group == last_group;
   if (!gpu_any(mine)) return;
   int hit = INT32_MAX, last = -1;
   long long running = before, equals = equal_before;
@@ -188,8 +191,12 @@ GPU_DEVICE void draw_id(const row_of<T> &r, threshold stays, float draw, int32_t
 template <typename T> GPU_KERNEL(THREADS) sample_kernel(sample_args<T> a) {
   GPU_SHARED(gpu_best, best_scratch, GPU_GROUPS);
   GPU_SHARED(long long, scratch, GPU_GROUPS);
-  row_of<T> r = {a.logits + (int64_t)blockIdx.x * a.cols, a.cols,
-                 a.banned ? a.banned[blockIdx.x] : -1, 0, a.inverse_temperature, a.unit};
+  row_of<T> r = {a.logits + (int64_t)blockIdx.x * a.cols,
+                 a.cols,
+                 a.banned ? a.banned[blockIdx.x] : -1,
+                 0,
+                 a.inverse_temperature,
+                 a.unit};
   gpu_best best = gpu_no_best();
   long long count = 0, above = 0;
   gpu_visit<16 / (int)sizeof(T)>(r.x, r.cols, threadIdx.x, blockDim.x,
@@ -212,8 +219,8 @@ template <typename T> GPU_KERNEL(THREADS) sample_kernel(sample_args<T> a) {
   const uint32_t most = key_of(r, best.value, best.index);
   threshold stays = {0, 0};
   if (a.top_k > 0 && a.top_k < count) {
-    stays.key = search(r, 1, most, (double)a.top_k, &above, scratch,
-                       [](uint32_t, float) { return 1LL; });
+    stays.key =
+        search(r, 1, most, (double)a.top_k, &above, scratch, [](uint32_t, float) { return 1LL; });
     stays.equals = a.top_k - above;
   }
   if (a.top_p < 1) stays = make_up(r, stays, most, a.top_p, scratch);
@@ -237,6 +244,8 @@ template <typename T> static gpuError_t sample(gpuStream_t s, const gpu_sample_a
   auto kernel = sample_kernel<T>;
   return GPU_LAUNCH(kernel, (unsigned)from->rows, from->cols > 4096 ? THREADS : FEW, 0, s, a);
 }
+
+} // namespace
 
 extern "C" gpuError_t gpu_sample(gpuStream_t s, int dtype, const gpu_sample_args *a) {
   if (a->rows == 0) return gpuSuccess;

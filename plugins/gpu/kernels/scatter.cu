@@ -9,6 +9,8 @@
 #include "reduce.h"
 #include "vector.h"
 
+namespace {
+
 enum {
   THREADS = 256,
   GROUPS = THREADS / GPU_GROUP,
@@ -78,7 +80,7 @@ GPU_DEVICE uint32_t bit_count(uint32_t x) {
 /* A group has ITEMS runs of 32 items, one after the other, and counts the digits that it met so far: that, and the equal
  * digits in lanes before, is an item's place among the group's. */
 GPU_KERNEL(THREADS) sort_place_kernel(sort_pass p) {
-  GPU_SHARED(uint32_t, met, GROUPS *DIGITS);
+  GPU_SHARED(uint32_t, met, GROUPS * DIGITS);
   const uint32_t lane = threadIdx.x % GPU_GROUP, group = threadIdx.x / GPU_GROUP;
   const uint32_t first = blockIdx.x * TILE + group * (GPU_GROUP * ITEMS) + lane;
   const int shift = gpu_lane() / GPU_GROUP * GPU_GROUP; /* the group's part of a ballot */
@@ -151,7 +153,7 @@ template <typename T, int N> GPU_KERNEL(THREADS) sum_kernel(sum_args<T> a) {
   const uint32_t chunk = blockIdx.x * GROUPS + threadIdx.x / GPU_GROUP, first = chunk * CHUNK;
   const int64_t col = ((int64_t)blockIdx.y * GPU_GROUP + lane) * N;
   const bool here = first + lane < a.n && first < a.n, reads = col < a.cols;
-  const int count = first < a.n ? (int)(a.n - first < CHUNK ? a.n - first : CHUNK) : 0;
+  const int count = first < a.n ? (int)(a.n - first < CHUNK ? a.n - first : (uint32_t)CHUNK) : 0;
   const uint32_t key = here ? a.keys[first + lane] : a.entries;
   const uint32_t row = here ? a.rows[first + lane] : 0;
   const uint32_t key_before = count && first > 0 ? a.keys[first - 1] : a.entries;
@@ -250,9 +252,13 @@ static layout lay_out(int64_t rows, int64_t entries, int64_t cols) {
   return l;
 }
 
+} // namespace
+
 extern "C" size_t gpu_scatter_scratch(int64_t rows, int64_t entries, int64_t cols) {
   return (size_t)lay_out(rows, entries, cols).bytes;
 }
+
+namespace {
 
 /* Which of the two lists is sorted at the end. */
 static gpuError_t sort(gpuStream_t s, const int32_t *ids, unsigned char *scratch, const layout &l,
@@ -274,8 +280,7 @@ static gpuError_t sort(gpuStream_t s, const int32_t *ids, unsigned char *scratch
     p.entries = entries;
     p.shift = shift;
     e = GPU_LAUNCH(sort_count_kernel, blocks, THREADS, 0, s, p);
-    if (e == gpuSuccess)
-      e = GPU_LAUNCH(sort_scan_kernel, 1, SCAN, 0, s, p.counts, blocks * DIGITS);
+    if (e == gpuSuccess) e = GPU_LAUNCH(sort_scan_kernel, 1, SCAN, 0, s, p.counts, blocks * DIGITS);
     if (e == gpuSuccess) e = GPU_LAUNCH(sort_place_kernel, blocks, THREADS, 0, s, p);
   }
   *which = to ^ 1;
@@ -298,6 +303,8 @@ template <typename T, int N> static gpuError_t sums(gpuStream_t s, const sum_arg
                     a.entries, a.cols);
 }
 
+} // namespace
+
 extern "C" gpuError_t gpu_scatter_rows(gpuStream_t s, int dtype, const int32_t *ids, const void *dy,
                                        float *dtable, int64_t rows, int64_t entries, int64_t cols,
                                        bool add, void *scratch) {
@@ -306,7 +313,8 @@ extern "C" gpuError_t gpu_scatter_rows(gpuStream_t s, int dtype, const int32_t *
   unsigned char *at = static_cast<unsigned char *>(scratch);
   int which = 0;
   gpuError_t e = gpuMemsetAsync(at + l.used, 0, (size_t)entries, s);
-  if (e == gpuSuccess && rows > 0) e = sort(s, ids, at, l, (uint32_t)rows, (uint32_t)entries, &which);
+  if (e == gpuSuccess && rows > 0)
+    e = sort(s, ids, at, l, (uint32_t)rows, (uint32_t)entries, &which);
   if (e != gpuSuccess) return e;
   GPU_DTYPE_SWITCH(dtype, T, {
     sum_args<T> a = {};

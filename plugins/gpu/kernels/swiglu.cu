@@ -4,6 +4,8 @@
 #include "activation.h"
 #include "vector.h"
 
+namespace {
+
 enum { THREADS = 256 };
 
 /* Rows of `cols` vectors; a thread has one, or two that are half of all apart. */
@@ -88,8 +90,8 @@ static gpuError_t launch(gpuStream_t s, swiglu_args<T> a, int64_t rows, int64_t 
     now = rows - done < most ? rows - done : most;
     a.vectors = (uint32_t)(now * vectors);
     auto kernel = a.y ? swiglu_kernel<T, N> : swiglu_backward_kernel<T, N>;
-    const gpuError_t e = GPU_LAUNCH(kernel, gpu_blocks(a.vectors, a.y ? 2 * THREADS : THREADS),
-                                    THREADS, 0, s, a);
+    const gpuError_t e =
+        GPU_LAUNCH(kernel, gpu_blocks(a.vectors, a.y ? 2 * THREADS : THREADS), THREADS, 0, s, a);
     if (e != gpuSuccess) return e;
     a = skip_rows(a, now, cols);
   }
@@ -101,10 +103,11 @@ static gpuError_t swiglu(gpuStream_t s, const swiglu_args<T> &a, int64_t rows, i
   constexpr int N = 8;
   if (rows == 0 || cols == 0) return gpuSuccess;
   const int64_t steps = a.gate_step | a.up_step | a.dgate_step | a.dup_step | cols;
-  const bool vectors =
-      steps % N == 0 && gpu_aligned(a.dy, a.gate, a.up, a.y, a.dgate, a.dup);
+  const bool vectors = steps % N == 0 && gpu_aligned(a.dy, a.gate, a.up, a.y, a.dgate, a.dup);
   return vectors ? launch<T, N>(s, a, rows, cols) : launch<T, 1>(s, a, rows, cols);
 }
+
+} // namespace
 
 extern "C" gpuError_t gpu_swiglu(gpuStream_t s, int dtype, gpu_rows gate, gpu_rows up, void *y,
                                  int64_t rows, int64_t cols) {

@@ -60,9 +60,7 @@ template <int N> struct gpu_writer<N, gpu_bf16> {
   }
 };
 template <> struct gpu_writer<1, gpu_bf16> {
-  GPU_DEVICE void write(gpu_bf16 *p, const float (&v)[1]) {
-    *p = gpu_from<gpu_bf16>(v[0]);
-  }
+  GPU_DEVICE void write(gpu_bf16 *p, const float (&v)[1]) { *p = gpu_from<gpu_bf16>(v[0]); }
 };
 template <int N, typename T> GPU_DEVICE void gpu_write(T *p, const float (&v)[N]) {
   gpu_writer<N, T>::write(p, v);

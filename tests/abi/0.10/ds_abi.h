@@ -285,8 +285,8 @@ typedef struct ds_device_table {
 /* ---------------------------------------------------------------- gemm table */
 
 enum {
-  DS_GEMM_TRANS_A = 1u << 0, /* A is stored [k,m] */
-  DS_GEMM_TRANS_B = 1u << 1, /* B is stored [n,k] */
+  DS_GEMM_TRANS_A = 1u << 0,  /* A is stored [k,m] */
+  DS_GEMM_TRANS_B = 1u << 1,  /* B is stored [n,k] */
   DS_GEMM_PACKED_B = 1u << 2, /* B was made by pack_b for the same n, k, dtypes and TRANS_B */
   DS_GEMM_SCALES = 1u << 3    /* since 0.10: scale_a and scale_b are there */
 };

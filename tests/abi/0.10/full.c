@@ -156,8 +156,8 @@ static int gemm_supports(ds_device *dev, const ds_gemm *g) {
   const uint32_t known = DS_GEMM_TRANS_A | DS_GEMM_TRANS_B | DS_GEMM_SCALES;
   (void)dev;
   return DS_HAS(g, c) && !(g->flags & ~known) &&
-         (!(g->flags & DS_GEMM_SCALES) || DS_HAS(g, scale_b)) && g->dtype_a == DS_F32 && g->dtype_b == DS_F32 && g->dtype_c == DS_F32 &&
-         g->dtype_bias == DS_F32 &&
+         (!(g->flags & DS_GEMM_SCALES) || DS_HAS(g, scale_b)) && g->dtype_a == DS_F32 &&
+         g->dtype_b == DS_F32 && g->dtype_c == DS_F32 && g->dtype_bias == DS_F32 &&
          (g->epilogue == DS_EPILOGUE_NONE || g->epilogue == DS_EPILOGUE_GELU_TANH);
 }
 

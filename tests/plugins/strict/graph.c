@@ -53,8 +53,7 @@ ds_status strict_record(ds_stream *s, strict_task *t, ds_error *err) {
 }
 
 void strict_record_failure(ds_stream *s, ds_status status, const char *message) {
-  bool refused =
-      status == DS_ERR_STATE || status == DS_ERR_UNSUPPORTED || status == DS_ERR_INVALID;
+  bool refused = status == DS_ERR_STATE || status == DS_ERR_UNSUPPORTED || status == DS_ERR_INVALID;
   if (s->recording && !refused && s->recording->failure.status == DS_OK)
     strict_fail(&s->recording->failure, status, "%s", message);
 }

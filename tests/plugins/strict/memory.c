@@ -97,7 +97,8 @@ void strict_free(ds_device *d, void *p, bool host) {
   }
   const strict_task *recorded = strict_recorded_use(d, b);
   if (recorded) {
-    strict_violation(d, NULL, NULL, "free of %zu bytes that the %s of a graph, not destroyed, names",
+    strict_violation(d, NULL, NULL,
+                     "free of %zu bytes that the %s of a graph, not destroyed, names",
                      (size_t)(b->hi - b->lo), recorded->name);
   }
   strict_poison(d, b->lo, b->poisoned);

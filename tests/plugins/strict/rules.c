@@ -178,7 +178,8 @@ static ds_status parse_option(const cJSON *item, strict_options *o, ds_error *er
 }
 
 ds_status strict_options_parse(const char *text, strict_options *out, ds_error *err) {
-  *out = (strict_options){.gemm = true, .ops = true, .graph = true, .hang_ms = 20, .status = DS_ERR_DEVICE};
+  *out = (strict_options){
+      .gemm = true, .ops = true, .graph = true, .hang_ms = 20, .status = DS_ERR_DEVICE};
   if (!text) text = getenv("DS_STRICT");
   if (!text) return DS_OK;
   cJSON *tree = cJSON_Parse(text);

@@ -125,7 +125,7 @@ struct ds_graph {
   ds_device *device;
   bool destroyed;
   strict_task *first, *last;
-  ds_error failure;                /* while recording; status DS_OK: none */
+  ds_error failure;               /* while recording; status DS_OK: none */
   uint64_t clock[STRICT_STREAMS]; /* of the last launch */
 };
 
@@ -163,7 +163,7 @@ struct ds_device {
   int n_streams;
   ds_event *events;
   ds_comm *comms;
-  ds_graph *graphs; /* recorded or being so, not destroyed */
+  ds_graph *graphs;               /* recorded or being so, not destroyed */
   uint64_t known[STRICT_STREAMS]; /* by stream: the last piece that the host knows to be done */
   uint64_t random;
   uint64_t credit; /* pieces that may run though nobody waits */
@@ -247,7 +247,8 @@ const strict_task *strict_recorded_use(const ds_device *d, const strict_block *b
 /* Transfers with memory of the host, and memory in the order of a stream. */
 ds_status strict_host_alloc(ds_device *d, size_t bytes, void **out, ds_error *err);
 void strict_host_free(ds_device *d, void *p);
-ds_status strict_upload_async(ds_stream *s, void *dst, const void *src, size_t bytes, ds_error *err);
+ds_status strict_upload_async(ds_stream *s, void *dst, const void *src, size_t bytes,
+                              ds_error *err);
 ds_status strict_download_async(ds_stream *s, void *dst, const void *src, size_t bytes,
                                 ds_error *err);
 ds_status strict_stream_alloc(ds_stream *s, size_t bytes, void **out, ds_error *err);

@@ -12,13 +12,17 @@ static const ds_backend_candidate *find(const ds_backend_candidate *list, size_t
   return NULL;
 }
 
+#define TEXT_(x) #x
+#define TEXT(x)  TEXT_(x)
+
 /* Each wrong plugin alone, asked for by its name: the reason must be in the failure. */
 static void test_refusals(void) {
   static const struct {
     const char *file, *name, *text;
   } cases[] = {
       {"abi_major", "future",
-       "speaks ABI 99.1 to 99.7, this dscore speaks 0.9 to 0.9: upgrade dscore"},
+       "speaks ABI 99.1 to 99.7, this dscore speaks 0.9 to 0." TEXT(
+           DS_ABI_MINOR) ": upgrade dscore"},
       {"no_note", "no_note", "without a dscore note"},
       {"no_symbol", "no_symbol", "does not export ds_plugin_query"},
       {"unavailable", "unavailable",

@@ -1,7 +1,7 @@
-/* test_gemm_kernels.c - each kernel of plugins/gpu/kernels/gemm.h, in every form it can be launched in, against the formula of
- * ds_abi.h in double: all types (f16, fp8 and scales too, which `ds conform` leaves to this), shapes around the tiles,
- * transposed, strided, unaligned. What lies between C's rows must stay as it was. */
-#include <float.h>
+/* test_gemm.c - products of the GPU plugins against the formula of ds_abi.h in double: each kernel of kernels/gemm.h in every form
+ * it can be launched in, and the gemm table over whatever vendor's library it was linked with and finds. All types (f16 too,
+ * which `ds conform` leaves to this), shapes around the tiles, transposed, strided, unaligned, recorded. What lies
+ * between C's rows must stay as it was. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdbool.h>
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ds_abi.h"
+#include "gpu.h"
 #include "kernels/gemm.h"
 
 static uint64_t state = 1;
@@ -209,15 +209,87 @@ enum kernel {
   GEMV_MANY,
   GEMV_FEW,
   EPILOGUE,
+  TABLE,
   KERNELS
 };
 static const char *const names[] = {
-    "simt 64", "simt 128", "mma 64", "mma 128", "gemv, a large device", "gemv, a small device",
-    "epilogue"};
+    "simt 64",  "simt 128", "mma 64", "mma 128", "gemv, a large device", "gemv, a small device",
+    "epilogue", "table"};
 
-static gpuError_t launch(enum kernel which, gpuStream_t s, const test *t) {
+static void must_do(ds_status st, const ds_error *err) {
+  if (st == DS_OK) return;
+  printf("FAIL the table: %s\n", err->message);
+  exit(1);
+}
+
+/* Through the table, now and then by a graph. */
+static gpuError_t call(ds_stream *s, const gpu_product *p) {
+  const ds_gemm g = {.size = sizeof g,
+                     .flags = (p->trans_a ? DS_GEMM_TRANS_A : 0u) |
+                              (p->trans_b ? DS_GEMM_TRANS_B : 0u) |
+                              (p->scale_a || p->scale_b ? DS_GEMM_SCALES : 0u),
+                     .m = p->m,
+                     .n = p->n,
+                     .k = p->k,
+                     .lda = p->lda,
+                     .ldb = p->ldb,
+                     .ldc = p->ldc,
+                     .batch = p->batch,
+                     .stride_a = p->stride_a,
+                     .stride_b = p->stride_b,
+                     .stride_c = p->stride_c,
+                     .dtype_a = p->dtype_a,
+                     .dtype_b = p->dtype_b,
+                     .dtype_c = p->dtype_c,
+                     .dtype_bias = p->bias ? p->dtype_bias : DS_F32,
+                     .epilogue = p->epilogue,
+                     .alpha = p->alpha,
+                     .beta = p->beta,
+                     .a = p->a,
+                     .b = p->b,
+                     .bias = p->bias,
+                     .c = p->c,
+                     .scale_a = p->scale_a,
+                     .scale_b = p->scale_b};
+  ds_error err;
+  ds_graph *graph = NULL;
+  const bool record = chance(8);
+  if (!gpu_gemm_table.supports(s->dev, &g)) {
+    printf("FAIL the table: supports says no\n");
+    exit(1);
+  }
+  if (record) must_do(gpu_graph_table.begin(s, &err), &err);
+  must_do(gpu_gemm_table.run(s, &g, &err), &err);
+  if (!record) return gpuSuccess;
+  must_do(gpu_graph_table.end(s, &graph, &err), &err);
+  must_do(gpu_graph_table.launch(s, graph, &err), &err);
+  must_do(gpu_device_table.stream_sync(s, &err), &err);
+  gpu_graph_table.destroy(graph);
+  return gpuSuccess;
+}
+
+/* The same problem with another result, bias and scales: what is kept of it must not hang on them. */
+static void call_elsewhere(ds_stream *s, const test *t) {
+  gpu_product p = t->p;
+  array c = make(s->handle, t->c.dtype, t->c.count, t->c.offset);
+  array bias = make(s->handle, t->bias.dtype, t->bias.count, t->bias.offset);
+  array scales = make(s->handle, DS_F32, 2, 0);
+  p.c = first(&c);
+  if (p.bias) p.bias = first(&bias);
+  if (p.scale_a) p.scale_a = first(&scales);
+  if (p.scale_b) p.scale_b = (const float *)first(&scales) + 1;
+  must(call(s, &p), "elsewhere");
+  must(gpuStreamSynchronize(s->handle), "elsewhere");
+  drop(&c);
+  drop(&bias);
+  drop(&scales);
+}
+
+static gpuError_t launch(enum kernel which, ds_stream *on, const test *t) {
   const gpu_product *p = &t->p;
+  const gpuStream_t s = on->handle;
   switch (which) {
+    case TABLE: return call(on, p);
     case SIMT_SMALL: return gpu_gemm_simt(s, p, 1 << 20);
     case SIMT_LARGE: return gpu_gemm_simt(s, p, 1);
     case MMA_SMALL: return gpu_gemm_mma(s, p, gpu_device_wave(0), 1 << 20);
@@ -244,6 +316,15 @@ static void choose_types(enum kernel which, gpu_product *p) {
   }
   p->dtype_c = all[next() % 3];
   p->dtype_bias = all[next() % 3];
+  if (which != TABLE) return;
+  const int kind = (int)range(0, 7); /* libraries take pairs of one type */
+  if (kind < 6) p->dtype_a = p->dtype_b = all[kind / 2];
+  if (kind == 6) {
+    p->dtype_a = all[3 + next() % 2];
+    p->dtype_b = all[3 + next() % 2];
+  }
+  if (chance(2)) p->dtype_c = kind < 6 ? p->dtype_a : DS_BF16;
+  if (!chance(4)) p->dtype_bias = p->dtype_c;
 }
 
 /* A stored matrix's rows and matrices; `step`: what lengths are multiples of. */
@@ -252,16 +333,18 @@ static int64_t pad(int64_t n, int64_t step) {
 }
 
 static void choose_shape(enum kernel which, gpu_product *p, int64_t step) {
+  const bool rows_by_rows = which == TABLE && chance(2);
   const bool gemv = which == GEMV_MANY || which == GEMV_FEW;
   const int64_t side = which == SIMT_LARGE || which == MMA_LARGE ? 300 : 150;
   p->m = gemv ? range(1, GPU_GEMV_ROWS) : chance(4) ? range(1, 9) : range(1, side);
   p->n = gemv && chance(2) ? range(1, 600) : range(1, side);
   p->k = chance(16) ? 0 : gemv ? range(1, 2500) : range(1, 100);
+  if (which == TABLE && chance(2)) p->k = range(256, 400);
   if (!gemv) p->m = (p->m + step - 1) / step * step;
   p->n = (p->n + step - 1) / step * step;
   p->k = (p->k + step - 1) / step * step;
-  p->trans_a = gemv ? 0 : chance(2);
-  p->trans_b = chance(2);
+  p->trans_a = gemv || rows_by_rows ? 0 : chance(2);
+  p->trans_b = rows_by_rows || chance(2);
   p->batch = chance(4) ? range(2, 3) : 1;
   p->lda = pad(p->trans_a ? p->m : p->k, step);
   p->ldb = pad(p->trans_b ? p->k : p->n, step);
@@ -271,16 +354,21 @@ static void choose_shape(enum kernel which, gpu_product *p, int64_t step) {
   p->stride_c = pad(p->m * p->ldc, step);
 }
 
-static void run_case(enum kernel which, gpuStream_t s) {
+static void run_case(enum kernel which, ds_stream *on) {
+  const gpuStream_t s = on->handle;
   test t = {.name = names[which]};
   gpu_product *p = &t.p;
   const bool aligned = chance(2);
-  const int64_t step = aligned ? 8 : 1, offset = aligned ? 0 : range(0, 3);
+  const int64_t step = aligned ? 16 : 1, offset = aligned ? 0 : range(0, 3);
   choose_types(which, p);
   choose_shape(which, p, step);
-  p->epilogue = chance(2) ? DS_EPILOGUE_NONE : (int)range(1, 4);
+  p->epilogue = chance(2) ? (int)DS_EPILOGUE_NONE : (int)range(1, 4);
   p->alpha = chance(2) ? 1.0f : -0.75f;
   p->beta = chance(2) ? 1.0f : 0.0f;
+  if (which == TABLE && p->epilogue != DS_EPILOGUE_NONE) { /* what libraries have, mostly */
+    p->epilogue = chance(4) ? p->epilogue : chance(2) ? DS_EPILOGUE_RELU : DS_EPILOGUE_GELU_TANH;
+    p->beta = chance(4) ? 1.0f : 0.0f;
+  }
   t.a = make(s, p->dtype_a, (p->batch - 1) * p->stride_a + (p->trans_a ? p->k : p->m) * p->lda,
              offset);
   t.b = make(s, p->dtype_b, (p->batch - 1) * p->stride_b + (p->trans_b ? p->n : p->k) * p->ldb,
@@ -293,11 +381,13 @@ static void run_case(enum kernel which, gpuStream_t s) {
   p->b = first(&t.b);
   p->c = first(&t.c);
   if (chance(2)) p->bias = first(&t.bias);
-  if (chance(3)) p->scale_a = first(&t.scales);
-  if (chance(3)) p->scale_b = (const float *)first(&t.scales) + 1;
+  const int rare = which == TABLE && p->dtype_a <= DS_F16 ? 12 : 3; /* for fp8 only, in libraries */
+  if (chance(rare)) p->scale_a = first(&t.scales);
+  if (chance(rare)) p->scale_b = (const float *)first(&t.scales) + 1;
 
   char *got = malloc(size_of(&t.c) + 1);
-  must(launch(which, s, &t), t.name);
+  if (which == TABLE && chance(2)) call_elsewhere(on, &t);
+  must(launch(which, on, &t), t.name);
   must(gpuStreamSynchronize(s), t.name);
   must(gpuMemcpyAsync(got, t.c.device, size_of(&t.c), gpuMemcpyDeviceToHost, s), "download");
   must(gpuStreamSynchronize(s), "download");
@@ -318,17 +408,22 @@ static void run_case(enum kernel which, gpuStream_t s) {
   if (which == EPILOGUE) drop(&t.sums);
 }
 
-/* Arguments: how many cases of each kernel, and the seed. */
+/* Arguments: "kernels" or "table", how many cases of each, the seed. */
 int main(int argc, char **argv) {
-  const int cases = argc > 1 ? atoi(argv[1]) : 40;
-  if (argc > 2) state = strtoull(argv[2], NULL, 10);
-  gpuStream_t s;
-  must(gpuStreamCreate(&s), "stream");
-  for (int which = 0; which < KERNELS; which++) {
+  const bool table = argc > 1 && strcmp(argv[1], "table") == 0;
+  const int cases = argc > 2 ? atoi(argv[2]) : 40;
+  if (argc > 3) state = strtoull(argv[3], NULL, 10);
+  ds_device *dev = NULL;
+  ds_stream *s = NULL;
+  ds_error err;
+  must_do(gpu_device_table.open(0, NULL, &dev, &err), &err);
+  must_do(gpu_device_table.stream_create(dev, &s, &err), &err);
+  for (int which = table ? TABLE : 0; which < (table ? KERNELS : TABLE); which++) {
     const int before = failures;
     for (int i = 0; i < cases; i++) run_case((enum kernel)which, s);
     printf("%-22s %d cases, %d failed\n", names[which], cases, failures - before);
   }
-  must(gpuStreamDestroy(s), "stream");
+  gpu_device_table.stream_destroy(s);
+  gpu_device_table.close(dev);
   return failures != 0;
 }
