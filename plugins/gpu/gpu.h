@@ -20,7 +20,12 @@ typedef struct gpu_fate gpu_fate;   /* fate.h: how a stream ends */
 typedef struct gpu_block gpu_block; /* scratch.c */
 typedef struct gpu_ring gpu_ring;   /* staging.h: pinned memory behind upload */
 
-enum gpu_scratch_use { GPU_SCRATCH_GEMM = 0, GPU_SCRATCH_QUANT = 1, GPU_SCRATCH_USES };
+enum gpu_scratch_use {
+  GPU_SCRATCH_GEMM = 0,
+  GPU_SCRATCH_QUANT = 1,
+  GPU_SCRATCH_SUMS = 2, /* gemm.c: what a library multiplied, before its epilogue */
+  GPU_SCRATCH_USES
+};
 
 struct ds_device {
   int index;
