@@ -500,8 +500,8 @@ DS_API ds_status ds_engine_load_checkpoint(ds_engine *e, const char *dir, const 
 DS_API ds_status ds_engine_save_model(ds_engine *e, const char *folder, bool bits16, ds_error *err);
 
 /* One kind of work. name (static): an op of ds_ops.def; "gemm"; "quantize", "dequantize", "quant
- * gemm"; "gemm pack"; "device copy", "device fill", "upload", "download", "sync". This struct does
- * not grow. */
+ * gemm"; "gemm pack"; "device copy", "device fill", "upload", "download", "sync"; "graph launch", of
+ * recorded work, whose ops don't count again. This struct does not grow. */
 typedef struct ds_op_stats {
   const char *name;
   uint64_t calls;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backend/backend_impl.h"
+#include "backend/record.h"
 #include "backend/reference/reference.h"
 #include "base/str.h"
 
@@ -107,6 +108,7 @@ ds_status ds_device_open(const ds_loaded *l, const ds_backend_config *config,
   b->plugin = ds_loaded_plugin(l);
   if (logger) b->logger = *logger;
   b->fallback = config->fallback;
+  b->graph = config->graph;
   b->opened_at_ticks = ds_backend_ticks();
   b->opened_nanoseconds = ds_backend_nanoseconds();
   ds_loader_listen(&b->listener, l, &b->logger);
@@ -147,6 +149,7 @@ void ds_backend_close(ds_backend *b) {
   if (b->stream) {
     ds_status ignored = t->stream_sync(b->stream, NULL); /* nobody is left to be told */
     (void)ignored;
+    ds_record_drop(b);
     if (b->workspace) t->free(b->device, b->workspace);
     t->stream_destroy(b->stream);
   }
@@ -187,9 +190,11 @@ ds_status ds_backend_recover(ds_backend *b, bool *died, ds_error *err) {
   const ds_device_table *t = b->plugin->device;
   DS_BLANK_ERROR(e);
   ds_stream *fresh = NULL;
+  ds_record_cancel(b); /* what is recorded is none of what died */
   bool dead = t->stream_sync(b->stream, NULL) != DS_OK;
   if (died) *died = dead;
   if (!dead) return DS_OK;
+  ds_record_drop(b);
   ds_status status = t->stream_create(b->device, &fresh, &e);
   /* The dead stream stays where there is no other: its calls go on to say why it died. */
   if (status != DS_OK) return wrap(b, "", "stream_create", &e, status, err);
@@ -202,6 +207,9 @@ ds_status ds_backend_recover(ds_backend *b, bool *died, ds_error *err) {
 ds_status ds_backend_alloc(ds_backend *b, size_t bytes, void **out, ds_error *err) {
   DS_BLANK_ERROR(e);
   *out = NULL;
+  if (b->recording)
+    return ds_fail(err, DS_ERR_STATE, "%s: alloc of %zu bytes while work is recorded", b->label,
+                   bytes);
   /* Every allocation has an address of its own, so that callers need no special case. */
   ds_status status = b->plugin->device->alloc(b->device, bytes ? bytes : 1, out, &e);
   b->allocs++;
@@ -217,6 +225,7 @@ ds_status ds_backend_alloc(ds_backend *b, size_t bytes, void **out, ds_error *er
 
 void ds_backend_free(ds_backend *b, void *p, size_t bytes) {
   if (!p) return;
+  ds_record_drop(b); /* recorded work may name it */
   /* Work on p may be under way. Its failure is told by the next call that waits. */
   if (!(b->flags & DS_DEVICE_SYNCHRONOUS)) {
     ds_status ignored = b->plugin->device->stream_sync(b->stream, NULL);

@@ -7,8 +7,8 @@
 #include "gpu.h"
 #include "kernels/gemm.h"
 
-/* NULL where the library isn't there: *why is then a static string that says which and how to get it. Gives up
- * memory by gpu_blas_close. The device is current. */
+/* NULL where the library isn't there: *why is then a static string that says which and how to get it (which is logged), or
+ * NULL where the plugin was built without one. Gives up memory by gpu_blas_close. The device is current. */
 gpu_blas *gpu_blas_open(ds_device *dev, const char **why);
 void gpu_blas_close(gpu_blas *blas);
 /* Whether run takes it; what it doesn't take goes to own kernels (kernels/gemm.h). [any-thread] */

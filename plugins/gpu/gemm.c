@@ -155,7 +155,10 @@ static ds_status own(ds_stream *s, const ds_gemm *g, ds_error *err) {
 /* The vendor's library, opened at a device's first product that asks for it; NULL where there is none. */
 static gpu_blas *library(ds_device *dev) {
   pthread_mutex_lock(&dev->lock);
-  if (!dev->blas_tried) dev->blas = gpu_blas_open(dev, &dev->blas_missing);
+  if (!dev->blas_tried) {
+    dev->blas = gpu_blas_open(dev, &dev->blas_missing);
+    if (dev->blas == NULL && dev->blas_missing != NULL) gpu_log(DS_LOG_WARN, dev->blas_missing);
+  }
   dev->blas_tried = true;
   gpu_blas *blas = dev->blas;
   pthread_mutex_unlock(&dev->lock);
