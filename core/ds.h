@@ -415,7 +415,8 @@ typedef struct ds_initialize_args {
   ds_lr_scheduler *lr_scheduler;
   ds_lr_scheduler_fn lr_scheduler_fn;
   void *lr_scheduler_ctx;
-  int distributed_port; /* -1 = not given (MASTER_PORT, else 29500); 0 = any free port */
+  int distributed_port; /* where ranks meet, if the backend needs it, at MASTER_ADDR: -1 = not given
+                           (MASTER_PORT, else 29500); 0 = any free port, on one host */
   const ds_mpu *mpu;
   int dist_init_required; /* -1 = initialize if needed; 0 = must be initialized; 1 = initialize or
                              nothing to do */

@@ -38,16 +38,18 @@ typedef enum ds_graph_mode {
 
 /* The config's "backend" section:
  *   "backend": "cpu"  |  ["cuda", "cpu"]  |  "auto"  |
- *   "backend": {"name": (as before) = "auto", "device": 0, "plugin_path": "dir[:dir]" or [dirs],
+ *   "backend": {"name": (as before) = "auto", "device": N, "plugin_path": "dir[:dir]" or [dirs],
  *               "options": {...}, "fallback": "allow" | "warn" | "error" = "warn",
  *               "graph": "auto" | true | false = "auto", "probe_timeout": 10}
- * probe_timeout: seconds that a plugin may take to load when it is tried in a child process first
+ * device: left out, it is 0; but where a launcher started several ranks and the plugin has several
+ * devices, each rank has that of its number on its host (local rank). probe_timeout: seconds that a
+ * plugin may take to load when it is tried in a child process first
  * (probe.h); 0 loads it without that. The environment overrides: DS_BACKEND (a name, or names with
  * commas), DS_PLUGIN_PATH (dir[:dir]); both are ignored in a set-uid program. */
 typedef struct ds_backend_config {
   char **names; /* in order of preference; "auto" = by priority */
   int n_names;
-  int device;
+  int device; /* -1: not given */
   char **plugin_path; /* searched before the built-in folders */
   int n_plugin_path;
   char *options; /* JSON object for the plugin, or NULL */

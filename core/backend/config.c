@@ -14,7 +14,7 @@
 
 static const ds_schema_key keys[] = {
     KEY("name", ANY, NULL, NULL),
-    KEY("device", INT, "0", NULL),
+    KEY("device", INT, NULL, NULL),
     KEY("plugin_path", ANY, NULL, NULL),
     KEY("options", OPEN, NULL, NULL),
     KEY("fallback", STRING, "\"warn\"", "allow|warn|error"),
@@ -132,6 +132,7 @@ static ds_status override(const char *variable, char separator, char ***list, in
 ds_status ds_backend_config_parse(const cJSON *section, ds_backend_config *out, ds_error *err) {
   ds_schema_errors errors = {0};
   memset(out, 0, sizeof *out);
+  out->device = -1;
   out->fallback = DS_FALLBACK_WARN;
   ds_status status = read_section(section, out, &errors, err);
   for (int i = 0; i < out->n_names; i++)

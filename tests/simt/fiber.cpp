@@ -18,7 +18,7 @@
 
 /* Without optimization, and with checks, kernels have large frames. */
 static const size_t STACK = 256 * 1024;
-static const size_t GUARD = 4096;
+static const size_t GUARD = 64 * 1024;
 
 struct fiber {
 #if PORTABLE
@@ -62,7 +62,8 @@ asm(".text\n"
     "  pop %r12\n"
     "  pop %rbx\n"
     "  pop %rbp\n"
-    "  ret\n"
+    "  pop %rcx\n"
+    "  jmp *%rcx\n"
     ".size simt_switch_stack, .-simt_switch_stack\n");
 #endif
 

@@ -183,7 +183,7 @@ void __tsan_atomic_thread_fence(int order) {
 uint32_t __tsan_atomic32_load(const volatile uint32_t *p, int order);
 uint32_t __tsan_atomic32_load(const volatile uint32_t *p, int order) {
   (void)order;
-  simt_race_access(const_cast<const uint32_t *>(p), 4, false, true);
+  simt_race_access(const_cast<const uint32_t *>(p), 4, true, true); /* gpu_atomic_max will write */
   return *p;
 }
 uint32_t __tsan_atomic32_fetch_add(volatile uint32_t *p, uint32_t v, int order);

@@ -19,7 +19,7 @@ static void test_defaults(void) {
     ds_error err;
     CHECK_OK(parse(forms[i], &c, &err), err);
     CHECK(c.n_names == 1 && strcmp(c.names[0], "auto") == 0);
-    CHECK(c.device == 0 && c.n_plugin_path == 0 && !c.options);
+    CHECK(c.device == -1 && c.n_plugin_path == 0 && !c.options);
     CHECK(c.fallback == DS_FALLBACK_WARN);
     ds_backend_config_finish(&c);
     ds_backend_config_finish(&c); /* harmless twice */
