@@ -1,6 +1,6 @@
 /* Work that is recorded and launched gives the same bits as work that isn't: training and generating on
- * the strict plugin with "graph" true, against false. Usage: test_graphs MODELS-FOLDER
- * SCRATCH-FOLDER */
+ * the strict plugin, or another, with "graph" true and "auto", against false. Usage: test_graphs
+ * MODELS-FOLDER SCRATCH-FOLDER [NAME FOLDER-OF-PLUGIN] */
 #include "strict_run.h"
 #include "train/tiny.h"
 
@@ -21,10 +21,18 @@ static uint64_t launches(const ds_backend_stats *s) {
 
 static const char *options = ""; /* more of the plugin's */
 
+static const char *other, *other_folder; /* the plugin, unless it is strict */
+
 static void section(char *out, size_t size, const char *graph, int seed) {
   char all[64];
   snprintf(all, sizeof all, "\"seed\": %d%s", seed, options);
-  strict_section(out, size, graph, all);
+  if (!other)
+    strict_section(out, size, graph, all);
+  else
+    snprintf(out, size,
+             "\"backend\": {\"name\": \"%s\", \"plugin_path\": \"%s\", \"fallback\": \"error\", "
+             "\"graph\": %s}",
+             other, other_folder, graph);
 }
 
 /* ---- training */
@@ -444,17 +452,21 @@ static void test_given_up(void) {
 
 int main(int argc, char **argv) {
   char command[600];
-  if (argc != 3) return 2;
+  if (argc != 3 && argc != 5) return 2;
   models = argv[1];
   scratch = argv[2];
   unsetenv("DS_STRICT");
   unsetenv("DS_BACKEND");
   unsetenv("DS_PLUGIN_PATH");
+  other = argc == 5 ? argv[3] : NULL;
+  other_folder = argc == 5 ? argv[4] : NULL;
   test_training();
   test_inference();
-  test_memory();
-  test_refusals();
-  test_given_up();
+  if (!other) {
+    test_memory();
+    test_refusals();
+    test_given_up();
+  }
   strict_check_log(&messages);
   snprintf(command, sizeof command, "rm -rf '%s'", scratch);
   CHECK(system(command) == 0);
