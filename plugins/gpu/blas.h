@@ -7,8 +7,8 @@
 #include "gpu.h"
 #include "kernels/gemm.h"
 
-/* NULL where the library isn't there: *why is then a static string that says which and how to get it. Gives up
- * memory by gpu_blas_close. The device is current. */
+/* NULL where the library isn't there: *why is then a static string that says which and how to get it (which is logged), or
+ * NULL where the plugin was built without one. Gives up memory by gpu_blas_close. The device is current. */
 gpu_blas *gpu_blas_open(ds_device *dev, const char **why);
 void gpu_blas_close(gpu_blas *blas);
 /* Whether run takes it; what it doesn't take goes to own kernels (kernels/gemm.h). [any-thread] */
@@ -18,7 +18,9 @@ bool gpu_blas_takes(const gpu_blas *blas, const ds_gemm *g);
  * take it after all: own kernels then do. [per-stream] */
 ds_status gpu_blas_run(gpu_blas *blas, ds_stream *s, const ds_gemm *g, ds_error *err);
 
-/* gemm.c: g as own kernels get it. */
-gpu_product gpu_product_of(const ds_gemm *g);
+/* Where the library lacks an epilogue: with a k of at least this it makes the sums in f32, and a pass over C the rest; with
+ * less, own kernels are faster. An estimate: the pass moves some eight bytes an element, and what own kernels lose to the
+ * library are 2k operations. */
+extern const int64_t gpu_blas_pass_depth;
 
 #endif

@@ -6,6 +6,9 @@
 /* With more rows than this the library's kernels for narrow products keep up with reading B once. */
 enum { FEW_ROWS = 4 };
 
+/* The most memory that sums may take on their way to an epilogue. */
+enum { SUMS_BYTES_MAX = 256 << 20 };
+
 static bool operand_type(int32_t dtype) {
   return dtype == DS_F32 || dtype == DS_BF16 || dtype == DS_F16 || dtype == DS_F8E4M3 ||
          dtype == DS_F8E5M2;
@@ -113,7 +116,7 @@ static ds_gemm complete(const ds_gemm *g) {
   return all;
 }
 
-gpu_product gpu_product_of(const ds_gemm *g) {
+static gpu_product product_of(const ds_gemm *g) {
   return (gpu_product){.m = g->m,
                        .n = g->n,
                        .k = g->k,
@@ -143,7 +146,7 @@ gpu_product gpu_product_of(const ds_gemm *g) {
 
 static ds_status own(ds_stream *s, const ds_gemm *g, ds_error *err) {
   const ds_device *dev = s->dev;
-  const gpu_product p = gpu_product_of(g);
+  const gpu_product p = product_of(g);
   if (gpu_gemv_takes(&p))
     return gpu_given(s, gpu_gemv(s->handle, &p, dev->multiprocessors), "gemm (few rows)", err);
   if (gpu_gemm_mma_takes(&p))
@@ -155,23 +158,57 @@ static ds_status own(ds_stream *s, const ds_gemm *g, ds_error *err) {
 /* The vendor's library, opened at a device's first product that asks for it; NULL where there is none. */
 static gpu_blas *library(ds_device *dev) {
   pthread_mutex_lock(&dev->lock);
-  if (!dev->blas_tried) dev->blas = gpu_blas_open(dev, &dev->blas_missing);
+  if (!dev->blas_tried) {
+    dev->blas = gpu_blas_open(dev, &dev->blas_missing);
+    if (dev->blas == NULL && dev->blas_missing != NULL) gpu_log(DS_LOG_WARN, dev->blas_missing);
+  }
   dev->blas_tried = true;
   gpu_blas *blas = dev->blas;
   pthread_mutex_unlock(&dev->lock);
   return blas;
 }
 
-static ds_status product(ds_stream *s, const ds_gemm *g, ds_error *err) {
-  const gpu_product p = gpu_product_of(g);
-  if (g->k > 0 && !(g->m <= FEW_ROWS && gpu_gemv_takes(&p))) {
-    gpu_blas *blas = library(s->dev);
-    if (blas != NULL && gpu_blas_takes(blas, g)) {
-      const ds_status st = gpu_blas_run(blas, s, g, err);
-      if (st != DS_ERR_UNSUPPORTED) return st;
-    }
+/* Sums by the library, in f32, in C or in scratch; then the epilogue by a pass over C. */
+static ds_status in_two_steps(gpu_blas *blas, ds_stream *s, const ds_gemm *g, ds_error *err) {
+  const gpu_product p = product_of(g);
+  const bool in_place = g->dtype_c == DS_F32 && g->beta == 0.0f;
+  ds_status st = DS_OK;
+  ds_gemm sums = *g;
+  sums.flags &= ~(uint32_t)DS_GEMM_SCALES;
+  sums.scale_a = sums.scale_b = NULL;
+  sums.bias = NULL;
+  sums.dtype_bias = sums.dtype_c = DS_F32;
+  sums.epilogue = DS_EPILOGUE_NONE;
+  sums.alpha = 1.0f;
+  sums.beta = 0.0f;
+  if (!in_place) {
+    sums.ldc = g->n;
+    sums.stride_c = g->batch > 1 ? g->m * g->n : 0;
   }
-  return own(s, g, err);
+  if (!gpu_blas_takes(blas, &sums) ||
+      (!in_place && g->m > SUMS_BYTES_MAX / (int64_t)sizeof(float) / g->n / g->batch))
+    return DS_ERR_UNSUPPORTED;
+  if (!in_place)
+    st = gpu_scratch(s, GPU_SCRATCH_SUMS, (size_t)(g->batch * g->m * g->n) * sizeof(float), &sums.c,
+                     err);
+  if (st == DS_OK) st = gpu_blas_run(blas, s, &sums, err);
+  if (st != DS_OK) return st;
+  return gpu_given(s, gpu_gemm_epilogue(s->handle, &p, sums.c, sums.ldc, sums.stride_c),
+                   "gemm (epilogue)", err);
+}
+
+static ds_status by_library(ds_stream *s, const ds_gemm *g, ds_error *err) {
+  gpu_blas *blas = library(s->dev);
+  if (blas == NULL) return DS_ERR_UNSUPPORTED;
+  if (gpu_blas_takes(blas, g)) return gpu_blas_run(blas, s, g, err);
+  return g->k >= gpu_blas_pass_depth ? in_two_steps(blas, s, g, err) : DS_ERR_UNSUPPORTED;
+}
+
+static ds_status product(ds_stream *s, const ds_gemm *g, ds_error *err) {
+  const gpu_product p = product_of(g);
+  ds_status st = DS_ERR_UNSUPPORTED;
+  if (g->k > 0 && !(g->m <= FEW_ROWS && gpu_gemv_takes(&p))) st = by_library(s, g, err);
+  return st == DS_ERR_UNSUPPORTED ? own(s, g, err) : st;
 }
 
 static ds_status run(ds_stream *s, const ds_gemm *g, ds_error *err) {

@@ -20,7 +20,12 @@ typedef struct gpu_fate gpu_fate;   /* fate.h: how a stream ends */
 typedef struct gpu_block gpu_block; /* scratch.c */
 typedef struct gpu_ring gpu_ring;   /* staging.h: pinned memory behind upload */
 
-enum gpu_scratch_use { GPU_SCRATCH_GEMM = 0, GPU_SCRATCH_QUANT = 1, GPU_SCRATCH_USES };
+enum gpu_scratch_use {
+  GPU_SCRATCH_GEMM = 0,
+  GPU_SCRATCH_QUANT = 1,
+  GPU_SCRATCH_SUMS = 2, /* gemm.c: what a library multiplied, before its epilogue */
+  GPU_SCRATCH_USES
+};
 
 struct ds_device {
   int index;
@@ -59,6 +64,8 @@ struct ds_stream {
 /* Fills err (may be NULL), returns status. */
 ds_status gpu_fail(ds_error *err, ds_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* Says something through the host. */
+void gpu_log(ds_log_level level, const char *message);
 /* What a runtime's code means: DS_OK, DS_ERR_MEMORY or DS_ERR_DEVICE, with "WHAT: NAME (text)". */
 ds_status gpu_check(gpuError_t code, const char *what, ds_error *err);
 /* Makes the device current for this thread. */

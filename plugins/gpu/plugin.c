@@ -14,11 +14,19 @@ static ds_plugin plugin = {
     .gemm = &gpu_gemm_table,
     .quant = &gpu_quant_table,
     .ops = &gpu_ops_table,
+    .comm = &gpu_comm_table,
     .graph = &gpu_graph_table,
 };
 
+static const ds_host *log_host; /* for the life of the process */
+
+void gpu_log(ds_log_level level, const char *message) {
+  if (log_host != NULL && DS_HAS(log_host, log) && log_host->log != NULL)
+    log_host->log(log_host->ctx, level, message);
+}
+
 const ds_plugin *ds_plugin_query(const ds_host *host, ds_version_range host_abi, ds_error *err) {
-  (void)host; /* the plugin has its own memory and nothing to log */
+  log_host = host;
   if (host_abi.major != DS_ABI_MAJOR || host_abi.min_minor > DS_ABI_MINOR ||
       host_abi.max_minor < DS_ABI_COMPAT_MINOR) {
     gpu_fail(err, DS_ERR_VERSION,

@@ -165,12 +165,12 @@ columns(gpu_product p) {
   }
 }
 
-/* As few parts of k as fill the device twice, so that each lane has as much to read as can be. */
+/* As few parts of k as fill the device twice; every lane has something to read. */
 template <typename T, int V, int M>
 gpuError_t launch_rows(gpuStream_t s, const gpu_product *p, int multiprocessors) {
   enum { R = plan<M>::R };
   int split = 1;
-  while (split < GROUPS && p->k > (int64_t)split * 32 * V * plan<M>::DEEP &&
+  while (split < GROUPS && p->k >= (int64_t)split * 2 * 32 * V &&
          (p->n + R - 1) / R * p->batch * split < (int64_t)multiprocessors * 2 * GROUPS)
     split *= 2;
   const int64_t each = (int64_t)GROUPS / split * R;

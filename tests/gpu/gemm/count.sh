@@ -10,7 +10,7 @@ cat "$log"
 total() { sed -n "s/.* $1=\([0-9]*\).*/\1/p" "$log" | awk '{n += $1} END {print n + 0}'; }
 ok=0
 case $kind in
-cublaslt) sorts="calls refused unsupported bias relu gelu half batched" ;;
+cublaslt) sorts="calls refused unsupported bias relu half batched" ;;
 *) sorts="calls unsupported half batched" ;;
 esac
 for sort in $sorts; do

@@ -11,7 +11,18 @@
 #include "ds_abi.h"
 
 #define MISUSE(...) product_misuse("rocBLAS", __VA_ARGS__)
-#define EXPORT      __attribute__((visibility("default")))
+
+int rocblas_create_handle(void **out);
+int rocblas_destroy_handle(void *handle_);
+int rocblas_set_stream(void *handle_, void *stream);
+int rocblas_set_atomics_mode(void *handle_, int mode);
+int rocblas_gemm_strided_batched_ex(void *handle_, int trans_a, int trans_b, int32_t m, int32_t n,
+                                    int32_t k, const void *alpha, const void *a, int type_a,
+                                    int32_t lda, int64_t stride_a, const void *b, int type_b,
+                                    int32_t ldb, int64_t stride_b, const void *beta, const void *c,
+                                    int type_c, int32_t ldc, int64_t stride_c, void *d, int type_d,
+                                    int32_t ldd, int64_t stride_d, int32_t batch, int compute_type,
+                                    int algo, int32_t solution, uint32_t flags);
 
 enum { SUCCESS = 0, NOT_IMPLEMENTED = 2, MEMORY_ERROR = 5, INTERNAL_ERROR = 6 };
 enum { NONE = 111, TRANSPOSE = 112, F16 = 150, F32 = 151, BF16 = 168 };
@@ -28,7 +39,7 @@ static handle *as(void *p) {
   return p;
 }
 
-EXPORT int rocblas_create_handle(void **out) {
+int rocblas_create_handle(void **out) {
   handle *h = calloc(1, sizeof *h);
   if (h == NULL) return MEMORY_ERROR;
   h->alive = 0x600d;
@@ -37,7 +48,7 @@ EXPORT int rocblas_create_handle(void **out) {
   return SUCCESS;
 }
 
-EXPORT int rocblas_destroy_handle(void *handle_) {
+int rocblas_destroy_handle(void *handle_) {
   handle *h = as(handle_);
   product_log("rocBLAS calls=%ld unsupported=%ld half=%ld batched=%ld", h->calls, h->unknown,
               h->half, h->batched);
@@ -46,14 +57,14 @@ EXPORT int rocblas_destroy_handle(void *handle_) {
   return SUCCESS;
 }
 
-EXPORT int rocblas_set_stream(void *handle_, void *stream) {
+int rocblas_set_stream(void *handle_, void *stream) {
   handle *h = as(handle_);
   h->stream = stream;
   h->has_stream = true;
   return SUCCESS;
 }
 
-EXPORT int rocblas_set_atomics_mode(void *handle_, int mode) {
+int rocblas_set_atomics_mode(void *handle_, int mode) {
   if (mode != 0 && mode != 1) MISUSE("atomics mode %d", mode);
   as(handle_)->atomics = mode;
   return SUCCESS;
@@ -72,14 +83,13 @@ static void check_matrix(const char *name, const void *p, int32_t rows, int32_t 
     MISUSE("%s has a stride of %lld, %d columns", name, (long long)stride, cols);
 }
 
-EXPORT int rocblas_gemm_strided_batched_ex(void *handle_, int trans_a, int trans_b, int32_t m,
-                                           int32_t n, int32_t k, const void *alpha, const void *a,
-                                           int type_a, int32_t lda, int64_t stride_a, const void *b,
-                                           int type_b, int32_t ldb, int64_t stride_b,
-                                           const void *beta, const void *c, int type_c, int32_t ldc,
-                                           int64_t stride_c, void *d, int type_d, int32_t ldd,
-                                           int64_t stride_d, int32_t batch, int compute_type,
-                                           int algo, int32_t solution, uint32_t flags) {
+int rocblas_gemm_strided_batched_ex(void *handle_, int trans_a, int trans_b, int32_t m, int32_t n,
+                                    int32_t k, const void *alpha, const void *a, int type_a,
+                                    int32_t lda, int64_t stride_a, const void *b, int type_b,
+                                    int32_t ldb, int64_t stride_b, const void *beta, const void *c,
+                                    int type_c, int32_t ldc, int64_t stride_c, void *d, int type_d,
+                                    int32_t ldd, int64_t stride_d, int32_t batch, int compute_type,
+                                    int algo, int32_t solution, uint32_t flags) {
   handle *h = as(handle_);
   if (!h->has_stream) MISUSE("no stream was set");
   if (h->atomics) MISUSE("sums in no fixed order");

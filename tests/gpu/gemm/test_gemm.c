@@ -317,9 +317,9 @@ static void choose_types(enum kernel which, gpu_product *p) {
   p->dtype_c = all[next() % 3];
   p->dtype_bias = all[next() % 3];
   if (which != TABLE) return;
-  const int kind = (int)range(0, 7); /* libraries take pairs of one type */
+  const int kind = (int)range(0, 8); /* libraries take pairs of one type */
   if (kind < 6) p->dtype_a = p->dtype_b = all[kind / 2];
-  if (kind == 6) {
+  if (kind == 6 || kind == 7) {
     p->dtype_a = all[3 + next() % 2];
     p->dtype_b = all[3 + next() % 2];
   }
@@ -333,13 +333,13 @@ static int64_t pad(int64_t n, int64_t step) {
 }
 
 static void choose_shape(enum kernel which, gpu_product *p, int64_t step) {
-  const bool rows_by_rows = which == TABLE && chance(2);
+  const bool rows_by_rows = which == TABLE && (chance(2) || (p->dtype_a > DS_F16 && chance(2)));
   const bool gemv = which == GEMV_MANY || which == GEMV_FEW;
   const int64_t side = which == SIMT_LARGE || which == MMA_LARGE ? 300 : 150;
   p->m = gemv ? range(1, GPU_GEMV_ROWS) : chance(4) ? range(1, 9) : range(1, side);
   p->n = gemv && chance(2) ? range(1, 600) : range(1, side);
   p->k = chance(16) ? 0 : gemv ? range(1, 2500) : range(1, 100);
-  if (which == TABLE && chance(2)) p->k = range(256, 400);
+  if (which == TABLE && chance(2)) p->k = chance(3) ? range(1280, 1400) : range(256, 400);
   if (!gemv) p->m = (p->m + step - 1) / step * step;
   p->n = (p->n + step - 1) / step * step;
   p->k = (p->k + step - 1) / step * step;
