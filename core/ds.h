@@ -415,7 +415,8 @@ typedef struct ds_initialize_args {
   ds_lr_scheduler *lr_scheduler;
   ds_lr_scheduler_fn lr_scheduler_fn;
   void *lr_scheduler_ctx;
-  int distributed_port; /* -1 = not given (MASTER_PORT, else 29500); 0 = any free port */
+  int distributed_port; /* where ranks meet, if the backend needs it, at MASTER_ADDR: -1 = not given
+                           (MASTER_PORT, else 29500); 0 = any free port, on one host */
   const ds_mpu *mpu;
   int dist_init_required; /* -1 = initialize if needed; 0 = must be initialized; 1 = initialize or
                              nothing to do */
@@ -499,8 +500,8 @@ DS_API ds_status ds_engine_load_checkpoint(ds_engine *e, const char *dir, const 
 DS_API ds_status ds_engine_save_model(ds_engine *e, const char *folder, bool bits16, ds_error *err);
 
 /* One kind of work. name (static): an op of ds_ops.def; "gemm"; "quantize", "dequantize", "quant
- * gemm"; "gemm pack"; "device copy", "device fill", "upload", "download", "sync". This struct does
- * not grow. */
+ * gemm"; "gemm pack"; "device copy", "device fill", "upload", "download", "sync"; "graph launch", of
+ * recorded work, whose ops don't count again. This struct does not grow. */
 typedef struct ds_op_stats {
   const char *name;
   uint64_t calls;

@@ -28,22 +28,33 @@ typedef enum ds_fallback_policy {
   DS_FALLBACK_ERROR = 2
 } ds_fallback_policy;
 
+/* Whether engines record the work of a step and launch it (record.h). */
+typedef enum ds_graph_mode {
+  DS_GRAPH_AUTO = 0, /* where they can, with models of core */
+  DS_GRAPH_ON = 1,   /* else it is an error; with a host app's model too, which then does the same
+                        work for the same shapes */
+  DS_GRAPH_OFF = 2
+} ds_graph_mode;
+
 /* The config's "backend" section:
  *   "backend": "cpu"  |  ["cuda", "cpu"]  |  "auto"  |
- *   "backend": {"name": (as before) = "auto", "device": 0, "plugin_path": "dir[:dir]" or [dirs],
+ *   "backend": {"name": (as before) = "auto", "device": N, "plugin_path": "dir[:dir]" or [dirs],
  *               "options": {...}, "fallback": "allow" | "warn" | "error" = "warn",
- *               "probe_timeout": 10}
- * probe_timeout: seconds that a plugin may take to load when it is tried in a child process first
+ *               "graph": "auto" | true | false = "auto", "probe_timeout": 10}
+ * device: left out, it is 0; but where a launcher started several ranks and the plugin has several
+ * devices, each rank has that of its number on its host (local rank). probe_timeout: seconds that a
+ * plugin may take to load when it is tried in a child process first
  * (probe.h); 0 loads it without that. The environment overrides: DS_BACKEND (a name, or names with
  * commas), DS_PLUGIN_PATH (dir[:dir]); both are ignored in a set-uid program. */
 typedef struct ds_backend_config {
   char **names; /* in order of preference; "auto" = by priority */
   int n_names;
-  int device;
+  int device; /* -1: not given */
   char **plugin_path; /* searched before the built-in folders */
   int n_plugin_path;
   char *options; /* JSON object for the plugin, or NULL */
   ds_fallback_policy fallback;
+  ds_graph_mode graph;
   double probe_timeout; /* seconds; 0: the usual limit, negative: no probe */
 } ds_backend_config;
 
@@ -89,6 +100,8 @@ DS_MUST_USE ds_status ds_backend_fill(ds_backend *b, void *dst, uint8_t byte, si
                                       ds_error *err);
 DS_MUST_USE ds_status ds_backend_sync(ds_backend *b, ds_error *err);
 
+/* Whether the plugin itself takes such an op; data pointers are ignored. */
+bool ds_backend_offers(const ds_backend *b, const ds_op *op);
 /* op->workspace is supplied here (leave it NULL). */
 DS_MUST_USE ds_status ds_backend_op(ds_backend *b, const ds_op *op, ds_error *err);
 DS_MUST_USE ds_status ds_backend_gemm(ds_backend *b, const ds_gemm *g, ds_error *err);

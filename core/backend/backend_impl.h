@@ -29,6 +29,7 @@ enum {
   DS_KIND_UPLOAD,
   DS_KIND_DOWNLOAD,
   DS_KIND_SYNC,
+  DS_KIND_LAUNCH,
   DS_KINDS
 };
 
@@ -49,6 +50,9 @@ struct ds_backend {
   ds_listener listener;
   ds_logger logger;
   ds_fallback_policy fallback;
+  ds_graph_mode graph;
+  struct ds_recording *recording;  /* under way, or NULL */
+  struct ds_recording *recordings; /* that may be launched, or were dropped: see record.h */
 
   const ds_plugin *reference; /* behind it; NULL when the plugin is the reference itself */
   ds_device *reference_device;

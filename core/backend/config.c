@@ -14,10 +14,11 @@
 
 static const ds_schema_key keys[] = {
     KEY("name", ANY, NULL, NULL),
-    KEY("device", INT, "0", NULL),
+    KEY("device", INT, NULL, NULL),
     KEY("plugin_path", ANY, NULL, NULL),
     KEY("options", OPEN, NULL, NULL),
     KEY("fallback", STRING, "\"warn\"", "allow|warn|error"),
+    KEY("graph", ANY, NULL, NULL),
     KEY("probe_timeout", NUMBER, NULL, NULL),
 };
 static const ds_schema schema = {keys, sizeof keys / sizeof *keys};
@@ -79,6 +80,14 @@ static ds_fallback_policy policy_of(const char *text) {
   return strcasecmp(text, "error") == 0 ? DS_FALLBACK_ERROR : DS_FALLBACK_WARN;
 }
 
+static ds_graph_mode graph_of(const cJSON *item, ds_schema_errors *errors) {
+  if (cJSON_IsBool(item)) return cJSON_IsTrue(item) ? DS_GRAPH_ON : DS_GRAPH_OFF;
+  bool is_auto = cJSON_IsString(item) && strcasecmp(item->valuestring, "auto") == 0;
+  if (item && !cJSON_IsNull(item) && !is_auto)
+    ds_schema_error(errors, "graph: must be \"auto\", true or false");
+  return DS_GRAPH_AUTO;
+}
+
 /* checked: what is valid of the section, with defaults; a key that isn't has been complained of. */
 static ds_status read_object(const cJSON *checked, ds_backend_config *out, ds_schema_errors *errors,
                              ds_error *err) {
@@ -92,6 +101,7 @@ static ds_status read_object(const cJSON *checked, ds_backend_config *out, ds_sc
   const cJSON *probe = cJSON_GetObjectItemCaseSensitive(checked, "probe_timeout");
   if (probe) out->probe_timeout = probe->valuedouble > 0 ? probe->valuedouble : -1;
   if (device) out->device = (int)device->valuedouble;
+  out->graph = graph_of(cJSON_GetObjectItemCaseSensitive(checked, "graph"), errors);
   if (fallback) out->fallback = policy_of(fallback->valuestring);
   if (!options) return DS_OK;
   out->options = cJSON_PrintUnformatted(options);
@@ -122,6 +132,7 @@ static ds_status override(const char *variable, char separator, char ***list, in
 ds_status ds_backend_config_parse(const cJSON *section, ds_backend_config *out, ds_error *err) {
   ds_schema_errors errors = {0};
   memset(out, 0, sizeof *out);
+  out->device = -1;
   out->fallback = DS_FALLBACK_WARN;
   ds_status status = read_section(section, out, &errors, err);
   for (int i = 0; i < out->n_names; i++)

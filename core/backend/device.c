@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backend/backend_impl.h"
+#include "backend/record.h"
 #include "backend/reference/reference.h"
 #include "base/str.h"
 
@@ -49,18 +50,37 @@ static ds_status open_reference(ds_backend *b, ds_error *err) {
   return reference->device->stream_create(b->reference_device, &b->reference_stream, err);
 }
 
-static ds_status check_count(const ds_plugin *p, int wanted, int32_t *count, ds_error *err) {
+/* The device that the config names, or where it names none, this rank's own. */
+static ds_status choose_device(const ds_plugin *p, int given, int32_t count, int *out,
+                               ds_error *err) {
+  ds_comm_world w = {.size = sizeof w, .world_size = 1};
+  *out = given < 0 ? 0 : given;
+  if (given >= 0 || count < 2 || !p->comm) return DS_OK;
+  DS_TRY(p->comm->world(&w, err));
+  if (w.world_size == 1) return DS_OK;
+  *out = w.local_rank;
+  if (w.local_rank < count) return DS_OK;
+  return ds_fail(err, DS_ERR_NOT_FOUND,
+                 "no device for local rank %d: there are %d, one for each rank of this host; start "
+                 "fewer ranks here, or set \"device\" in the config's \"backend\"",
+                 (int)w.local_rank, (int)count);
+}
+
+/* How many devices there are, and which is opened. */
+static ds_status check_count(const ds_plugin *p, int given, int32_t *count, int *wanted,
+                             ds_error *err) {
   const char *reason = NULL;
   DS_TRY(p->device->count(count, &reason, err));
   if (*count <= 0) {
     return ds_fail(err, DS_ERR_NOT_FOUND, "no device: %s",
                    reason && *reason ? reason : "the plugin gives no reason");
   }
-  if (wanted >= *count) {
+  DS_TRY(choose_device(p, given, *count, wanted, err));
+  if (*wanted >= *count) {
     return ds_fail(err, DS_ERR_NOT_FOUND,
                    "no device %d: the last is device %d; set \"device\" in the config's "
                    "\"backend\"",
-                   wanted, (int)*count - 1);
+                   *wanted, (int)*count - 1);
   }
   return DS_OK;
 }
@@ -81,24 +101,26 @@ ds_status ds_device_open(const ds_loaded *l, const ds_backend_config *config,
   DS_BLANK_ERROR(e);
   ds_status status;
   int32_t count = 0;
+  int index = 0;
   *out = NULL;
   ds_backend *b = calloc(1, sizeof *b);
   if (!b) return ds_fail_memory(err, "a backend");
   b->plugin = ds_loaded_plugin(l);
   if (logger) b->logger = *logger;
   b->fallback = config->fallback;
+  b->graph = config->graph;
   b->opened_at_ticks = ds_backend_ticks();
   b->opened_nanoseconds = ds_backend_nanoseconds();
   ds_loader_listen(&b->listener, l, &b->logger);
-  status = check_count(b->plugin, config->device, &count, &e);
+  status = check_count(b->plugin, config->device, &count, &index, &e);
   if (status != DS_OK) goto out;
-  b->label = count > 1 ? ds_format("%s:%d", b->plugin->name, config->device)
-                       : ds_format("%s", b->plugin->name);
+  b->label =
+      count > 1 ? ds_format("%s:%d", b->plugin->name, index) : ds_format("%s", b->plugin->name);
   if (!b->label) {
     status = ds_fail_memory(&e, "a backend");
     goto out;
   }
-  status = b->plugin->device->open(config->device, config->options, &b->device, &e);
+  status = b->plugin->device->open(index, config->options, &b->device, &e);
   if (status != DS_OK) {
     b->device = NULL;
     goto out;
@@ -127,6 +149,7 @@ void ds_backend_close(ds_backend *b) {
   if (b->stream) {
     ds_status ignored = t->stream_sync(b->stream, NULL); /* nobody is left to be told */
     (void)ignored;
+    ds_record_drop(b);
     if (b->workspace) t->free(b->device, b->workspace);
     t->stream_destroy(b->stream);
   }
@@ -167,9 +190,11 @@ ds_status ds_backend_recover(ds_backend *b, bool *died, ds_error *err) {
   const ds_device_table *t = b->plugin->device;
   DS_BLANK_ERROR(e);
   ds_stream *fresh = NULL;
+  ds_record_cancel(b); /* what is recorded is none of what died */
   bool dead = t->stream_sync(b->stream, NULL) != DS_OK;
   if (died) *died = dead;
   if (!dead) return DS_OK;
+  ds_record_drop(b);
   ds_status status = t->stream_create(b->device, &fresh, &e);
   /* The dead stream stays where there is no other: its calls go on to say why it died. */
   if (status != DS_OK) return wrap(b, "", "stream_create", &e, status, err);
@@ -182,6 +207,9 @@ ds_status ds_backend_recover(ds_backend *b, bool *died, ds_error *err) {
 ds_status ds_backend_alloc(ds_backend *b, size_t bytes, void **out, ds_error *err) {
   DS_BLANK_ERROR(e);
   *out = NULL;
+  if (b->recording)
+    return ds_fail(err, DS_ERR_STATE, "%s: alloc of %zu bytes while work is recorded", b->label,
+                   bytes);
   /* Every allocation has an address of its own, so that callers need no special case. */
   ds_status status = b->plugin->device->alloc(b->device, bytes ? bytes : 1, out, &e);
   b->allocs++;
@@ -197,6 +225,7 @@ ds_status ds_backend_alloc(ds_backend *b, size_t bytes, void **out, ds_error *er
 
 void ds_backend_free(ds_backend *b, void *p, size_t bytes) {
   if (!p) return;
+  ds_record_drop(b); /* recorded work may name it */
   /* Work on p may be under way. Its failure is told by the next call that waits. */
   if (!(b->flags & DS_DEVICE_SYNCHRONOUS)) {
     ds_status ignored = b->plugin->device->stream_sync(b->stream, NULL);

@@ -13,6 +13,9 @@ static uint32_t op_kind(const ds_op *op) {
 }
 
 static ds_status grow_workspace(ds_backend *b, size_t bytes, ds_error *err) {
+  if (b->recording)
+    return ds_fail(err, DS_ERR_STATE, "%s: more workspace is needed while work is recorded",
+                   b->label);
   ds_backend_free(b, b->workspace, b->workspace_size);
   b->workspace = NULL;
   b->workspace_size = 0;
@@ -96,6 +99,10 @@ static ds_status make_good_op(ds_backend *b, const ds_op *op, ds_status status,
   }
   return fall_back_op(
       b, op, b->plugin->ops ? ds_fallback_reason(said) : "the plugin has no ops table", err);
+}
+
+bool ds_backend_offers(const ds_backend *b, const ds_op *op) {
+  return b->plugin->ops && b->plugin->ops->supports(b->device, op) != 0;
 }
 
 ds_status ds_backend_op(ds_backend *b, const ds_op *op, ds_error *err) {

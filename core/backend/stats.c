@@ -22,6 +22,7 @@ const char *ds_kind_name(uint32_t kind) {
     case DS_KIND_UPLOAD: return "upload";
     case DS_KIND_DOWNLOAD: return "download";
     case DS_KIND_SYNC: return "sync";
+    case DS_KIND_LAUNCH: return "graph launch";
     default: return ds_op_name(kind);
   }
 }

@@ -23,7 +23,7 @@ static const ds_schema_key keys[] = {
     /* Every kernel here is the fused one, so there is nothing to inject. */
     KEY("replace_with_kernel_inject", BOOL, IDLE, "false"),
     {"replace_method", DS_SCHEMA_STRING, DS_SCHEMA_IDLE, "\"auto\"", 0, 0, "auto", NULL},
-    KEY("enable_cuda_graph", BOOL, LATER, "false"),
+    KEY("enable_cuda_graph", BOOL, HERE, NULL), /* any backend's graphs */
     KEY("triangular_masking", BOOL, LATER, "true"),
     KEY("return_tuple", BOOL, IDLE, "true"),
     KEY("quant", SECTION, HERE, NULL),
@@ -150,6 +150,14 @@ static ds_status read_values(const cJSON *c, ds_inference_config *out, ds_error 
     if (ds_backend_config_parse(cJSON_GetObjectItemCaseSensitive(c, "backend"), &out->backend,
                                 &backend) != DS_OK)
       ds_schema_error(&errors, "%s", backend.message);
+  }
+  const cJSON *graph = cJSON_GetObjectItemCaseSensitive(resolved, "enable_cuda_graph");
+  if (cJSON_IsBool(graph)) {
+    ds_graph_mode mode = cJSON_IsTrue(graph) ? DS_GRAPH_ON : DS_GRAPH_OFF;
+    if (out->backend.graph != DS_GRAPH_AUTO && out->backend.graph != mode)
+      ds_schema_error(&errors,
+                      "enable_cuda_graph and the backend's \"graph\" contradict each other");
+    out->backend.graph = mode;
   }
   ds_status reported = ds_schema_errors_report(&errors, "inference config", err);
   if (status == DS_OK) status = reported;

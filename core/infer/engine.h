@@ -30,6 +30,14 @@ struct ds_inference {
   float *logits; /* [V] */
   void *raw;     /* [V] in dtype */
   ds_generate_times times;
+  struct ds_token *token; /* token.h; NULL: tokens are not recorded */
 };
+
+typedef struct ds_token ds_token;
+
+/* generate.c. Whether v is [1,V] logits. */
+DS_MUST_USE ds_status ds_inference_check_logits(ds_inference *e, const ds_value *v, ds_error *err);
+/* Such logits in device memory to e->logits, without allocating. Waits. */
+DS_MUST_USE ds_status ds_inference_read_logits(ds_inference *e, const void *logits, ds_error *err);
 
 #endif

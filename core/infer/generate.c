@@ -1,6 +1,6 @@
 /* generate.c - prompt in, tokens out: chunks of the prompt, then token by token with the KV cache.
  */
-#include "infer/engine.h"
+#include "infer/token.h"
 #include "tensor/tensor.h"
 
 #include <stdlib.h>
@@ -28,16 +28,20 @@ static ds_status settle(ds_inference *e, ds_status status) {
   return status;
 }
 
-/* Logits of one row to e->logits, without allocating. */
-static ds_status read_logits(ds_inference *e, const ds_value *v, ds_error *err) {
+ds_status ds_inference_check_logits(ds_inference *e, const ds_value *v, ds_error *err) {
   DS_TRY(ds_ctx_status(e->ctx, err));
   size_t n = (size_t)e->info.vocab_size;
   const ds_tensor *t = v ? ds_value_tensor(v) : NULL;
   if (!t || (size_t)ds_tensor_numel(t) != n || t->dtype != e->dtype || !ds_tensor_is_contiguous(t))
     return ds_fail(err, DS_ERR_INTERNAL, "%s: decode gave no [1,V] logits",
                    ds_model_name(e->model));
-  DS_TRY(ds_backend_download(e->backend, e->raw, t->data, n * ds_dtype_size(t->dtype), err));
-  ds_convert_to_f32(e->logits, e->raw, t->dtype, n);
+  return DS_OK;
+}
+
+ds_status ds_inference_read_logits(ds_inference *e, const void *logits, ds_error *err) {
+  size_t n = (size_t)e->info.vocab_size;
+  DS_TRY(ds_backend_download(e->backend, e->raw, logits, n * ds_dtype_size(e->dtype), err));
+  ds_convert_to_f32(e->logits, e->raw, e->dtype, n);
   return DS_OK;
 }
 
@@ -49,7 +53,10 @@ static ds_status decode(ds_inference *e, const int32_t *ids, int64_t n, bool wan
   ds_value *in = ds_input(e->ctx, DS_I32, 2, (int64_t[]){1, n}, ids);
   ds_value *logits = ds_model_decode(e->model, e->ctx, in, e->cache);
   DS_TRY(ds_ctx_status(e->ctx, err));
-  if (want) DS_TRY(read_logits(e, logits, err));
+  if (want) {
+    DS_TRY(ds_inference_check_logits(e, logits, err));
+    DS_TRY(ds_inference_read_logits(e, ds_value_tensor(logits)->data, err));
+  }
   ds_kv_cache_advance(e->cache);
   return DS_OK;
 }
@@ -74,7 +81,7 @@ static ds_status prepare(ds_inference *e, const ds_generate_args *args, size_t n
   if (!e->cache)
     DS_TRY(ds_kv_cache_create(e->backend, &e->info, e->dtype, 1, e->max_tokens, &e->cache, err));
   ds_kv_cache_reset(e->cache);
-  return DS_OK;
+  return ds_token_prepare(e, err);
 }
 
 static ds_status read_prompt(ds_inference *e, const int32_t *prompt, size_t n, ds_error *err) {
@@ -85,18 +92,25 @@ static ds_status read_prompt(ds_inference *e, const int32_t *prompt, size_t n, d
   return DS_OK;
 }
 
+/* The token after `last`, which goes in; of the logits that are there where nothing does yet. */
+static ds_status next_token(ds_inference *e, bool first, int32_t last, int32_t banned,
+                            int32_t *token, ds_error *err) {
+  if (!first && ds_token_used(e)) return ds_token_next(e, last, banned, token, err);
+  if (!first) DS_TRY(decode(e, &last, 1, true, err));
+  return ds_sampler_pick(&e->sampler, e->logits, banned, ds_sampler_draw(&e->sampler), token, err);
+}
+
 /* After the prompt: pick, report, feed back, until an end. */
 static ds_status continue_text(ds_inference *e, const ds_generate_args *args, int64_t limit,
                                int32_t *out, size_t *count, ds_error *err) {
   int32_t eos = args->eos_token == -1 ? e->info.eos_token : args->eos_token;
   int64_t min = args->min_new_tokens < 0 ? e->config.min_out_tokens : args->min_new_tokens;
+  int32_t token = 0;
   for (int64_t i = 0; i < limit; i++) {
-    int32_t token;
-    DS_TRY(ds_sampler_pick(&e->sampler, e->logits, i < min ? eos : -1, &token, err));
+    DS_TRY(next_token(e, i == 0, token, i < min ? eos : -1, &token, err));
     out[(*count)++] = token;
     if (args->on_token && !args->on_token(args->on_token_ctx, token)) break;
-    if (token == eos || i + 1 == limit) break;
-    DS_TRY(decode(e, &token, 1, true, err));
+    if (token == eos) break;
   }
   return DS_OK;
 }

@@ -1,7 +1,7 @@
 /* init_inference.c - from a folder or a model and a config to an engine that generates. */
 #include "base/checkpoint_folder.h"
 #include "base/file.h"
-#include "infer/engine.h"
+#include "infer/token.h"
 #include "infer/weights.h"
 #include "tensor/tensor.h"
 
@@ -109,7 +109,8 @@ static ds_status set_up(ds_inference *e, const ds_init_inference_args *args, ds_
   e->logits = malloc(vocab * sizeof *e->logits);
   e->raw = malloc(vocab * ds_dtype_size(e->dtype));
   if (!e->logits || !e->raw) return ds_fail_memory(err, "logits");
-  return ds_sampler_init(&e->sampler, e->info.vocab_size, err);
+  DS_TRY(ds_sampler_init(&e->sampler, e->info.vocab_size, err));
+  return ds_token_init(e, err);
 }
 
 ds_status ds_init_inference(const ds_init_inference_args *args, ds_inference **out, ds_error *err) {
@@ -131,6 +132,7 @@ ds_status ds_init_inference(const ds_init_inference_args *args, ds_inference **o
 
 void ds_inference_destroy(ds_inference *e) {
   if (!e) return;
+  ds_token_finish(e);
   ds_ctx_destroy(e->ctx);
   ds_kv_cache_destroy(e->cache);
   if (e->backend) ds_backend_free(e->backend, e->weights, e->weight_bytes);

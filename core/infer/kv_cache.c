@@ -14,7 +14,8 @@ struct ds_kv_cache {
   int64_t expected; /* tokens that the decode under way adds */
   void *memory;     /* [L][2][B,S,G,D] */
   size_t bytes;
-  int32_t *host; /* positions, lengths: B * capacity */
+  int32_t *host;             /* positions, lengths: B * capacity */
+  void *positions, *lengths; /* device memory: see follow; or NULL */
 };
 
 /* Bytes of the keys (or values) of one layer. */
@@ -66,6 +67,11 @@ void ds_kv_cache_reset(ds_kv_cache *c) {
   c->length = c->expected = 0;
 }
 
+void ds_kv_cache_follow(ds_kv_cache *c, void *positions, void *lengths) {
+  c->positions = positions;
+  c->lengths = lengths;
+}
+
 ds_status ds_kv_cache_expect(ds_kv_cache *c, int64_t tokens, ds_error *err) {
   if (tokens < 1 || tokens > c->capacity - c->length)
     return ds_fail(err, DS_ERR_INVALID,
@@ -99,14 +105,22 @@ static ds_status append(ds_kv_cache *c, ds_ctx *ctx, int layer, int plane, const
     return ds_fail(err, DS_ERR_INVALID, "KV cache: got %s where %s was expected",
                    ds_tensor_describe(from, a, sizeof a), ds_tensor_describe(&to, b, sizeof b));
   }
-  ds_op op = {.size = sizeof op,
-              .id = DS_OP_COPY,
-              .n_in = 1,
-              .n_out = 1,
-              .in = &from,
-              .out = (const ds_tensor *[]){&to}};
-  DS_TRY(ds_backend_op(c->backend, &op, err));
-  ds_tensor whole = window(c, layer, plane, 0, c->length + c->expected);
+  ds_tensor whole =
+      window(c, layer, plane, 0, c->positions ? c->capacity : c->length + c->expected);
+  ds_tensor at = ds_tensor_make(c->positions, DS_I32, 1, &c->batch);
+  const ds_op copy = {.size = sizeof copy,
+                      .id = DS_OP_COPY,
+                      .n_in = 1,
+                      .n_out = 1,
+                      .in = &from,
+                      .out = (const ds_tensor *[]){&to}};
+  const ds_op append_rows = {.size = sizeof append_rows,
+                             .id = DS_OP_APPEND_ROWS,
+                             .n_in = 2,
+                             .n_out = 1,
+                             .in = (const ds_tensor *[]){from, &at},
+                             .out = (const ds_tensor *[]){&whole}};
+  DS_TRY(ds_backend_op(c->backend, c->positions ? &append_rows : &copy, err));
   *all = ds_ctx_wrap(ctx, &whole);
   return DS_OK;
 }
@@ -127,11 +141,15 @@ ds_status ds_kv_cache_append(ds_kv_cache *c, ds_ctx *ctx, int layer, ds_value *k
 }
 
 ds_value *ds_kv_cache_lengths(ds_kv_cache *c, ds_ctx *ctx) {
+  ds_tensor there = ds_tensor_make(c->lengths, DS_I32, 1, &c->batch);
+  if (c->lengths) return ds_ctx_wrap(ctx, &there);
   for (int64_t b = 0; b < c->batch; b++) c->host[b] = (int32_t)(c->length + c->expected);
   return ds_input(ctx, DS_I32, 1, &c->batch, c->host);
 }
 
 ds_value *ds_kv_cache_positions(ds_kv_cache *c, ds_ctx *ctx) {
+  ds_tensor there = ds_tensor_make(c->positions, DS_I32, 2, (int64_t[]){c->batch, 1});
+  if (c->positions) return ds_ctx_wrap(ctx, &there);
   for (int64_t b = 0; b < c->batch; b++)
     for (int64_t t = 0; t < c->expected; t++)
       c->host[b * c->expected + t] = (int32_t)(c->length + t);

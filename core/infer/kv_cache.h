@@ -14,6 +14,10 @@ void ds_kv_cache_destroy(ds_kv_cache *cache);
 int64_t ds_kv_cache_capacity(const ds_kv_cache *cache);
 /* Empty again; keeps the memory. */
 void ds_kv_cache_reset(ds_kv_cache *cache);
+/* Decodes of one token a row then stand where device memory says, i32[B] each: the position of the
+ * token, and the keys in use with it. The whole capacity is attended to, masked by the lengths. NULL:
+ * as ever. */
+void ds_kv_cache_follow(ds_kv_cache *cache, void *positions, void *lengths);
 /* The next decode brings `tokens` tokens a row. DS_ERR_INVALID when they don't fit. */
 DS_MUST_USE ds_status ds_kv_cache_expect(ds_kv_cache *cache, int64_t tokens, ds_error *err);
 /* The expected tokens are in. */

@@ -33,20 +33,21 @@ ds_status ds_sampler_set(ds_sampler *s, double temperature, int64_t top_k, doubl
   return DS_OK;
 }
 
-static ds_status greedy(const float *logits, int64_t n, int32_t banned, int32_t *token,
-                        ds_error *err) {
+static int64_t largest(const float *logits, int64_t n, int32_t banned) {
   int64_t best = -1;
   for (int64_t i = 0; i < n; i++)
     if (i != banned && isfinite(logits[i]) && (best < 0 || logits[i] > logits[best])) best = i;
-  if (best < 0)
-    return ds_fail(err, DS_ERR_NUMERIC, "the model gave no finite logit; its weights may be bad");
-  *token = (int32_t)best;
-  return DS_OK;
+  return best;
 }
 
-static int descending(const void *a, const void *b) {
+static int by_logit(const void *a, const void *b) {
   const ds_sampler_candidate *x = a, *y = b;
-  if (x->p != y->p) return x->p < y->p ? 1 : -1;
+  if (x->logit != y->logit) return x->logit < y->logit ? 1 : -1;
+  return (x->id > y->id) - (x->id < y->id);
+}
+
+static int by_id(const void *a, const void *b) {
+  const ds_sampler_candidate *x = a, *y = b;
   return (x->id > y->id) - (x->id < y->id);
 }
 
@@ -55,48 +56,52 @@ static int64_t weigh(ds_sampler *s, const float *logits, int32_t banned, float m
   int64_t n = 0;
   for (int64_t i = 0; i < s->vocab_size; i++) {
     if (i == banned || !isfinite(logits[i])) continue;
-    float p = (float)exp(((double)logits[i] - max) / s->temperature);
-    s->candidates[n++] = (ds_sampler_candidate){p, (int32_t)i};
+    double p = exp(((double)logits[i] - (double)max) / s->temperature);
+    s->candidates[n++] = (ds_sampler_candidate){p, logits[i], (int32_t)i};
   }
   return n;
 }
 
-/* How many of the n sorted candidates top-k and top-p leave; their weight in *sum. */
-static int64_t cut(const ds_sampler *s, int64_t n, double *sum) {
+/* How many of the n sorted candidates top-k and top-p leave. */
+static int64_t cut(const ds_sampler *s, int64_t n) {
+  double all = 0, have = 0;
   if (s->top_k > 0 && s->top_k < n) n = s->top_k;
-  *sum = 0;
-  for (int64_t i = 0; i < n; i++) *sum += s->candidates[i].p;
-  if (s->top_p >= 1) return n;
-  double limit = s->top_p * *sum, have = 0;
-  for (int64_t i = 0; i < n; i++) {
+  for (int64_t i = 0; i < n; i++) all += s->candidates[i].p;
+  for (int64_t i = 0; i < n && s->top_p < 1; i++) {
     have += s->candidates[i].p;
-    if (have >= limit) {
-      *sum = have;
-      return i + 1;
-    }
+    if (have >= s->top_p * all) return i + 1;
   }
   return n;
 }
 
-ds_status ds_sampler_pick(ds_sampler *s, const float *logits, int32_t banned, int32_t *token,
-                          ds_error *err) {
-  int32_t best = -1;
-  DS_TRY(greedy(logits, s->vocab_size, banned, &best, err));
-  *token = best;
+float ds_sampler_draw(ds_sampler *s) {
+  if (s->temperature == 0) return 0;
+  float draw = (float)ds_rng_uniform(&s->rng);
+  return draw < 1 ? draw : 0x1.fffffep-1f; /* rounded up */
+}
+
+ds_status ds_sampler_no_token(ds_error *err) {
+  return ds_fail(err, DS_ERR_NUMERIC, "the model gave no finite logit; its weights may be bad");
+}
+
+ds_status ds_sampler_pick(ds_sampler *s, const float *logits, int32_t banned, float draw,
+                          int32_t *token, ds_error *err) {
+  int64_t best = largest(logits, s->vocab_size, banned);
+  if (best < 0) return ds_sampler_no_token(err);
+  *token = (int32_t)best;
   if (s->temperature == 0) return DS_OK;
   int64_t n = weigh(s, logits, banned, logits[best]);
-  if (s->top_k > 0 || s->top_p < 1)
-    qsort(s->candidates, (size_t)n, sizeof *s->candidates, descending);
-  double sum;
-  n = cut(s, n, &sum);
-  double draw = ds_rng_uniform(&s->rng) * sum;
-  for (int64_t i = 0; i < n; i++) {
-    draw -= s->candidates[i].p;
-    if (draw < 0) {
-      *token = s->candidates[i].id;
-      return DS_OK;
-    }
+  if (s->top_k > 0 || s->top_p < 1) {
+    qsort(s->candidates, (size_t)n, sizeof *s->candidates, by_logit);
+    n = cut(s, n);
+    qsort(s->candidates, (size_t)n, sizeof *s->candidates, by_id);
   }
-  *token = s->candidates[n - 1].id; /* rounding left a crumb */
+  double all = 0, have = 0;
+  for (int64_t i = 0; i < n; i++) all += s->candidates[i].p;
+  for (int64_t i = 0; i < n; i++) {
+    have += s->candidates[i].p;
+    *token = s->candidates[i].id; /* the last where rounding left a crumb */
+    if (have > (double)draw * all) break;
+  }
   return DS_OK;
 }

@@ -55,6 +55,7 @@ static ds_status from_tree(const cJSON *config, const char *name, ds_model **out
   DS_TRY(family->create(config, name, &self, err));
   ds_status status = ds_model_create(family->vtable, self, out, err);
   if (status != DS_OK) family->vtable->destroy(self);
+  if (status == DS_OK) (*out)->built_in = true;
   return status;
 }
 
@@ -117,6 +118,10 @@ const char *ds_model_name(const ds_model *m) {
 const char *ds_model_folder(const ds_model *m) {
   return m->folder;
 }
+bool ds_model_built_in(const ds_model *m) {
+  return m->built_in;
+}
+
 bool ds_model_has_weights(const ds_model *m) {
   return m->weights != NULL;
 }

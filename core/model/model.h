@@ -21,6 +21,8 @@ ds_value *ds_model_decode(ds_model *m, ds_ctx *ctx, ds_value *ids, ds_kv_cache *
 
 /* The folder it was loaded from; NULL when there is none. */
 const char *ds_model_folder(const ds_model *m);
+/* Whether it is one of core's families: the same work for inputs of the same shapes. */
+bool ds_model_built_in(const ds_model *m);
 bool ds_model_has_weights(const ds_model *m);
 /* The dtype that most elements are stored in; DS_F32 without weights. */
 int32_t ds_model_weights_dtype(const ds_model *m);

@@ -8,6 +8,7 @@
 struct ds_model {
   ds_model_vtable functions; /* a copy; what an older host app's vtable lacks is NULL */
   void *self;
+  bool built_in;           /* one of core's families */
   char *folder;            /* or NULL */
   ds_safetensors *weights; /* or NULL */
   int32_t weights_dtype;

@@ -57,6 +57,9 @@ void ds_ctx_set_training(ds_ctx *ctx, bool training) {
 ds_backend *ds_ctx_backend(ds_ctx *ctx) {
   return ctx->backend;
 }
+size_t ds_ctx_input_bytes(const ds_ctx *ctx) {
+  return ctx->input_bytes;
+}
 int32_t ds_ctx_dtype(const ds_ctx *ctx) {
   return ctx->dtype;
 }
@@ -70,6 +73,7 @@ ds_status ds_ctx_begin(ds_ctx *ctx, ds_error *err) {
   ctx->pool.chunk = ctx->pool.offset = 0;
   ctx->n_nodes = 0;
   ctx->n_scopes = 0;
+  ctx->input_bytes = 0;
   ctx->failure.status = DS_OK;
   return DS_OK;
 }

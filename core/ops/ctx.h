@@ -44,6 +44,14 @@ DS_MUST_USE ds_status ds_ctx_begin(ds_ctx *ctx, ds_error *err);
  * recorded. */
 DS_MUST_USE ds_status ds_ctx_backward(ds_ctx *ctx, ds_value *loss, double scale, ds_error *err);
 
+/* Room that ds_record_begin needs for what the work since the last begin took from the host. */
+size_t ds_ctx_input_bytes(const ds_ctx *ctx);
+/* n elements of host data as ds_input takes it (f32, which may become bf16, or i32) to device memory;
+ * and the range of ids. */
+DS_MUST_USE ds_status ds_input_write(ds_ctx *ctx, void *dst, int32_t dtype, const void *host,
+                                     size_t n, ds_error *err);
+void ds_input_range(const int32_t *ids, size_t n, int32_t *least, int32_t *most); /* n > 0 */
+
 /* Device memory for engines' own long-lived values: wraps without copying, no gradient. The value
  * lives until the next begin; the memory is the caller's. */
 ds_value *ds_ctx_wrap(ds_ctx *ctx, const ds_tensor *t);

@@ -1,5 +1,6 @@
 #include "ops/tape.h"
 
+#include "backend/record.h"
 #include "base/str.h"
 
 #include <string.h>
@@ -221,6 +222,10 @@ static void release_outputs(ds_ctx *ctx, ds_node *node) {
 static ds_status seed_gradient(ds_ctx *ctx, ds_value *loss, double scale, ds_error *err) {
   DS_TRY(new_grad(ctx, loss, &loss->grad, err));
   float s = (float)scale;
+  const ds_attr value = {.f = (double)s};
+  if (ds_record_under_way(ctx->backend)) /* gradients are added to in place: set at each launch */
+    return ds_run_raw(ctx, DS_OP_FILL, NULL, 0, (const ds_tensor *[]){&loss->grad->t}, 1, 0, &value,
+                      1, err);
   return ds_backend_upload(ctx->backend, loss->grad->t.data, &s, sizeof s, err);
 }
 

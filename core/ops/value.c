@@ -1,5 +1,7 @@
 #include "ops/tape.h"
 
+#include "backend/record.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,6 +80,18 @@ static bool check_input(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_t 
   return true;
 }
 
+/* While work is recorded the value lies in memory of the recording, which a launch finds there. */
+static ds_status record_host_data(ds_ctx *ctx, ds_value *v, const void *host, size_t n,
+                                  ds_error *err) {
+  void *to;
+  DS_TRY(ds_record_input(ctx->backend, n * ds_dtype_size(v->t.dtype), &v->t.data, &to, err));
+  if (v->t.dtype == DS_BF16)
+    ds_convert_from_f32(to, DS_BF16, host, n);
+  else
+    memcpy(to, host, 4 * n);
+  return DS_OK;
+}
+
 /* bf16 from the host's f32, a stretch at a time. */
 static ds_status upload_bf16(ds_ctx *ctx, void *dst, const float *src, size_t n, ds_error *err) {
   uint16_t part[4096];
@@ -89,6 +103,28 @@ static ds_status upload_bf16(ds_ctx *ctx, void *dst, const float *src, size_t n,
   return DS_OK;
 }
 
+ds_status ds_input_write(ds_ctx *ctx, void *dst, int32_t dtype, const void *host, size_t n,
+                         ds_error *err) {
+  if (dtype == DS_BF16) return upload_bf16(ctx, dst, host, n, err);
+  return ds_backend_upload(ctx->backend, dst, host, 4 * n, err);
+}
+
+ds_status ds_value_fill(ds_ctx *ctx, ds_value *v, const void *host, ds_error *err) {
+  size_t n = (size_t)ds_tensor_numel(&v->t);
+  if (n == 0) return DS_OK;
+  ctx->input_bytes += (n * ds_dtype_size(v->t.dtype) + 63) / 64 * 64;
+  if (ds_record_under_way(ctx->backend)) return record_host_data(ctx, v, host, n, err);
+  return ds_input_write(ctx, v->t.data, v->t.dtype, host, n, err);
+}
+
+void ds_input_range(const int32_t *ids, size_t n, int32_t *least, int32_t *most) {
+  *least = *most = ids[0];
+  for (size_t i = 1; i < n; i++) {
+    if (ids[i] < *least) *least = ids[i];
+    if (ids[i] > *most) *most = ids[i];
+  }
+}
+
 ds_value *ds_input(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_t *shape,
                    const void *host) {
   if (ctx->failure.status != DS_OK || !check_input(ctx, dtype, rank, shape)) return NULL;
@@ -97,18 +133,8 @@ ds_value *ds_input(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_t *shap
   size_t n = (size_t)ds_tensor_numel(&v->t);
   if (n == 0) return v;
   ds_error err;
-  ds_status status = dtype == DS_BF16
-                         ? upload_bf16(ctx, v->t.data, host, n, &err)
-                         : ds_backend_upload(ctx->backend, v->t.data, host, 4 * n, &err);
-  if (status != DS_OK) return ds_ctx_take_error(ctx, &err);
-  if (dtype == DS_I32) {
-    const int32_t *ids = host;
-    v->id_min = v->id_max = ids[0];
-    for (size_t i = 1; i < n; i++) {
-      if (ids[i] < v->id_min) v->id_min = ids[i];
-      if (ids[i] > v->id_max) v->id_max = ids[i];
-    }
-  }
+  if (ds_value_fill(ctx, v, host, &err) != DS_OK) return ds_ctx_take_error(ctx, &err);
+  if (dtype == DS_I32) ds_input_range(host, n, &v->id_min, &v->id_max);
   return v;
 }
 

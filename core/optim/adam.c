@@ -11,6 +11,16 @@ typedef struct adam {
   bool decoupled;
 } adam;
 
+/* What changes from step to step is rounded to f32: one op has it as attributes, the other in memory,
+ * and both give the same bits. */
+static void adam_schedule(void *self, int group, double lr, int64_t step, float out[3]) {
+  const adam *a = self;
+  const ds_optimizer_group *g = &a->owner->groups[group];
+  out[0] = (float)lr;
+  out[1] = (float)(1 - pow(g->beta1, (double)step));
+  out[2] = (float)(1 - pow(g->beta2, (double)step));
+}
+
 static ds_status adam_update(void *self, ds_ctx *ctx, const ds_optimizer_slice *slice, double lr,
                              double grad_scale, int64_t step, ds_error *err) {
   const adam *a = self;
@@ -24,22 +34,64 @@ static ds_status adam_update(void *self, ds_ctx *ctx, const ds_optimizer_slice *
   ds_tensor m = ds_tensor_make(slice->state[0], DS_F32, 1, &n);
   ds_tensor v = ds_tensor_make(slice->state[1], DS_F32, 1, &n);
   ds_tensor p16 = ds_tensor_make(slice->param16, DS_BF16, 1, &n);
+  float now[3];
+  adam_schedule(self, slice->group, lr, step, now);
   const ds_attr attr[9] = {
-      {.f = lr},
-      {.f = g->beta1},
-      {.f = g->beta2},
-      {.f = g->eps},
-      {.f = g->weight_decay},
-      {.f = grad_scale},
-      {.f = 1 - pow(g->beta1, (double)step)},
-      {.f = 1 - pow(g->beta2, (double)step)},
-      {.f = a->decoupled ? 1 : 0},
+      {.f = (double)now[0]}, {.f = g->beta1},        {.f = g->beta2},
+      {.f = g->eps},         {.f = g->weight_decay}, {.f = (double)(float)grad_scale},
+      {.f = (double)now[1]}, {.f = (double)now[2]},  {.f = a->decoupled ? 1 : 0},
   };
   return ds_run_raw(ctx, DS_OP_ADAMW, (const ds_tensor *[]){&tg, &p, &m, &v}, 4,
                     (const ds_tensor *[]){&p, &m, &v, slice->param16 ? &p16 : NULL}, 4, 0, attr, 9,
                     err);
 }
 
+/* Gives the op to the backend, or asks whether it has it. */
+static ds_status scheduled(const adam *a, ds_ctx *ctx, const ds_optimizer_slice *slice,
+                           const ds_tensor *schedule, const ds_tensor *factor, bool *offered,
+                           ds_error *err) {
+  const ds_optimizer_group *g = &a->owner->groups[slice->group];
+  const int64_t n = slice->count;
+  const float *grad = slice->grad;
+  void *grad_address;
+  memcpy(&grad_address, &grad, sizeof grad_address);
+  ds_tensor tg = ds_tensor_make(grad_address, DS_F32, 1, &n);
+  ds_tensor p = ds_tensor_make(slice->param, DS_F32, 1, &n);
+  ds_tensor m = ds_tensor_make(slice->state[0], DS_F32, 1, &n);
+  ds_tensor v = ds_tensor_make(slice->state[1], DS_F32, 1, &n);
+  ds_tensor p16 = ds_tensor_make(slice->param16, DS_BF16, 1, &n);
+  const ds_attr attr[5] = {{.f = g->beta1},
+                           {.f = g->beta2},
+                           {.f = g->eps},
+                           {.f = g->weight_decay},
+                           {.f = a->decoupled ? 1 : 0}};
+  const ds_op op = {.size = sizeof op,
+                    .id = DS_OP_ADAMW_SCHEDULED,
+                    .n_in = 6,
+                    .n_out = 4,
+                    .n_attr = 5,
+                    .in = (const ds_tensor *[]){&tg, &p, &m, &v, schedule, factor},
+                    .out = (const ds_tensor *[]){&p, &m, &v, slice->param16 ? &p16 : NULL},
+                    .attr = attr};
+  if (!offered) return ds_backend_op(ds_ctx_backend(ctx), &op, err);
+  *offered = ds_backend_offers(ds_ctx_backend(ctx), &op);
+  return DS_OK;
+}
+
+static ds_status adam_update_scheduled(void *self, ds_ctx *ctx, const ds_optimizer_slice *slice,
+                                       const ds_tensor *schedule, const ds_tensor *factor,
+                                       ds_error *err) {
+  return scheduled(self, ctx, slice, schedule, factor, NULL, err);
+}
+
+static bool adam_offers(void *self, ds_ctx *ctx, const ds_optimizer_slice *slice,
+                        const ds_tensor *schedule, const ds_tensor *factor) {
+  bool offered;
+  return scheduled(self, ctx, slice, schedule, factor, &offered, NULL) == DS_OK && offered;
+}
+
+static const ds_optimizer_scheduled adam_scheduled = {adam_schedule, adam_offers,
+                                                      adam_update_scheduled};
 static const char *const adam_states[] = {"exp_avg", "exp_avg_sq"};
 static const ds_optimizer_vtable adam_vtable = {
     sizeof(ds_optimizer_vtable), "Adam", 2, adam_states, adam_update, free};
@@ -70,6 +122,7 @@ ds_status ds_optimizer_adam(double lr, double beta1, double beta2, double eps, d
   ds_optimizer *o = *out;
   *a = (adam){o, decoupled};
   o->has_options = true;
+  o->scheduled = &adam_scheduled;
   o->defaults = (ds_optimizer_group){lr, lr, beta1, beta2, eps, weight_decay};
   o->groups[0] = o->defaults;
   return DS_OK;

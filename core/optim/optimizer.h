@@ -17,10 +17,22 @@ typedef struct ds_optimizer_group {
   double beta1, beta2, eps, weight_decay;
 } ds_optimizer_group;
 
+/* An update whose changing numbers lie in device memory, so that it can be recorded. */
+typedef struct ds_optimizer_scheduled {
+  /* What the group's slices go by at this step (from 1), for the host to upload. */
+  void (*schedule)(void *self, int group, double lr, int64_t step, float out[3]);
+  /* schedule f32[3], factor f32[1]: device memory. offers: whether the backend has the op. */
+  bool (*offers)(void *self, ds_ctx *ctx, const ds_optimizer_slice *slice,
+                 const ds_tensor *schedule, const ds_tensor *factor);
+  ds_status (*update)(void *self, ds_ctx *ctx, const ds_optimizer_slice *slice,
+                      const ds_tensor *schedule, const ds_tensor *factor, ds_error *err);
+} ds_optimizer_scheduled;
+
 struct ds_optimizer {
   const ds_optimizer_vtable *vtable;
   void *self;
   bool has_options; /* betas, eps and weight_decay of the groups mean something */
+  const ds_optimizer_scheduled *scheduled; /* NULL: it has none */
   bool bound;
   ds_optimizer_group defaults;
   ds_optimizer_group *groups; /* one until bound */

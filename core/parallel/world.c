@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/str.h"
+#include "parallel/store.h"
+
 enum { DEFAULT_PORT = 29500, CREATE_TIMEOUT_MS = 300000 };
 
 /* ---- the environment */
@@ -62,13 +65,40 @@ static ds_status check_local_rank(ds_world *w, int given, bool launcher_knows, d
 }
 
 static ds_status choose_port(ds_world *w, int given, ds_error *err) {
-  bool set;
   w->port = DEFAULT_PORT;
-  DS_TRY(read_variable("MASTER_PORT", 0, 65535, &w->port, &set, err));
+  DS_TRY(read_variable("MASTER_PORT", 0, 65535, &w->port, &w->port_given, err));
   if (given < -1 || given > 65535)
     return ds_fail(err, DS_ERR_INVALID, "distributed_port must be from 0 to 65535, not %d", given);
   if (given >= 0) w->port = given;
+  w->port_given = w->port_given || given >= 0;
   return DS_OK;
+}
+
+/* ---- where ranks meet */
+
+/* What a launcher gives to all ranks of a job and to no others; "" without one that we know. */
+static void read_job(ds_str *word) {
+  static const char *const names[] = {"PMIX_NAMESPACE", "OMPI_MCA_orte_precondition_transports",
+                                      "SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    const char *text = getenv(names[i]);
+    if (text && text[0]) ds_str_printf(word, "%s=%s ", names[i], text);
+  }
+}
+
+/* NULL, or why there is no place to meet. */
+static const char *find_place(const ds_world *w, const char *job, ds_store_args *out) {
+  const char *host = getenv("MASTER_ADDR");
+  bool here = w->local_size == w->size, any = w->port_given && w->port == 0;
+  if (!host || !host[0]) host = NULL;
+  if (!host && !here)
+    return "the ranks are on several hosts: set MASTER_ADDR to the name or address of rank 0's";
+  if (any && (host || !job[0]))
+    return "port 0, \"any free one\", is found only where all ranks are on one host and mpirun or "
+           "srun has started them: give a port (distributed_port, or MASTER_PORT)";
+  out->host = host ? host : !any && (w->port_given || !job[0]) ? "127.0.0.1" : NULL;
+  out->port = w->port;
+  return NULL;
 }
 
 /* ---- the world */
@@ -105,6 +135,7 @@ static ds_status find_world(ds_world *w, const ds_world_args *args, ds_error *er
     w->rank = world.rank;
     w->size = world.world_size;
     w->local_rank = world.local_rank;
+    w->local_size = world.local_size;
     snprintf(w->origin, sizeof w->origin, "the launcher, through backend \"%s\"",
              ds_backend_name(w->backend));
   }
@@ -158,14 +189,33 @@ static ds_status check_mpu(ds_world *w, const ds_mpu *mpu, ds_error *err) {
   return DS_OK;
 }
 
-static ds_status connect(ds_world *w, ds_error *err) {
-  const ds_comm_table *comm = comm_table(w);
+/* store: where the ranks may meet, or NULL, because of `placeless`. */
+static ds_status create(ds_world *w, const ds_store *store, const char *placeless, ds_error *err) {
+  ds_error inner = {DS_OK, ""};
   int32_t *ranks = malloc((size_t)w->size * sizeof *ranks);
   if (!ranks) return ds_fail_memory(err, "the world's ranks");
   for (int i = 0; i < w->size; i++) ranks[i] = i;
-  ds_status status = comm->create(ds_backend_raw_device(w->backend), ranks, w->size, NULL,
-                                  CREATE_TIMEOUT_MS, &w->comm, err);
+  ds_status status =
+      comm_table(w)->create(ds_backend_raw_device(w->backend), ranks, w->size,
+                            store ? ds_store_kv(store) : NULL, CREATE_TIMEOUT_MS, &w->comm, &inner);
   free(ranks);
+  if (status == DS_OK) return DS_OK;
+  return ds_fail(err, status, "%s%s%s", inner.message, placeless ? "; " : "",
+                 placeless ? placeless : "");
+}
+
+static ds_status connect(ds_world *w, ds_error *err) {
+  ds_str job = {0};
+  ds_store *store = NULL;
+  ds_store_args args = {.rank = w->rank, .size = w->size, .timeout_ms = CREATE_TIMEOUT_MS};
+  read_job(&job);
+  args.job = job.data ? job.data : "";
+  const char *placeless = find_place(w, args.job, &args);
+  ds_status status = ds_str_status(&job, err);
+  if (status == DS_OK && !placeless) status = ds_store_create(&args, &store, err);
+  if (status == DS_OK) status = create(w, store, placeless, err);
+  ds_store_destroy(store);
+  ds_str_finish(&job);
   if (status != DS_OK) {
     w->comm = NULL;
     return status;
@@ -175,7 +225,7 @@ static ds_status connect(ds_world *w, ds_error *err) {
 
 ds_status ds_world_init(ds_world *out, ds_backend *b, const ds_world_args *args,
                         const ds_logger *logger, ds_error *err) {
-  *out = (ds_world){.size = 1, .backend = b};
+  *out = (ds_world){.size = 1, .local_size = 1, .backend = b};
   ds_status status = find_world(out, args, err);
   if (status == DS_OK && out->size == 1) status = check_alone(out, logger, err);
   if (status == DS_OK) status = choose_port(out, args->distributed_port, err);
@@ -187,9 +237,9 @@ ds_status ds_world_init(ds_world *out, ds_backend *b, const ds_world_args *args,
   if (status == DS_OK && (args->dist_init_required < -1 || args->dist_init_required > 1))
     status = ds_fail(err, DS_ERR_INVALID, "dist_init_required must be -1, 0 or 1, not %d",
                      args->dist_init_required);
-  if (status == DS_OK && args->distributed_port >= 0)
-    ds_log(logger, DS_LOG_INFO, "distributed_port %d is not needed: %s", args->distributed_port,
-           out->size > 1 ? "the launcher's runtime connects the processes" : "one process");
+  if (status == DS_OK && args->distributed_port >= 0 && out->size == 1)
+    ds_log(logger, DS_LOG_INFO, "distributed_port %d is not needed: one process",
+           args->distributed_port);
   if (status == DS_OK && out->size > 1) status = connect(out, err);
   if (status != DS_OK) ds_world_finish(out);
   return status;

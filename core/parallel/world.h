@@ -2,7 +2,10 @@
  *
  * The world is what the launcher made: the backend's comm table tells (Open MPI), or RANK and
  * WORLD_SIZE do. Core has no collective algorithm: a world of more than one needs a backend with a
- * comm table that sees the same world. In a world of one every function here does nothing.
+ * comm table that sees the same world. Where that needs a rendezvous, the ranks meet in a store of
+ * ours (store.h): at MASTER_ADDR and distributed_port (MASTER_PORT, 29500), which rank 0 serves; without
+ * MASTER_ADDR, where all ranks are on one host, at the port given, else by a name that is the
+ * launcher's job's. In a world of one every function here does nothing.
  */
 #ifndef DS_PARALLEL_WORLD_H
 #define DS_PARALLEL_WORLD_H
@@ -11,9 +14,10 @@
 #include "ds.h"
 
 typedef struct ds_world {
-  int rank, size, local_rank;
+  int rank, size, local_rank, local_size;
   char origin[64]; /* where the size came from, for messages */
   int port;        /* of the rendezvous, where one is needed */
+  bool port_given; /* by distributed_port or MASTER_PORT */
   ds_backend *backend;
   ds_comm *comm; /* NULL in a world of one */
   void *flag;    /* device memory for one f32: ds_world_agree */

@@ -2,6 +2,7 @@
 #include "train/engine.h"
 
 #include "data/dataloader.h"
+#include "train/recorded.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -11,14 +12,14 @@ void ds_engine_destroy(ds_engine *e) {
   if (!e) return;
   ds_dataloader_destroy(e->loader);
   ds_world_finish(&e->world); /* first: a collective that was given up may still write to memory */
+  ds_recorded_finish(e);
   ds_ctx_destroy(e->ctx);
   if (e->owns_scheduler) ds_lr_scheduler_destroy(e->scheduler);
   if (e->owns_optimizer)
     ds_optimizer_destroy(e->optimizer);
   else
     ds_optimizer_unbind(e->optimizer);
-  if (e->norm_sum) ds_backend_free(e->backend, e->norm_sum, sizeof *e->norm_sum);
-  if (e->loss_sum) ds_backend_free(e->backend, e->loss_sum, sizeof *e->loss_sum);
+  if (e->norm_sum) ds_backend_free(e->backend, e->norm_sum, sizeof(ds_step_scalars));
   ds_flat_finish(&e->flat);
   ds_backend_close(e->backend);
   free(e->saved_dir);

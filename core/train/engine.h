@@ -34,8 +34,9 @@ struct ds_engine {
   ds_lr_scheduler *scheduler;
   bool owns_scheduler;
   ds_dataloader *loader;
-  double *norm_sum; /* device memory: f64[1] */
-  float *loss_sum;  /* device memory: f32[1] */
+  double *norm_sum; /* device memory: a ds_step_scalars, of which these are parts */
+  float *loss_sum;
+  struct ds_recorded *recorded; /* recorded.h; NULL: nothing is recorded */
 
   bool training;
   bool begin_next;    /* the next forward starts afresh: the tape was used up, or there was none */
@@ -50,6 +51,12 @@ struct ds_engine {
   ds_error failure; /* what left the parameters undefined; status DS_OK while they are sound */
   char *saved_dir, *saved_tag; /* the last checkpoint saved or loaded, where one is known */
 };
+
+/* What a step leaves on the device and the host reads at its end, at once. */
+typedef struct ds_step_scalars {
+  double squares; /* of all gradients */
+  float loss, factor;
+} ds_step_scalars;
 
 /* Updates so far: what the bias correction and the schedule count. */
 int64_t ds_engine_updates(const ds_engine *e);
@@ -71,8 +78,10 @@ DS_MUST_USE ds_status ds_engine_settle(ds_engine *e, ds_status status, const ds_
 /* The engine's numbers are those of this checkpoint. */
 void ds_engine_remember(ds_engine *e, const char *dir, const char *tag);
 
-/* step.c: the world's mean loss of this step is `loss`; whether it is a number decides over the
- * update. NAN-free steps go on to ds_engine_step's work. */
-DS_MUST_USE ds_status ds_step_boundary(ds_engine *e, double loss, ds_error *err);
+/* step.c. Forward, backward and the sum of losses of a micro batch, as public functions do it: with
+ * what they check and say; and the bare work of it. first: of the step. */
+DS_MUST_USE ds_status ds_step_micro(ds_engine *e, const ds_batch *batch, bool first, ds_error *err);
+DS_MUST_USE ds_status ds_step_micro_work(ds_engine *e, const ds_batch *batch, bool first,
+                                         ds_error *err);
 
 #endif

@@ -3,6 +3,7 @@
 #include "tensor/tensor.h"
 #include "train/engine.h"
 #include "train/groups.h"
+#include "train/recorded.h"
 #include "zero/partition.h"
 
 #include <math.h>
@@ -233,10 +234,9 @@ static ds_status make_loader(ds_engine *e, const ds_initialize_args *a, ds_error
 
 static ds_status make_scalars(ds_engine *e, ds_error *err) {
   void *p;
-  DS_TRY(ds_backend_alloc(e->backend, sizeof *e->norm_sum, &p, err));
+  DS_TRY(ds_backend_alloc(e->backend, sizeof(ds_step_scalars), &p, err));
   e->norm_sum = p;
-  DS_TRY(ds_backend_alloc(e->backend, sizeof *e->loss_sum, &p, err));
-  e->loss_sum = p;
+  e->loss_sum = (float *)((char *)p + offsetof(ds_step_scalars, loss));
   return DS_OK;
 }
 
@@ -256,6 +256,7 @@ static ds_status build(ds_engine *e, const ds_initialize_args *a, const char *co
   DS_TRY(make_scheduler(e, a, err));
   DS_TRY(make_parameters(e, err));
   DS_TRY(make_scalars(e, err));
+  DS_TRY(ds_recorded_init(e, err));
   DS_TRY(make_loader(e, a, err));
   return ds_backend_sync(e->backend, err); /* an engine that is handed out has its parameters */
 }

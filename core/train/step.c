@@ -3,6 +3,7 @@
 #include "ops/tape.h"
 #include "optim/clip.h"
 #include "train/engine.h"
+#include "train/recorded.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -136,21 +137,34 @@ static ds_status update(ds_engine *e, double factor, ds_error *err) {
   return DS_OK;
 }
 
-static ds_status boundary_step(ds_engine *e, double loss, ds_error *err) {
+/* The norm is known before the update, which the host then leaves out. */
+static ds_status norm_then_update(ds_engine *e, float *loss, bool *sound, ds_error *err) {
+  if (loss) DS_TRY(ds_backend_download(e->backend, loss, e->loss_sum, sizeof *loss, err));
+  DS_TRY(ds_clip_norm(e->ctx, e->flat.grad, e->flat.count, e->norm_sum, &e->grad_norm, err));
+  *sound = isfinite(e->grad_norm) && (!loss || isfinite(*loss));
+  if (e->config.check_grad_overflow && !*sound) return DS_OK;
+  return update(e, ds_clip_factor(e->grad_norm, e->config.gradient_clipping), err);
+}
+
+/* loss: the world's mean loss lies in e->loss_sum, and is read to there; whether it is a number
+ * decides over the update. NULL: it is not known. */
+static ds_status boundary_step(ds_engine *e, float *loss, ds_error *err) {
   ds_reduce reduce = e->config.sum_gradients ? DS_REDUCE_SUM : DS_REDUCE_MEAN;
+  bool sound;
   DS_TRY(zero_missing(e, err));
   DS_TRY(ds_world_allreduce(&e->world, e->flat.grad, e->flat.count, reduce, err));
-  DS_TRY(ds_clip_norm(e->ctx, e->flat.grad, e->flat.count, e->norm_sum, &e->grad_norm, err));
-  if (e->config.check_grad_overflow && !(isfinite(e->grad_norm) && isfinite(loss)))
-    return skip(e, loss, err);
-  DS_TRY(update(e, ds_clip_factor(e->grad_norm, e->config.gradient_clipping), err));
+  if (ds_recorded_updates(e))
+    DS_TRY(ds_recorded_update(e, loss, &sound, err));
+  else
+    DS_TRY(norm_then_update(e, loss, &sound, err));
+  if (e->config.check_grad_overflow && !sound) return skip(e, loss ? (double)*loss : 0, err);
   end_step(e, true);
   ds_engine_apply_schedule(e);
   print_step(e);
   return DS_OK;
 }
 
-ds_status ds_step_boundary(ds_engine *e, double loss, ds_error *err) {
+static ds_status end_accumulation(ds_engine *e, float *loss, ds_error *err) {
   ds_status status = boundary_step(e, loss, err);
   if (status != DS_OK) ds_engine_drop_gradients(e); /* the step begins again */
   return status;
@@ -178,7 +192,7 @@ ds_status ds_engine_step(ds_engine *e, ds_error *err) {
   ds_error inner = {DS_OK, ""};
   DS_TRY(ds_engine_check(e, "ds_engine_step", err));
   DS_TRY(count_micro_step(e, &boundary, err));
-  return boundary ? ds_engine_settle(e, ds_step_boundary(e, 0, &inner), &inner, err) : DS_OK;
+  return boundary ? ds_engine_settle(e, end_accumulation(e, NULL, &inner), &inner, err) : DS_OK;
 }
 
 /* ---- train_batch */
@@ -193,23 +207,29 @@ static ds_status add_loss(ds_engine *e, const ds_value *loss, bool first, ds_err
                     1, first ? 0 : 1, &factor, 1, err);
 }
 
-static ds_status micro_batch(ds_engine *e, bool first, ds_error *err) {
-  ds_batch batch;
+ds_status ds_step_micro(ds_engine *e, const ds_batch *batch, bool first, ds_error *err) {
   ds_value *loss;
-  DS_TRY(ds_dataloader_next(e->loader, &batch, err));
-  DS_TRY(ds_engine_forward(e, &batch, &loss, err));
+  DS_TRY(ds_engine_forward(e, batch, &loss, err));
   DS_TRY(ds_engine_backward(e, loss, err));
   return add_loss(e, loss, first, err);
 }
 
-static ds_status accumulate(ds_engine *e, float *mean, ds_error *err) {
+ds_status ds_step_micro_work(ds_engine *e, const ds_batch *batch, bool first, ds_error *err) {
+  ds_value *loss;
+  DS_TRY(run_forward(e, batch, &loss, err));
+  DS_TRY(run_backward(e, loss, err));
+  return add_loss(e, loss, first, err);
+}
+
+static ds_status accumulate(ds_engine *e, ds_error *err) {
   bool boundary = false;
+  ds_batch batch;
   for (bool first = true; !boundary; first = false) {
-    DS_TRY(micro_batch(e, first, err));
+    DS_TRY(ds_dataloader_next(e->loader, &batch, err));
+    DS_TRY(ds_recorded_micro(e, &batch, first, err));
     DS_TRY(count_micro_step(e, &boundary, err));
   }
-  DS_TRY(ds_world_allreduce(&e->world, e->loss_sum, 1, DS_REDUCE_MEAN, err));
-  return ds_backend_download(e->backend, mean, e->loss_sum, sizeof *mean, err);
+  return ds_world_allreduce(&e->world, e->loss_sum, 1, DS_REDUCE_MEAN, err);
 }
 
 ds_status ds_engine_train_batch(ds_engine *e, float *loss, ds_error *err) {
@@ -229,11 +249,11 @@ ds_status ds_engine_train_batch(ds_engine *e, float *loss, ds_error *err) {
   DS_TRY(ds_engine_check(e, "ds_engine_train_batch", err));
   ds_engine_drop_gradients(e);
   ds_error inner = {DS_OK, ""};
-  ds_status status = accumulate(e, &mean, &inner);
-  if (loss) *loss = mean;
+  ds_status status = accumulate(e, &inner);
   if (status == DS_OK)
-    status = ds_step_boundary(e, mean, &inner);
+    status = end_accumulation(e, &mean, &inner);
   else
     ds_engine_drop_gradients(e);
+  if (loss) *loss = mean;
   return ds_engine_settle(e, status, &inner, err);
 }

@@ -72,8 +72,9 @@ ds_status gpu_given(ds_stream *s, gpuError_t code, const char *what, ds_error *e
 }
 
 ds_status gpu_done(ds_stream *s, ds_status st, const ds_error *err) {
-  if (st == DS_OK || st == DS_ERR_STATE || !s->recording || s->record_failure.status != DS_OK)
-    return st;
+  /* A call that is refused is left out, and the recording goes on. */
+  bool refused = st == DS_ERR_STATE || st == DS_ERR_UNSUPPORTED || st == DS_ERR_INVALID;
+  if (st == DS_OK || refused || !s->recording || s->record_failure.status != DS_OK) return st;
   if (err != NULL)
     s->record_failure = *err;
   else

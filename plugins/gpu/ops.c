@@ -1,7 +1,7 @@
-/* ops.c - every op of ds_ops.def: what it takes, and who runs it. */
+/* ops.c - every op of ds_ops.def: what it takes, and who runs it. Attention looks after itself (attention.c). */
 #include "ops.h"
 
-#include <string.h>
+#include "attention.h"
 
 static const gpu_op_entry entries[] = {
     [DS_OP_EMBEDDING] = {"iR VC | RC", NULL, NULL, gpu_run_embedding},
@@ -78,9 +78,14 @@ static ds_status check(const ds_op *op, gpu_shape *shape, ds_error *err) {
   return st == DS_OK && e->check ? e->check(line->name, op, shape, err) : st;
 }
 
+static bool is_attention(const ds_op *op) {
+  return DS_HAS(op, workspace_size) &&
+         (op->id == DS_OP_ATTENTION || op->id == DS_OP_ATTENTION_BACKWARD);
+}
+
 static int ops_supports(ds_device *dev, const ds_op *op) {
   gpu_shape shape;
-  (void)dev;
+  if (is_attention(op)) return gpu_attention_supports(dev, op);
   return check(op, &shape, NULL) == DS_OK;
 }
 
@@ -94,6 +99,7 @@ static size_t scratch_bytes(const ds_device *dev, const ds_op *op, const gpu_sha
 /* Asked before every op, and most need none. */
 static size_t ops_workspace(ds_device *dev, const ds_op *op) {
   gpu_shape shape;
+  if (is_attention(op)) return gpu_attention_workspace(dev, op);
   if (DS_HAS(op, id) && op->id < ENTRIES && !entries[op->id].scratch) return 0;
   return check(op, &shape, NULL) == DS_OK ? scratch_bytes(dev, op, &shape) : 0;
 }
@@ -129,7 +135,7 @@ static ds_status run(ds_stream *s, const ds_op *op, ds_error *err) {
 }
 
 static ds_status ops_run(ds_stream *s, const ds_op *op, ds_error *err) {
-  return gpu_done(s, run(s, op, err), err);
+  return gpu_done(s, is_attention(op) ? gpu_attention_run(s, op, err) : run(s, op, err), err);
 }
 
 const ds_ops_table gpu_ops_table = {

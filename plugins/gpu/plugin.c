@@ -14,6 +14,7 @@ static ds_plugin plugin = {
     .gemm = &gpu_gemm_table,
     .quant = &gpu_quant_table,
     .ops = &gpu_ops_table,
+    .comm = &gpu_comm_table,
     .graph = &gpu_graph_table,
 };
 

@@ -27,9 +27,14 @@ static ds_status broken(const char *what, const char *key, ds_status st, ds_erro
   return st;
 }
 
+void kv_folder_next(kv_folder *kv, int first) {
+  kv->number++;
+  kv->first = first;
+}
+
 /* Any key is a file's name. */
 static void path_of(const kv_folder *kv, const char *key, char *path, size_t room) {
-  size_t used = (size_t)snprintf(path, room, "%s/k", kv->folder);
+  size_t used = (size_t)snprintf(path, room, "%s/k%d-%d-", kv->folder, kv->number, kv->first);
   for (; *key && used + 3 < room; key++)
     used += (size_t)snprintf(path + used, room - used, "%02x", (unsigned char)*key);
 }

@@ -96,6 +96,14 @@ bool load_plugin(conformance *k, ds_error *err) {
   return false;
 }
 
+/* One rank a device, where there are several. */
+static int32_t own_device(conformance *k, int32_t count) {
+  ds_comm_world w = {.size = sizeof w};
+  const ds_comm_table *c = k->plugin->comm;
+  if (count < 2 || !c || !c->world || c->world(&w, NULL) != DS_OK) return 0;
+  return w.local_rank < count ? w.local_rank : 0;
+}
+
 bool load_device(conformance *k, ds_error *err) {
   const ds_device_table *d = k->plugin->device;
   int32_t count = 0;
@@ -107,7 +115,7 @@ bool load_device(conformance *k, ds_error *err) {
     st = DS_ERR_NOT_FOUND;
   }
   check_doing(k, "device open");
-  if (st == DS_OK) st = d->open(0, k->options, &k->dev, err);
+  if (st == DS_OK) st = d->open(own_device(k, count), k->options, &k->dev, err);
   check_doing(k, "stream_create");
   if (st == DS_OK) st = d->stream_create(k->dev, &k->stream, err);
   return st == DS_OK;

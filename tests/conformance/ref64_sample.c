@@ -65,7 +65,7 @@ static int64_t drawn(const candidate *list, int64_t n, double draw, bool *close)
   *close = false;
   for (int64_t i = 0; i < n; i++) {
     have += list[i].p;
-    if (list[i].p > 0 && draw > 0 && fabs(have - draw * sum) <= doubt * sum) *close = true;
+    if (list[i].p > 0 && fabs(have - draw * sum) <= doubt * sum) *close = true;
     if (at < 0 && have > draw * sum) at = i;
   }
   return list[at < 0 ? n - 1 : at].id;

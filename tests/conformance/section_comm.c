@@ -373,6 +373,7 @@ static void kv_fault(conformance *k, tally *t) {
   for (int n = 1; n <= 4 && !t->failed; n++) {
     ds_comm *c = NULL;
     ds_error err = check_error_new();
+    kv_folder_next(&r->kv, 0);
     r->kv.calls = 0;
     r->kv.fail_at = n;
     check_doing(k, "create while call %d of the key-value store fails", n);

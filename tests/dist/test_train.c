@@ -1,7 +1,7 @@
 /* test_train.c - data-parallel training: N ranks give the losses and weights of one process with
  * the same global batch, and checkpoints that any number of ranks can go on from.
  *
- * usage: [mpirun -n N] test_train PLUGIN_FOLDER N FOLDER
+ * usage: [mpirun -n N] test_train PLUGIN_FOLDER N FOLDER [BACKEND]
  * The reference backend sees no launcher: it is the one process to compare with, in every rank.
  */
 #include "unit/train/tiny.h"
@@ -11,7 +11,7 @@
 enum { WEIGHTS = TINY_OUT * TINY_IN + TINY_OUT, STEPS = 12 };
 
 static int ranks;
-static const char *plugins, *folder;
+static const char *plugins, *folder, *backend = "cpu";
 
 #define OPTIMIZER                                                                                  \
   "\"optimizer\": {\"type\": \"AdamW\", \"params\": {\"lr\": 0.05}}, \"gradient_clipping\": 0.5"
@@ -24,9 +24,9 @@ static char *config(bool one_process, int accumulation, const char *more) {
              "{\"backend\": \"reference\", \"train_batch_size\": 16, " OPTIMIZER "%s}", more);
   else
     snprintf(p, sizeof text[0],
-             "{\"backend\": {\"name\": \"cpu\", \"plugin_path\": \"%s\"}, "
+             "{\"backend\": {\"name\": \"%s\", \"plugin_path\": \"%s\"}, "
              "\"train_batch_size\": 16, \"gradient_accumulation_steps\": %d, " OPTIMIZER "%s}",
-             plugins, accumulation, more);
+             backend, plugins, accumulation, more);
   return p;
 }
 
@@ -63,7 +63,8 @@ static void test_broadcast(void) {
   ds_error err;
   tiny_run r = {0}, zero = {0};
   float w[WEIGHTS], w0[WEIGHTS];
-  const char *text = getenv("OMPI_COMM_WORLD_RANK");
+  const char *launched = getenv("OMPI_COMM_WORLD_RANK");
+  const char *text = launched ? launched : getenv("RANK");
   ds_initialize_args a = DS_INITIALIZE_ARGS_INIT;
   a.seed = 100;
   CHECK_OK(tiny_open(&zero, config(true, 1, ""), &a, false, &err), err);
@@ -108,10 +109,11 @@ static void test_checkpoint(void) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 4) return 2;
+  if (argc < 4) return 2;
   plugins = argv[1];
   ranks = atoi(argv[2]);
   folder = argv[3];
+  if (argc > 4) backend = argv[4];
   test_same(1);
   test_same(2);
   test_broadcast();

@@ -1,7 +1,8 @@
 /* gpu_runtime.h - plugins/gpu/runtime.h on host memory: devices that aren't there, for tests.
  *
  * As on a GPU, work runs later: a stream is a queue that runs when somebody has to wait for it (to synchronize or
- * destroy it or one of its events' waiters), one piece at each query, and in no other case. Arguments are copied at
+ * destroy it or one of its events' waiters), one piece at each query but no host
+ * function, and in no other case. Arguments are copied at
  * the call, what pointers point to is not; but copies from ordinary host memory are taken at the call, as CUDA does.
  * gpuFree doesn't wait: work that still uses the memory fails. Failures of a kernel are kept: gpuGetErrorString(gpuErrorLaunchFailure)
  * says which kernel, block and thread did what, and every later call on the device fails with it.
@@ -109,6 +110,10 @@ gpuError_t gpuGraphExecDestroy(gpuGraphExec_t exec);
 /* Tests only. Runs all work of all streams that nobody runs already: what waits for another stream's work from
  * within a host function calls it, since nothing here runs by itself. */
 void simt_run_all(void);
+/* Tests only. For host functions that stand for work of the device: between device memory and any. */
+gpuError_t simt_copy(void *to, const void *from, size_t bytes);
+/* collectives.cpp */
+void *simt_open_library(const char *name);
 /* Tests only. Revives all devices after a failure. */
 void simt_revive(void);
 
@@ -121,6 +126,7 @@ void simt_revive(void);
 #define GPU_PLUGIN_NEEDS       "nothing"
 #define GPU_PLUGIN_PRIORITY    0
 #define GPU_COLLECTIVES        "libdscore_nccl_double.so"
+#define GPU_OPEN_LIBRARY(name) simt_open_library(name)
 
 gpuError_t gpu_device_name(int index, char *out, size_t size);
 int gpu_device_wave(int index);

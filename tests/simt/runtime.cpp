@@ -22,7 +22,8 @@ struct event_at { /* how far a stream has to come */
 };
 struct work {
   std::function<gpuError_t(holding &)> run;
-  event_at after; /* what it waits for */
+  event_at after;    /* what it waits for */
+  bool host = false; /* a host function, which may take as long as it likes */
 };
 
 struct stream {
@@ -127,11 +128,12 @@ gpuError_t give(const std::shared_ptr<stream> &s, work w) {
 gpuError_t give(const std::shared_ptr<stream> &s, std::function<gpuError_t(holding &)> run) {
   return give(s, work{std::move(run), {}});
 }
-gpuError_t give(gpuStream_t handle, std::function<gpuError_t(holding &)> run) {
+gpuError_t give(gpuStream_t handle, std::function<gpuError_t(holding &)> run,
+                bool is_host = false) {
   holding h(lock);
   const auto s = find(handle);
   if (!s) return wrong(gpuErrorInvalidResourceHandle, "no such stream");
-  return done(give(s, std::move(run)));
+  return done(give(s, work{std::move(run), {}, is_host}));
 }
 
 /* What can't be captured spoils the capture. */
@@ -415,6 +417,11 @@ static gpuError_t copy_now(void *to, const void *from, size_t bytes) {
   return gpuSuccess;
 }
 
+gpuError_t simt_copy(void *to, const void *from, size_t bytes) {
+  holding h(lock);
+  return copy_now(to, from, bytes);
+}
+
 gpuError_t gpuMemcpyAsync(void *to, const void *from, size_t bytes, gpuMemcpyKind kind,
                           gpuStream_t handle) {
   holding h(lock);
@@ -483,9 +490,10 @@ gpuError_t gpuStreamSynchronize(gpuStream_t handle) {
   return done(failure_of(*s));
 }
 
-/* As time passes: one piece of work at a query, of what is asked for or of what that waits for. */
+/* As time passes: one piece of work at a query, of what is asked for or of what that waits for. Who asks doesn't wait,
+ * so no host function. */
 static void run_a_little(holding &h, std::shared_ptr<stream> s) {
-  while (!s->running && !s->queue.empty()) {
+  while (!s->running && !s->queue.empty() && !s->queue.front().host) {
     if (ready(s->queue.front())) return run_one(h, s);
     s = s->queue.front().after.of;
   }
@@ -511,7 +519,7 @@ gpuError_t gpuLaunchHostFunc(gpuStream_t s, void (*run)(void *), void *argument)
     in_host_function = false;
     h.lock();
     return gpuSuccess;
-  });
+  }, true);
 }
 
 /* ---- events */

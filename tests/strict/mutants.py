@@ -34,7 +34,8 @@ def training(*options):
 
 
 FAILURES = [("test_failures", [MODELS, SCRATCH + "/run", "12"])]
-ALL = engines(*TABLES, *ACCESSIBLE) + models(*TABLES) + training(*TABLES) + FAILURES
+GRAPHS = [("test_graphs", [MODELS, SCRATCH + "/run"])]
+ALL = engines(*TABLES, *ACCESSIBLE) + models(*TABLES) + training(*TABLES) + FAILURES + GRAPHS
 
 # name, file below core/, line (without indentation), how often it is there, its replacement, programs
 MUTANTS = [
@@ -61,9 +62,9 @@ MUTANTS = [
      engines(*ACCESSIBLE[1:])),
     ("the host reads device memory", "optim/clip.c",
      "DS_TRY(ds_backend_download(ds_ctx_backend(ctx), &squares, sum, sizeof squares, err));", 1,
-     "squares = *(double *)sum;", training("")),
+     "squares = *(double *)sum;", training('"tables": "none"')),
     ("device memory leaks", "train/engine.c",
-     "if (e->norm_sum) ds_backend_free(e->backend, e->norm_sum, sizeof *e->norm_sum);", 1, "",
+     "if (e->norm_sum) ds_backend_free(e->backend, e->norm_sum, sizeof(ds_step_scalars));", 1, "",
      training("")),
     ("a gradient is added to what was never written", "ops/tape.c",
      "DS_TRY(ds_backend_fill(ctx->backend, g.data, 0, ds_tensor_bytes(&g), err));", 1, "",
@@ -80,6 +81,19 @@ MUTANTS = [
      [("test_failures", [MODELS, SCRATCH + "/run", "60"])]),
     ("the engine goes on after its stream died", "train/failure.c",
      "spoil(e, status, from);", 1, "", FAILURES),
+    ("memory goes that a recording names", "backend/device.c",
+     "ds_record_drop(b); /* recorded work may name it */", 1, "", GRAPHS),
+    ("a batch is not uploaded before its launch", "train/recorded.c",
+     "DS_TRY(upload_inputs(e, k, batch, err));", 1, "", GRAPHS),
+    ("a launch checks no ids", "train/recorded.c",
+     "if (most > k->most[i] || (least < 0 && least != k->least[i])) return false;", 1, "", GRAPHS),
+    ("a launched update goes by an old schedule", "train/recorded_update.c",
+     "DS_TRY(upload_schedule(e, err));", 1, "if (e->global_steps < 2) DS_TRY(upload_schedule(e, err));",
+     GRAPHS),
+    ("a seed of gradients is recorded as host data", "ops/tape.c",
+     "if (ds_record_under_way(ctx->backend)) /* gradients are added to in place: set at each launch */", 1,
+     "if (0)", GRAPHS),
+    ("a recording that is given up goes on", "backend/record.c", "end_unwanted(b);", 1, "", GRAPHS),
 ]
 
 
@@ -94,7 +108,7 @@ def compile_file(path, out, where):
 def programs():
     """Objects of the test programs."""
     out = {}
-    for path in ["strict/test_engines.c", "strict/test_failures.c", "golden/test_models.c",
+    for path in ["strict/test_engines.c", "strict/test_failures.c", "strict/test_graphs.c", "golden/test_models.c",
                  "golden/test_training.c"]:
         name = os.path.basename(path)[:-2]
         out[name] = os.path.join(SCRATCH, name + ".o")

@@ -22,12 +22,13 @@ static inline void strict_log_write(void *ctx, ds_log_level level, const char *m
   if (log->violations++ == 0) snprintf(log->first, sizeof log->first, "%s", message);
 }
 
-/* The config's "backend" section; options as in plugins/strict/strict.h, without braces. */
-static inline void strict_section(char *out, size_t size, const char *options) {
+/* The config's "backend" section; graph: "auto" (with its quotes), true or false; options as in
+ * plugins/strict/strict.h, without braces. */
+static inline void strict_section(char *out, size_t size, const char *graph, const char *options) {
   snprintf(out, size,
            "\"backend\": {\"name\": \"strict\", \"plugin_path\": \"%s\", \"fallback\": "
-           "\"allow\", \"options\": {%s}}",
-           STRICT_PLUGIN_DIR, options);
+           "\"allow\", \"graph\": %s, \"options\": {%s}}",
+           STRICT_PLUGIN_DIR, graph, options);
 }
 
 static inline void strict_check_log(const strict_log *log) {

@@ -153,7 +153,7 @@ int main(int argc, char **argv) {
   unsetenv("DS_STRICT");
   unsetenv("DS_BACKEND");
   unsetenv("DS_PLUGIN_PATH");
-  strict_section(section, sizeof section, argv[3]);
+  strict_section(section, sizeof section, "\"auto\"", argv[3]);
   test_training(section);
   test_inference(section);
   test_close(section);

@@ -368,6 +368,108 @@ static void test_destroy_waits(void) {
   }
 }
 
+/* ---- recorded work, and memory since 0.10 */
+
+/* x filled with bytes of 1, recorded. */
+static ds_graph *record_fill(bench *b) {
+  ds_graph *g = NULL;
+  ds_error err;
+  CHECK_OK(plugin->graph->begin(b->s, &err), err);
+  CHECK_OK(b->t->fill(b->s, b->x, 1, N * sizeof(float), &err), err);
+  CHECK_OK(plugin->graph->end(b->s, &g, &err), err);
+  return g;
+}
+
+static void test_graphs(void) {
+  ds_error err;
+  bench b = bench_open(NULL);
+  ds_graph *g = record_fill(&b);
+  CHECK_OK(plugin->graph->launch(b.s, g, &err), err);
+  CHECK_OK(plugin->graph->launch(b.other, g, &err), err); /* after the first */
+  CHECK_OK(b.t->stream_sync(b.other, &err), err);
+  plugin->graph->destroy(g);
+  bench_close(&b, NULL);
+
+  b = bench_open(NULL);
+  g = record_fill(&b);
+  b.t->free(b.d, b.x);
+  b.x = NULL;
+  plugin->graph->destroy(g);
+  bench_close(&b, "that the fill of a graph, not destroyed, names");
+
+  b = bench_open(NULL);
+  g = record_fill(&b);
+  CHECK_OK(plugin->graph->launch(b.s, g, &err), err);
+  plugin->graph->destroy(g);
+  bench_close(&b, "a launch that was not waited for");
+
+  b = bench_open(NULL);
+  g = record_fill(&b);
+  plugin->graph->destroy(g);
+  CHECK_FAILS(plugin->graph->launch(b.s, g, &err), DS_ERR_INTERNAL, err, "destroyed one");
+  bench_close(&b, "of a destroyed one");
+
+  b = bench_open(NULL);
+  g = record_fill(&b);
+  CHECK_OK(b.t->fill(b.other, b.x, 2, 4, &err), err);
+  CHECK_FAILS(plugin->graph->launch(b.s, g, &err), DS_ERR_INTERNAL, err, "nothing orders them");
+  plugin->graph->destroy(g);
+  bench_close(&b, "nothing orders them");
+
+  b = bench_open(NULL);
+  CHECK_OK(plugin->graph->begin(b.s, &err), err);
+  CHECK_OK(plugin->graph->end(b.s, &g, &err), err); /* of nothing */
+  bench_close(&b, "0 communicators and 1 graphs not given back");
+}
+
+/* The failure of a recorded call is told by end; one of a launch's work kills the stream. */
+static void test_failures_of_graphs(void) {
+  ds_error err;
+  ds_graph *g = NULL;
+  bench b = bench_open("{\"fail_call\": 6}"); /* after two streams, two blocks, and begin */
+  CHECK_OK(plugin->graph->begin(b.s, &err), err);
+  CHECK_FAILS(b.t->fill(b.s, b.x, 1, 4, &err), DS_ERR_DEVICE, err, "injected");
+  CHECK_FAILS(plugin->graph->end(b.s, &g, &err), DS_ERR_DEVICE, err, "injected failure of call 6");
+  CHECK_OK(b.t->fill(b.s, b.x, 1, 4, &err), err);
+  bench_close(&b, NULL);
+
+  b = bench_open("{\"fail_work\": 2}");
+  g = record_fill(&b);
+  CHECK_OK(plugin->graph->launch(b.s, g, &err), err);
+  CHECK_OK(plugin->graph->launch(b.s, g, &err), err);
+  CHECK_FAILS(b.t->stream_sync(b.s, &err), DS_ERR_DEVICE, err, "fill (work 2): injected");
+  plugin->graph->destroy(g);
+  bench_close(&b, NULL);
+}
+
+static void test_memory_of_streams(void) {
+  ds_error err;
+  void *p;
+  bench b = bench_open(NULL);
+  CHECK_OK(b.t->stream_alloc(b.s, 64, &p, &err), err);
+  CHECK_FAILS(b.t->fill(b.other, p, 0, 64, &err), DS_ERR_INTERNAL, err, "nothing orders them");
+  b.t->free(b.d, p);
+  bench_close(&b, "nothing orders them");
+
+  b = bench_open(NULL);
+  CHECK_OK(b.t->stream_alloc(b.s, 64, &p, &err), err);
+  CHECK_OK(b.t->stream_free(b.s, p, &err), err);
+  CHECK_FAILS(b.t->fill(b.s, p, 0, 64, &err), DS_ERR_INTERNAL, err, "no allocation");
+  bench_close(&b, "no allocation");
+
+  float ordinary[N];
+  b = bench_open(NULL);
+  CHECK_FAILS(b.t->upload_async(b.s, b.x, ordinary, sizeof ordinary, &err), DS_ERR_INTERNAL, err,
+              "no allocation");
+  bench_close(&b, "reads 64 bytes that are in no allocation");
+
+  b = bench_open(NULL);
+  CHECK_OK(b.t->host_alloc(b.d, 64, &p, &err), err);
+  CHECK_OK(b.t->download_async(b.s, p, b.x, 64, &err), err);
+  b.t->host_free(b.d, p); /* not waited for */
+  bench_close(&b, "still uses");
+}
+
 int main(void) {
   static const ds_host host = {
       {sizeof host, DS_ABI_MAJOR, DS_ABI_MINOR}, NULL, log_message, host_alloc, host_free};
@@ -390,5 +492,8 @@ int main(void) {
   test_failures_of_work();
   test_failures_behind_events();
   test_destroy_waits();
+  test_graphs();
+  test_failures_of_graphs();
+  test_memory_of_streams();
   return TEST_RESULT();
 }

@@ -116,18 +116,15 @@ attention_dq(const gpu_attention p) {
 #pragma unroll
       for (int m = 0; m < MT; m++)
 #pragma unroll
-        for (int i = 0; i < 256 / GPU_WAVE; i++) {
-          const int t = t0 + 16 * m + gpu_mma_c::row(lane, i), r = gpu_mma_c::row_of(i);
-          const int begin = attention_begin(sight, t), end = attention_end(sight, t);
+        for (int n = 0; n < BN / 16; n++)
 #pragma unroll
-          for (int n = 0; n < BN / 16; n++) {
-            const int j = j0 + 16 * n + gpu_mma_c::col(lane, i);
+          for (int i = 0; i < 256 / GPU_WAVE; i++) {
+            const int r = gpu_mma_c::row_of(i);
             const float e =
                 gpu_exp2_fast(fmaf(s[m][n].at[i], p.scale * GPU_ATTENTION_LOG2E, -lse[m][r]));
-            const float ds = e * (dp[m][n].at[i] - delta[m][r]);
-            s[m][n].at[i] = whole || (j >= begin && j < end) ? ds : 0;
+            s[m][n].at[i] = e * (dp[m][n].at[i] - delta[m][r]);
           }
-        }
+      if (!whole) attention_mask(s, sight, t0, j0, 0);
       tile::template multiply_sums<MT, BN / 16>(out, s, sk);
     }
   }
@@ -138,6 +135,25 @@ attention_dq(const gpu_attention p) {
 }
 
 /* ---------------------------------------------------------------- dk, dv */
+
+/* Neither probability nor gradient where a query doesn't see a key, or isn't there. Queries stand in columns. */
+template <int MT, int NT>
+GPU_DEVICE void attention_mask_transposed(gpu_mma_c (&s)[MT][NT], gpu_mma_c (&ds)[MT][NT],
+                                          const attention_sight &sight, int t0, int j0, int time) {
+  const int lane = gpu_lane();
+#pragma unroll
+  for (int n = 0; n < NT; n++)
+#pragma unroll
+    for (int i = 0; i < 256 / GPU_WAVE; i++) {
+      const int t = t0 + 16 * n + gpu_mma_c::col(lane, i);
+      const int begin = attention_begin(sight, t), end = t < time ? attention_end(sight, t) : 0;
+#pragma unroll
+      for (int m = 0; m < MT; m++) {
+        const int j = j0 + 16 * m + gpu_mma_c::row(lane, i);
+        if (j < begin || j >= end) s[m][n].at[i] = ds[m][n].at[i] = 0;
+      }
+    }
+}
 
 /* A block has a tile of keys and values of one group, and takes the queries of the group's heads one head after the
  * other. Scores stand transposed, keys in rows. The next do comes while dk is summed up, q during dp. SIDES: 1 dk,
@@ -190,6 +206,7 @@ attention_dkv(const gpu_attention p) {
         sq, static_cast<const T *>(p.q.data) + b * p.q.batch + h * p.q.head, p.q.row, t0, p.time,
         p.dim, p.vector);
     gpu_copy_commit();
+#pragma unroll 1
     for (int i = (int)threadIdx.x; i < BN; i += THREADS) {
       const int64_t at = attention_stat(p, b, h) + t0 + i;
       slse[i] = t0 + i < p.time ? p.lse[at] * GPU_ATTENTION_LOG2E : 0;
@@ -210,19 +227,15 @@ attention_dkv(const gpu_attention p) {
     for (int n = 0; n < BN / 16; n++)
 #pragma unroll
       for (int i = 0; i < 256 / GPU_WAVE; i++) {
-        const int at = 16 * n + gpu_mma_c::col(lane, i), t = t0 + at;
+        const int at = 16 * n + gpu_mma_c::col(lane, i);
         const float lse = slse[at], delta = sdelta[at];
-        const int begin = attention_begin(sight, t), end = t < p.time ? attention_end(sight, t) : 0;
 #pragma unroll
         for (int m = 0; m < MT; m++) {
-          const int j = j0 + 16 * m + gpu_mma_c::row(lane, i);
-          const bool sees = whole || (j >= begin && j < end);
-          const float e = gpu_exp2_fast(fmaf(s[m][n].at[i], p.scale * GPU_ATTENTION_LOG2E, -lse));
-          const float ds = e * (dp[m][n].at[i] - delta);
-          s[m][n].at[i] = sees ? e : 0;
-          dp[m][n].at[i] = sees ? ds : 0;
+          s[m][n].at[i] = gpu_exp2_fast(fmaf(s[m][n].at[i], p.scale * GPU_ATTENTION_LOG2E, -lse));
+          dp[m][n].at[i] = s[m][n].at[i] * (dp[m][n].at[i] - delta);
         }
       }
+    if (!whole) attention_mask_transposed(s, dp, sight, t0, j0, p.time);
     if (SIDES & 2) tile::template multiply_sums<MT, BN / 16>(dv, s, sdo);
     gpu_sync(); /* do was used */
     if (step + 1 < heads * steps) load_do(step + 1);

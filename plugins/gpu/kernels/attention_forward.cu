@@ -11,25 +11,6 @@ template <typename T, int D, int MT, int BN, int WAVES> struct attention_forward
   enum { ROWS = 16 * MT * WAVES, SHARED = (ROWS + 2 * BN) * tile::STRIDE * (int)sizeof(T) };
 };
 
-/* The scores of keys that a query doesn't see become -inf. */
-template <int MT, int NT>
-GPU_DEVICE void attention_mask(gpu_mma_c (&s)[MT][NT], const attention_sight &sight, int t0,
-                               int j0) {
-  const int lane = gpu_lane();
-#pragma unroll
-  for (int m = 0; m < MT; m++)
-#pragma unroll
-    for (int i = 0; i < 256 / GPU_WAVE; i++) {
-      const int t = t0 + 16 * m + gpu_mma_c::row(lane, i);
-      const int begin = attention_begin(sight, t), end = attention_end(sight, t);
-#pragma unroll
-      for (int n = 0; n < NT; n++) {
-        const int j = j0 + 16 * n + gpu_mma_c::col(lane, i);
-        if (j < begin || j >= end) s[m][n].at[i] = -INFINITY;
-      }
-    }
-}
-
 /* Scores become exponentials; maximum and sum (this lane's part of it) of each row go on, and the output so far is
  * scaled to the new maximum. For 16 rows. */
 template <int NT, int DT>
@@ -127,7 +108,7 @@ attention_forward(const gpu_attention p) {
       tile::template load<BN, THREADS>(sk, k, p.k.row, j0 + BN, sight.len, p.dim, p.vector);
     gpu_copy_commit();
     if (some) {
-      if (!whole) attention_mask(s, sight, t0, j0);
+      if (!whole) attention_mask(s, sight, t0, j0, -INFINITY);
 #pragma unroll
       for (int m = 0; m < MT; m++)
         attention_softmax(s[m], out[m], most[m], sum[m], p.scale * GPU_ATTENTION_LOG2E);

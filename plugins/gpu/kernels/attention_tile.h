@@ -162,4 +162,23 @@ GPU_DEVICE int attention_last_of(const attention_sight &sight, int j, int time) 
   return sight.window > 0 && behind < time ? behind : time;
 }
 
+/* Becomes `hidden` where a query, from t0 on in rows, doesn't see a key, from j0 on in columns. */
+template <int MT, int NT>
+GPU_DEVICE void attention_mask(gpu_mma_c (&s)[MT][NT], const attention_sight &sight, int t0, int j0,
+                               float hidden) {
+  const int lane = gpu_lane();
+#pragma unroll
+  for (int m = 0; m < MT; m++)
+#pragma unroll
+    for (int i = 0; i < 256 / GPU_WAVE; i++) {
+      const int t = t0 + 16 * m + gpu_mma_c::row(lane, i);
+      const int begin = attention_begin(sight, t), end = attention_end(sight, t);
+#pragma unroll
+      for (int n = 0; n < NT; n++) {
+        const int j = j0 + 16 * n + gpu_mma_c::col(lane, i);
+        if (j < begin || j >= end) s[m][n].at[i] = hidden;
+      }
+    }
+}
+
 #endif

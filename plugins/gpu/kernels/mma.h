@@ -433,8 +433,14 @@ GPU_DEVICE void gpu_mma_exchange(gpu_mma_sums<V> &c, const gpu_mma_words &a,
 #endif
 }
 
+/* A function of its own, or compiling a kernel with many products would take minutes. */
+#if defined(GPU_EMULATED)
+#define GPU_MMA_CALL static __attribute__((noinline))
+#else
+#define GPU_MMA_CALL static __device__ __noinline__
+#endif
 template <typename E, typename V, typename A, typename B>
-GPU_DEVICE void gpu_mma_without_cores(gpu_mma_sums<V> &c, const A &a, const B &b) {
+GPU_MMA_CALL gpu_mma_sums<V> gpu_mma_without_cores(gpu_mma_sums<V> c, const A a, const B b) {
 #if defined(GPU_EMULATED)
   const void *of_a[GPU_WAVE];
   const void *const *all = simt_wave_gather(a.words);
@@ -444,6 +450,7 @@ GPU_DEVICE void gpu_mma_without_cores(gpu_mma_sums<V> &c, const A &a, const B &b
 #else
   gpu_mma_exchange<E>(c, gpu_mma_words{a.words}, gpu_mma_words{b.words});
 #endif
+  return c;
 }
 
 /* ---------------------------------------------------------------- products */
@@ -525,7 +532,7 @@ GPU_DEVICE void gpu_mma(gpu_mma_c32 &c, const gpu_mma_a8 &a, const gpu_mma_b8 &b
 #else
 
 GPU_DEVICE void gpu_mma(gpu_mma_c &c, const gpu_mma_a<gpu_bf16> &a, const gpu_mma_b<gpu_bf16> &b) {
-  gpu_mma_without_cores<gpu_bf16>(c, a, b);
+  c = gpu_mma_without_cores<gpu_bf16>(c, a, b);
 }
 #if GPU_MMA_PTX == 1
 GPU_DEVICE void gpu_mma(gpu_mma_c &c, const gpu_mma_a<gpu_f16> &a, const gpu_mma_b<gpu_f16> &b) {
@@ -540,11 +547,11 @@ GPU_DEVICE void gpu_mma(gpu_mma_c &c, const gpu_mma_a<gpu_f16> &a, const gpu_mma
 }
 #else
 GPU_DEVICE void gpu_mma(gpu_mma_c &c, const gpu_mma_a<gpu_f16> &a, const gpu_mma_b<gpu_f16> &b) {
-  gpu_mma_without_cores<gpu_f16>(c, a, b);
+  c = gpu_mma_without_cores<gpu_f16>(c, a, b);
 }
 #endif
 GPU_DEVICE void gpu_mma(gpu_mma_c32 &c, const gpu_mma_a8 &a, const gpu_mma_b8 &b) {
-  gpu_mma_without_cores<int8_t>(c, a, b);
+  c = gpu_mma_without_cores<int8_t>(c, a, b);
 }
 
 #endif

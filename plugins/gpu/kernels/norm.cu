@@ -20,9 +20,21 @@ template <typename T> struct norm_args {
   float eps;
 };
 
+/* The mean decides what is left of a value beside it, so that it is exact but for its own rounding: a lane keeps what
+ * its sum rounded away (Kahan 1965), and lanes are added in double. */
+struct careful_sum {
+  float sum, excess;
+};
+GPU_DEVICE void add(careful_sum *s, float v) {
+  const float term = v - s->excess, sum = s->sum + term;
+  s->excess = (sum - s->sum) - term;
+  s->sum = sum;
+}
+
 /* K vectors of N a lane. BLOCK: the block has one row, else each of its groups. */
 template <typename T, bool LAYER, bool BLOCK, int K> GPU_KERNEL(512) norm_kernel(norm_args<T> a) {
   GPU_SHARED(float, scratch, GPU_GROUPS);
+  GPU_SHARED(double, means, GPU_GROUPS);
   const int lane = BLOCK ? (int)threadIdx.x : (int)threadIdx.x % GPU_GROUP;
   const int lanes = BLOCK ? (int)blockDim.x : GPU_GROUP;
   const int64_t row =
@@ -38,13 +50,14 @@ template <typename T, bool LAYER, bool BLOCK, int K> GPU_KERNEL(512) norm_kernel
     if (active && c < a.cols) gpu_read<N>(x + c, v[k]);
   }
   if (LAYER) {
+    careful_sum all = {0, 0};
 #pragma unroll
     for (int k = 0; k < K; k++)
 #pragma unroll
-      for (int j = 0; j < N; j++) sum += v[k][j];
-    mean = (BLOCK ? gpu_block_sum(sum, scratch) : gpu_group_sum(sum)) / (float)a.cols;
+      for (int j = 0; j < N; j++) add(&all, v[k][j]);
+    const double of_lane = (double)all.sum - (double)all.excess;
+    mean = (float)((BLOCK ? gpu_block_sum(of_lane, means) : gpu_group_sum(of_lane)) / a.cols);
   }
-  sum = 0;
 #pragma unroll
   for (int k = 0; k < K; k++) {
     if ((k * lanes + lane) * N >= a.cols) continue;
@@ -74,19 +87,20 @@ template <typename T, bool LAYER, bool BLOCK, int K> GPU_KERNEL(512) norm_kernel
 
 template <typename T, bool LAYER> GPU_KERNEL(512) norm_long_kernel(norm_args<T> a) {
   GPU_SHARED(float, scratch, GPU_GROUPS);
+  GPU_SHARED(double, means, GPU_GROUPS);
   const int64_t row = blockIdx.x;
   const int first = (int)threadIdx.x, step = (int)blockDim.x;
   const T *x = a.x + row * a.cols;
   T *y = a.y + row * a.cols;
   float mean = 0, sum = 0;
   if (LAYER) {
+    careful_sum all = {0, 0};
     gpu_visit<16 / (int)sizeof(T)>(x, a.cols, first, step, [&](const auto &v, int64_t, int n) {
 #pragma unroll
-      for (int j = 0; j < n; j++) sum += v[j];
+      for (int j = 0; j < n; j++) add(&all, v[j]);
     });
-    mean = gpu_block_sum(sum, scratch) / (float)a.cols;
+    mean = (float)(gpu_block_sum((double)all.sum - (double)all.excess, means) / a.cols);
   }
-  sum = 0;
   gpu_visit<16 / (int)sizeof(T)>(x, a.cols, first, step, [&](const auto &v, int64_t, int n) {
 #pragma unroll
     for (int j = 0; j < n; j++) sum = fmaf(v[j] - mean, v[j] - mean, sum);

@@ -27,17 +27,14 @@ GPU_DEVICE bounds join(bounds a, bounds b) {
 }
 
 /* Over a team; every thread of the block comes. all: THREADS / 32, shared. */
-template <int TEAM> GPU_DEVICE bounds team_bounds(bounds b, bounds *all) {
-  enum { WIDTH = TEAM < 32 ? TEAM : 32 };
-#pragma unroll
-  for (int by = WIDTH / 2; by > 0; by /= 2)
+GPU_DEVICE bounds team_bounds(bounds b, int team, bounds *all) {
+  for (int by = (team < 32 ? team : 32) / 2; by > 0; by /= 2)
     b = join(b, bounds{gpu_shuffle_xor(b.low, by), gpu_shuffle_xor(b.high, by)});
-  if (TEAM > 32) {
-    if (threadIdx.x % 32 == 0) all[threadIdx.x / 32] = b;
-    gpu_sync();
-    b = all[0];
-    for (int i = 1; i < THREADS / 32; i++) b = join(b, all[i]);
-  }
+  if (team <= 32) return b; /* so for the whole block */
+  if (threadIdx.x % 32 == 0) all[threadIdx.x / 32] = b;
+  gpu_sync();
+  b = all[0];
+  for (int i = 1; i < THREADS / 32; i++) b = join(b, all[i]);
   return b;
 }
 
@@ -109,31 +106,29 @@ struct place {
   int64_t group, mine, end;
 };
 
-/* spans: of a group; 1: groups whole. A team past the last one gets nothing. */
-template <int TEAM, int N> GPU_DEVICE place my_place(const gpu_quant &q, int64_t spans) {
-  const int64_t team = (int64_t)blockIdx.x * (THREADS / TEAM) + threadIdx.x / TEAM;
-  const int64_t group = spans == 1 ? team : team / spans, span = team - group * spans;
+/* team: its threads, a power of two. spans: of a group; 1: groups whole. A team past the last one gets nothing. */
+GPU_DEVICE place my_place(const gpu_quant &q, int team, int n, int64_t spans) {
+  const int mine = (int)threadIdx.x % team;
+  const int64_t which = (int64_t)blockIdx.x * (THREADS / team) + (int)threadIdx.x / team;
+  const int64_t group = spans == 1 ? which : which / spans, at = (which - group * spans) * SPAN;
   if (group >= q.groups) return place{0, 0, 0};
-  const int64_t at = span * SPAN, left = q.group - at;
-  const int64_t n = spans > 1 && left > SPAN ? SPAN : left, begin = group * q.group + at;
-  return place{group, begin + (threadIdx.x % TEAM) * N, begin + n};
+  const int64_t left = q.group - at, count = spans > 1 && left > SPAN ? (int64_t)SPAN : left;
+  return place{group, group * q.group + at + mine * n, group * q.group + at + count};
 }
 
-/* Scales of whole groups and, unless that is another kernel's, their values. */
-template <typename T, int Q, int N, int B, int TEAM>
+/* Scales of whole groups and, unless that is another kernel's, their values. Bounds go by N, values by B. */
+template <typename T, int Q, int N, int B>
 GPU_KERNEL(THREADS)
-quantize_groups(gpu_quant q, const T *x, bool values) {
+quantize_groups(gpu_quant q, const T *x, int team, bool values) {
   GPU_SHARED(bounds, all, THREADS / 32);
-  const place p = my_place<TEAM, N>(q, 1);
+  const place p = my_place(q, team, N, 1), out = my_place(q, team, B, 1);
   bounds b = {0.0f, 0.0f};
-  for (int64_t i = p.mine; i < p.end; i += TEAM * N) b = vector_bounds<T, N>(b, x + i);
-  b = team_bounds<TEAM>(b, all);
+  for (int64_t i = p.mine; i < p.end; i += team * N) b = vector_bounds<T, N>(b, x + i);
+  b = team_bounds(b, team, all);
   if (p.end == 0) return;
   const quant_scale s = scale_of<Q>(b, q.zeros != nullptr);
-  if (threadIdx.x % TEAM == 0) put_scale<Q>(q, p.group, s);
-  if (!values) return;
-  const int64_t begin = p.mine - (threadIdx.x % TEAM) * N;
-  for (int64_t i = begin + (threadIdx.x % TEAM) * B; i < p.end; i += TEAM * B)
+  if ((int)threadIdx.x % team == 0) put_scale<Q>(q, p.group, s);
+  for (int64_t i = out.mine; values && i < out.end; i += team * B)
     encode<T, Q, B>(q.values, x, i, s);
 }
 
@@ -144,14 +139,14 @@ template <typename T, int N> GPU_KERNEL(THREADS) tensor_bounds(const T *x, int64
   const int64_t step = (int64_t)gridDim.x * THREADS * N;
   for (int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * N; i < n; i += step)
     b = vector_bounds<T, N>(b, x + i);
-  b = team_bounds<THREADS>(b, all);
+  b = team_bounds(b, THREADS, all);
   if (threadIdx.x == 0) out[blockIdx.x] = b;
 }
 template <int Q> GPU_KERNEL(THREADS) tensor_scale(gpu_quant q, const bounds *parts, int n) {
   GPU_SHARED(bounds, all, THREADS / 32);
   bounds b = {0.0f, 0.0f};
   for (int i = (int)threadIdx.x; i < n; i += THREADS) b = join(b, parts[i]);
-  b = team_bounds<THREADS>(b, all);
+  b = team_bounds(b, THREADS, all);
   if (threadIdx.x == 0) put_scale<Q>(q, 0, scale_of<Q>(b, q.zeros != nullptr));
 }
 
@@ -159,7 +154,7 @@ template <int Q> GPU_KERNEL(THREADS) tensor_scale(gpu_quant q, const bounds *par
 template <typename T, int Q, int B>
 GPU_KERNEL(THREADS)
 quantize_values(gpu_quant q, const T *x, int64_t spans) {
-  const place p = my_place<THREADS, B>(q, spans);
+  const place p = my_place(q, THREADS, B, spans);
   if (p.end == 0) return;
   const quant_scale s = quant_stored_scale<Q>(q, p.group);
   for (int64_t i = p.mine; i < p.end; i += THREADS * B) encode<T, Q, B>(q.values, x, i, s);
@@ -177,13 +172,13 @@ template <typename T> GPU_KERNEL(THREADS) quantize_bytes(gpu_quant q, const T *x
   static_cast<uint8_t *>(q.values)[i] = (uint8_t)(code[0] | code[1] << 4);
 }
 
-template <typename T, int Q, int N, int TEAM>
+template <typename T, int Q, int N>
 GPU_KERNEL(THREADS)
-dequantize(gpu_quant q, T *x, int64_t spans) {
-  const place p = my_place<TEAM, N>(q, spans);
+dequantize(gpu_quant q, T *x, int team, int64_t spans) {
+  const place p = my_place(q, team, N, spans);
   if (p.end == 0) return;
   const quant_scale s = quant_stored_scale<Q>(q, p.group);
-  for (int64_t i = p.mine; i < p.end; i += TEAM * N) decode<T, Q, N>(q.values, x, i, s);
+  for (int64_t i = p.mine; i < p.end; i += team * N) decode<T, Q, N>(q.values, x, i, s);
 }
 
 /* A row of A a block, to int8 with a scale of its own; zeros up to `room`. */
@@ -197,7 +192,7 @@ quantize_rows(const T *a, int64_t cols, int64_t lda, int64_t room, int8_t *codes
   sums += (int64_t)blockIdx.x * (room / GPU_QUANT_SUM);
   bounds b = {0.0f, 0.0f};
   for (int64_t i = threadIdx.x; i < cols; i += THREADS) b = vector_bounds<T, 1>(b, row + i);
-  b = team_bounds<THREADS>(b, all);
+  b = team_bounds(b, THREADS, all);
   const quant_scale s = scale_of<DS_I8>(b, false);
   if (threadIdx.x == 0) scales[blockIdx.x] = s.scale;
   for (int64_t begin = 0; begin < room; begin += THREADS * 4) {
@@ -229,24 +224,22 @@ template <typename T> bool in_vectors(const gpu_quant &q, const void *x) {
   return q.group % n == 0 && (uintptr_t)x % 16 == 0 && (uintptr_t)q.values % codes == 0;
 }
 
+/* Threads for a group, of which each has some values by N. */
+int team_of(const gpu_quant &q, int n) {
+  return q.group >= 2048 ? THREADS : q.group > 16 * n ? 32 : 8;
+}
+
 template <typename T, int Q, int N, int B>
 gpuError_t launch_groups(gpuStream_t s, const gpu_quant &q, const T *x, bool values) {
-  if (q.group >= 2048) {
-    auto k = quantize_groups<T, Q, N, B, THREADS>;
-    return GPU_LAUNCH(k, grid_of(q.groups, 1), dim3(THREADS), 0, s, q, x, values);
-  }
-  if (q.group > 16 * N) {
-    auto k = quantize_groups<T, Q, N, B, 32>;
-    return GPU_LAUNCH(k, grid_of(q.groups, THREADS / 32), dim3(THREADS), 0, s, q, x, values);
-  }
-  auto k = quantize_groups<T, Q, N, B, 8>;
-  return GPU_LAUNCH(k, grid_of(q.groups, THREADS / 8), dim3(THREADS), 0, s, q, x, values);
+  const int team = team_of(q, N);
+  auto k = quantize_groups<T, Q, N, B>;
+  return GPU_LAUNCH(k, grid_of(q.groups, THREADS / team), dim3(THREADS), 0, s, q, x, team, values);
 }
 
 template <typename T, int Q, int N, int B>
 gpuError_t launch_tensor(gpuStream_t s, const gpu_quant &q, const T *x, bounds *parts) {
   const int64_t blocks = (q.group + THREADS * N * 4 - 1) / (THREADS * N * 4);
-  const int n = blocks < PARTS ? (int)blocks : PARTS;
+  const int n = blocks < PARTS ? (int)blocks : (int)PARTS;
   auto first = tensor_bounds<T, N>;
   gpuError_t e = GPU_LAUNCH(first, dim3((unsigned)n), dim3(THREADS), 0, s, x, q.group, parts);
   if (e != gpuSuccess) return e;
@@ -278,17 +271,11 @@ gpuError_t launch_quantize(gpuStream_t s, const gpu_quant &q, const T *x, void *
 
 template <typename T, int Q, int N>
 gpuError_t launch_dequantize_by(gpuStream_t s, const gpu_quant &q, T *x) {
+  const int team = team_of(q, N);
   const int64_t spans = (q.group + SPAN - 1) / SPAN;
-  if (q.group >= 2048) {
-    auto k = dequantize<T, Q, N, THREADS>;
-    return GPU_LAUNCH(k, grid_of(q.groups * spans, 1), dim3(THREADS), 0, s, q, x, spans);
-  }
-  if (q.group > 16 * N) {
-    auto k = dequantize<T, Q, N, 32>;
-    return GPU_LAUNCH(k, grid_of(q.groups, THREADS / 32), dim3(THREADS), 0, s, q, x, spans);
-  }
-  auto k = dequantize<T, Q, N, 8>;
-  return GPU_LAUNCH(k, grid_of(q.groups, THREADS / 8), dim3(THREADS), 0, s, q, x, spans);
+  auto k = dequantize<T, Q, N>;
+  return GPU_LAUNCH(k, grid_of(q.groups * spans, THREADS / team), dim3(THREADS), 0, s, q, x, team,
+                    spans);
 }
 template <typename T, int Q> gpuError_t launch_dequantize(gpuStream_t s, const gpu_quant &q, T *x) {
   return in_vectors<T>(q, x) ? launch_dequantize_by<T, Q, 16 / sizeof(T)>(s, q, x)

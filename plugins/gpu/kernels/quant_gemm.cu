@@ -5,6 +5,9 @@
 
 namespace {
 
+/* Columns whose sums are made by themselves before they join the others: a single long one would drift. */
+enum { SPAN = 512 };
+
 /* 16 x 16 threads; each has P x P squares of 4 x 4 elements, 64 apart. */
 template <int P> struct square {
   enum { SIDE = 64 * P, DEPTH = 16, ROOM = SIDE + 4 };
@@ -93,6 +96,20 @@ GPU_DEVICE void multiply(float (&sum)[P][P][4][4], const float *a, const float *
   }
 }
 
+template <int P> GPU_DEVICE void add(float (&total)[P][P][4][4], float (&sum)[P][P][4][4]) {
+#pragma unroll
+  for (int i = 0; i < P; i++)
+#pragma unroll
+    for (int j = 0; j < P; j++)
+#pragma unroll
+      for (int r = 0; r < 4; r++)
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+          total[i][j][r][c] += sum[i][j][r][c];
+          sum[i][j][r][c] = 0.0f;
+        }
+}
+
 /* A is of T, or whole numbers, which stand in rows of `room`. */
 template <typename T, int Q, int P>
 GPU_KERNEL(QUANT_THREADS)
@@ -103,7 +120,7 @@ f32_gemm(gpu_quant q, gpu_quant_product p, alignment lies, int64_t room) {
   const int64_t m0 = (int64_t)blockIdx.y * tile::SIDE, n0 = (int64_t)blockIdx.x * tile::SIDE;
   const int y = (int)threadIdx.x / 16, x = (int)threadIdx.x % 16;
   const int row = (int)threadIdx.x / 4, col = (int)threadIdx.x % 4 * 4;
-  float sum[P][P][4][4] = {}, next_a[P][4], next_b[P][4];
+  float total[P][P][4][4] = {}, sum[P][P][4][4] = {}, next_a[P][4], next_b[P][4];
   const auto load = [&](int64_t k) {
 #pragma unroll
     for (int i = 0; i < P; i++) {
@@ -127,6 +144,7 @@ f32_gemm(gpu_quant q, gpu_quant_product p, alignment lies, int64_t room) {
     gpu_sync();
     if (k + tile::DEPTH < q.cols) load(k + tile::DEPTH);
     multiply<P>(sum, a, b, y, x);
+    if ((k + tile::DEPTH) % SPAN == 0 || k + tile::DEPTH >= q.cols) add<P>(total, sum);
   }
 #pragma unroll
   for (int i = 0; i < P; i++)
@@ -136,7 +154,7 @@ f32_gemm(gpu_quant q, gpu_quant_product p, alignment lies, int64_t room) {
       for (int j = 0; j < P; j++)
 #pragma unroll
         for (int c = 0; c < 4; c++)
-          quant_put<T>(q, p, m0 + 64 * i + 4 * y + r, n0 + 64 * j + 4 * x + c, sum[i][j][r][c]);
+          quant_put<T>(q, p, m0 + 64 * i + 4 * y + r, n0 + 64 * j + 4 * x + c, total[i][j][r][c]);
 }
 
 /* ---- launches */

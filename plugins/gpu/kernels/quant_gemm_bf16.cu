@@ -29,8 +29,8 @@ struct alignment {
 
 /* 32 columns of A from `k` on. */
 template <typename Tile>
-GPU_DEVICE void copy_a(gpu_bf16 *to, const gpu_quant &q, const gpu_quant_product &p, int64_t m0,
-                       int64_t k, int64_t end, bool aligned) {
+GPU_DEVICE void copy_a(gpu_bf16 *to, const gpu_quant_product &p, int64_t m0, int64_t k, int64_t end,
+                       bool aligned) {
   for (int at = (int)threadIdx.x; at < Tile::M * (DEPTH / 8); at += QUANT_THREADS) {
     const int64_t row = m0 + at / (DEPTH / 8), col = k + at % (DEPTH / 8) * 8;
     const bool valid = row < p.m && col < end;
@@ -64,11 +64,11 @@ GPU_DEVICE void copy_stored(uint8_t *to, const gpu_quant &q, int64_t n0, int64_t
 struct piece_scale {
   float scale, zero;
 };
-GPU_DEVICE piece_scale scale_at(const gpu_quant &q, int64_t n0, int64_t k,
-                                quant_divisor group_pieces) {
+GPU_DEVICE piece_scale scale_at(const gpu_quant &q, int64_t n0, int64_t k, const alignment &lies) {
   const int64_t row = n0 + threadIdx.x / 2, col = k + threadIdx.x % 2 * PIECE;
-  if (row >= q.rows || col >= q.cols) return piece_scale{0.0f, 0.0f};
-  const int64_t in_row = q.row_groups > 1 ? quant_divide((uint32_t)(col / PIECE), group_pieces) : 0;
+  if (!lies.b || row >= q.rows || col >= q.cols) return piece_scale{0.0f, 0.0f};
+  const int64_t in_row =
+      q.row_groups > 1 ? quant_divide((uint32_t)(col / PIECE), lies.group_pieces) : 0;
   const int64_t group = row * q.row_groups + in_row;
   return piece_scale{q.scales[group], q.zeros != nullptr ? (float)q.zeros[group] : 0.0f};
 }
@@ -117,7 +117,7 @@ bf16_gemm(gpu_quant q, gpu_quant_product p, alignment lies, int64_t part, float 
   const int64_t end = begin + part < q.cols ? begin + part : q.cols;
   const auto load = [&](int64_t k, int stage) {
     if (k < end) {
-      copy_a<tile>(a + stage * in::A, q, p, m0, k, end, lies.a);
+      copy_a<tile>(a + stage * in::A, p, m0, k, end, lies.a);
       if (lies.b) copy_stored<Q, tile>(stored + stage * in::STORED, q, n0, k, end);
     }
     gpu_copy_commit();
@@ -126,7 +126,7 @@ bf16_gemm(gpu_quant q, gpu_quant_product p, alignment lies, int64_t part, float 
   quant_zero_sums<tile>(c);
 #pragma unroll
   for (int i = 0; i < in::STAGES - 1; i++) load(begin + i * DEPTH, i);
-  piece_scale next = scale_at(q, n0, begin, lies.group_pieces);
+  piece_scale next = scale_at(q, n0, begin, lies);
   gpu_copy_wait<in::STAGES - 2>();
   gpu_sync();
   int stage = 0, turn = 0;
@@ -136,7 +136,7 @@ bf16_gemm(gpu_quant q, gpu_quant_product p, alignment lies, int64_t part, float 
       put_values<Q>(now, stored + stage * in::STORED, next);
     else
       put_plain<Q>(now, q, n0, k, end);
-    next = scale_at(q, n0, k + DEPTH, lies.group_pieces);
+    next = scale_at(q, n0, k + DEPTH, lies);
     gpu_copy_wait<in::STAGES - 3>();
     gpu_sync(); /* all have this step's values, and the next one's as stored */
     load(k + (in::STAGES - 1) * DEPTH, stage == 0 ? in::STAGES - 1 : stage - 1);

@@ -66,7 +66,7 @@ int8_gemm(gpu_quant q, gpu_quant_product p, int64_t room, quant_divisor group_st
   GPU_SHARED(int8_t, a, STAGES * tile::M * ROOM);
   GPU_SHARED(int8_t, b, STAGES * tile::N * ROOM);
   const int64_t m0 = (int64_t)blockIdx.y * tile::M, n0 = (int64_t)blockIdx.x * tile::N;
-  const int64_t period = q.row_groups > 1 ? q.group_cols : PERIOD;
+  const int64_t period = q.row_groups > 1 ? q.group_cols : (int64_t)PERIOD;
   gpu_mma_c32 c[tile::MF][tile::NF];
   float total[tile::MF][tile::NF][256 / GPU_WAVE] = {};
   int sum_a[tile::MF][gpu_mma_c32::ROWS] = {};

@@ -302,7 +302,8 @@ extern "C" gpuError_t gpu_quant_gemv(gpuStream_t s, const gpu_quant *q, const gp
   const int64_t bytes = q->dtype == DS_F32 ? 4 : 2, room = gpu_quant_row_bytes(q->cols);
   for (int64_t i = 0; i < p->m; i += GPU_QUANT_GEMV_ROWS) {
     gpu_quant_product part = *p;
-    part.m = p->m - i < GPU_QUANT_GEMV_ROWS ? p->m - i : GPU_QUANT_GEMV_ROWS;
+    const int64_t left = p->m - i;
+    part.m = left < GPU_QUANT_GEMV_ROWS ? left : (int64_t)GPU_QUANT_GEMV_ROWS;
     part.a = static_cast<const char *>(p->a) + i * p->lda * bytes;
     part.c = static_cast<char *>(p->c) + i * p->ldc * bytes;
     if (p->codes != nullptr) {

@@ -55,6 +55,11 @@ static void keep_op(strict_task *t, const ds_op *op) {
   t->u.op.op.attr = t->u.op.attr;
 }
 
+/* Outputs of which parts may stay as they are. */
+static uint32_t keeps(const ds_op *op) {
+  return op->id == DS_OP_APPEND_ROWS || op->id == DS_OP_ADAMW_SCHEDULED ? ~0u : 0;
+}
+
 static ds_status give_op(ds_stream *s, const ds_op *op, ds_error *err) {
   const ds_ops_table *reference = ds_reference_plugin()->ops;
   ds_device *d = s->device;
@@ -64,7 +69,7 @@ static ds_status give_op(ds_stream *s, const ds_op *op, ds_error *err) {
   if (!t) return out_of_memory(err);
   keep_op(t, op);
   t->is_op = true;
-  strict_name_tensors(t, op->in, op->n_in, op->out, op->n_out, op->accumulate);
+  strict_name_tensors(t, op->in, op->n_in, op->out, op->n_out, keeps(op) | op->accumulate);
   size_t needed = ops_workspace(d, op);
   if (needed > 0 && (!op->workspace || op->workspace_size < needed))
     t->broken = "has too small a workspace";

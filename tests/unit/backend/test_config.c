@@ -19,8 +19,9 @@ static void test_defaults(void) {
     ds_error err;
     CHECK_OK(parse(forms[i], &c, &err), err);
     CHECK(c.n_names == 1 && strcmp(c.names[0], "auto") == 0);
-    CHECK(c.device == 0 && c.n_plugin_path == 0 && !c.options);
+    CHECK(c.device == -1 && c.n_plugin_path == 0 && !c.options);
     CHECK(c.fallback == DS_FALLBACK_WARN);
+    CHECK(c.graph == DS_GRAPH_AUTO);
     ds_backend_config_finish(&c);
     ds_backend_config_finish(&c); /* harmless twice */
   }
@@ -33,7 +34,7 @@ static void test_names(void) {
   CHECK(c.n_names == 2 && strcmp(c.names[0], "one") == 0 && strcmp(c.names[1], "two") == 0);
   ds_backend_config_finish(&c);
   CHECK_OK(parse("{\"name\": [\"x\"], \"device\": 3, \"plugin_path\": \"/a:/b:\", \"options\": "
-                 "{\"threads\": 2}, \"fallback\": \"error\"}",
+                 "{\"threads\": 2}, \"fallback\": \"error\", \"graph\": true}",
                  &c, &err),
            err);
   CHECK(c.n_names == 1 && strcmp(c.names[0], "x") == 0);
@@ -41,10 +42,14 @@ static void test_names(void) {
   CHECK(c.n_plugin_path == 2 && strcmp(c.plugin_path[1], "/b") == 0);
   CHECK(c.options && strcmp(c.options, "{\"threads\":2}") == 0);
   CHECK(c.fallback == DS_FALLBACK_ERROR);
+  CHECK(c.graph == DS_GRAPH_ON);
   ds_backend_config_finish(&c);
-  CHECK_OK(parse("{\"plugin_path\": [\"/with:colon\"], \"fallback\": \"allow\"}", &c, &err), err);
+  CHECK_OK(parse("{\"plugin_path\": [\"/with:colon\"], \"fallback\": \"allow\", \"graph\": false}",
+                 &c, &err),
+           err);
   CHECK(c.n_plugin_path == 1 && strcmp(c.plugin_path[0], "/with:colon") == 0);
   CHECK(c.fallback == DS_FALLBACK_ALLOW);
+  CHECK(c.graph == DS_GRAPH_OFF);
   ds_backend_config_finish(&c);
 }
 
@@ -65,6 +70,7 @@ static void test_mistakes(void) {
       {"{\"plugin_path\": [true]}", "plugin_path: must have only strings, not a boolean"},
       {"{\"options\": [1]}", "options: must be an object, not an array"},
       {"{\"fallback\": \"eror\"}", "allow|warn|error"},
+      {"{\"graph\": \"on\"}", "\"auto\", true or false"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     CHECK_FAILS(parse(cases[i].json, &c, &err), DS_ERR_INVALID, err, cases[i].text);

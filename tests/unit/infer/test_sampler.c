@@ -10,13 +10,14 @@ static void test_greedy(ds_sampler *s) {
   int32_t token;
   const float bad[V] = {NAN, INFINITY, NAN, NAN, NAN}, holes[V] = {NAN, 1, 3, NAN, NAN};
   CHECK_OK(ds_sampler_set(s, 0, 0, 1, 0, &err), err);
-  CHECK_OK(ds_sampler_pick(s, logits, -1, &token, &err), err);
+  CHECK_OK(ds_sampler_pick(s, logits, -1, ds_sampler_draw(s), &token, &err), err);
   CHECK(token == 1); /* the first of equals */
-  CHECK_OK(ds_sampler_pick(s, logits, 1, &token, &err), err);
+  CHECK_OK(ds_sampler_pick(s, logits, 1, ds_sampler_draw(s), &token, &err), err);
   CHECK(token == 4);
-  CHECK_OK(ds_sampler_pick(s, holes, -1, &token, &err), err);
+  CHECK_OK(ds_sampler_pick(s, holes, -1, ds_sampler_draw(s), &token, &err), err);
   CHECK(token == 2);
-  CHECK_FAILS(ds_sampler_pick(s, bad, -1, &token, &err), DS_ERR_NUMERIC, err, "finite");
+  CHECK_FAILS(ds_sampler_pick(s, bad, -1, ds_sampler_draw(s), &token, &err), DS_ERR_NUMERIC, err,
+              "finite");
 }
 
 /* Observed frequencies against the softmax, within five standard deviations. */
@@ -28,7 +29,7 @@ static void test_frequencies(ds_sampler *s, double temperature, int64_t k, doubl
   CHECK_OK(ds_sampler_set(s, temperature, k, p, 11, &err), err);
   for (int i = 0; i < N; i++) {
     int32_t token = -1;
-    CHECK_OK(ds_sampler_pick(s, logits, -1, &token, &err), err);
+    CHECK_OK(ds_sampler_pick(s, logits, -1, ds_sampler_draw(s), &token, &err), err);
     if (token >= 0 && token < V) count[token]++;
   }
   for (int i = 0; i < V; i++)
@@ -51,10 +52,11 @@ static void test_reproducible(ds_sampler *s) {
   ds_error err;
   int32_t first[64], again;
   CHECK_OK(ds_sampler_set(s, 1, 0, 1, 5, &err), err);
-  for (int i = 0; i < 64; i++) CHECK_OK(ds_sampler_pick(s, logits, -1, &first[i], &err), err);
+  for (int i = 0; i < 64; i++)
+    CHECK_OK(ds_sampler_pick(s, logits, -1, ds_sampler_draw(s), &first[i], &err), err);
   CHECK_OK(ds_sampler_set(s, 1, 0, 1, 5, &err), err);
   for (int i = 0; i < 64; i++) {
-    CHECK_OK(ds_sampler_pick(s, logits, -1, &again, &err), err);
+    CHECK_OK(ds_sampler_pick(s, logits, -1, ds_sampler_draw(s), &again, &err), err);
     CHECK(again == first[i]);
   }
 }
