@@ -75,13 +75,14 @@ static ds_status check_sizes(const ds_gemm *g, ds_error *err) {
   return DS_OK;
 }
 
-/* Own kernels count their tiles of 64 x 64 with 31 bits. */
+/* Own kernels count their tiles, of 64 x 64 and 8 deep or more, with 31 bits. */
 static ds_status check_tiles(const ds_gemm *g, ds_error *err) {
   const int64_t rows = g->m / 64 + 1, cols = g->n / 64 + 1;
-  if (rows > INT32_MAX || cols > INT32_MAX / rows || g->batch > INT32_MAX / (rows * cols))
+  if (rows > INT32_MAX || cols > INT32_MAX / rows || g->batch > INT32_MAX / (rows * cols) ||
+      g->k / 8 >= INT32_MAX)
     return gpu_fail(err, DS_ERR_UNSUPPORTED,
-                    "gemm: m %lld, n %lld, batch %lld make more tiles than a launch takes",
-                    (long long)g->m, (long long)g->n, (long long)g->batch);
+                    "gemm: m %lld, n %lld, k %lld, batch %lld make more tiles than a launch takes",
+                    (long long)g->m, (long long)g->n, (long long)g->k, (long long)g->batch);
   return DS_OK;
 }
 

@@ -128,7 +128,8 @@ attention_dq(const gpu_attention p) {
       tile::template multiply_sums<MT, BN / 16>(out, s, sk);
     }
   }
-  gpu_copy_wait<0>(); /* of a block that saw nothing */
+  gpu_copy_wait<0>();
+  gpu_sync(); /* of a block that saw nothing: the copies of all, before put takes their place */
   T *dq = static_cast<T *>(p.dq.data) + b * p.dq.batch + h * p.dq.head;
   tile::template put<MT>(out, p.scale, sq, dq, p.dq.row, t0, p.time, p.dim, p.vector,
                          p.accumulate & 1);
@@ -242,7 +243,8 @@ attention_dkv(const gpu_attention p) {
     gpu_copy_commit();
     if (SIDES & 1) tile::template multiply_sums<MT, BN / 16>(dk, dp, sq);
   }
-  gpu_copy_wait<0>(); /* of a block that nobody sees */
+  gpu_copy_wait<0>();
+  gpu_sync(); /* of a block that nobody sees: the copies of all, before put takes their place */
   T *dk_out = static_cast<T *>(p.dk.data) + b * p.dk.batch + g * p.dk.head;
   T *dv_out = static_cast<T *>(p.dv.data) + b * p.dv.batch + g * p.dv.head;
   if (SIDES & 1)

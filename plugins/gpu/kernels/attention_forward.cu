@@ -115,7 +115,8 @@ attention_forward(const gpu_attention p) {
       tile::template multiply_sums<MT, BN / 16>(out, s, sv);
     }
   }
-  gpu_copy_wait<0>(); /* of a block that saw nothing */
+  gpu_copy_wait<0>();
+  gpu_sync(); /* of a block that saw nothing: the copies of all, before put takes their place */
 
 #pragma unroll
   for (int m = 0; m < MT; m++) {

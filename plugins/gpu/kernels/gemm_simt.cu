@@ -28,10 +28,10 @@ template <int SIDE> struct quad {
 
 /* This thread's way through an operand: from tile to tile in k. */
 struct source {
-  const void *data;
-  int64_t at, step; /* of the next element, and to the tile after it */
-  int64_t k_left;   /* how much of k there is from `at` on; none for rows that don't exist */
-  int rows_left;    /* of the four neighbours, where they are rows */
+  const char *next;
+  int64_t step;   /* bytes to the next tile */
+  int64_t k_left; /* how much of k there is from `next` on; none for rows that don't exist */
+  int rows_left;  /* of the four neighbours, where they are rows */
   int dtype;
   bool k_contiguous;
 };
@@ -42,9 +42,11 @@ GPU_DEVICE source source_of(const void *data, int dtype, int64_t row0, int64_t r
   const quad<SIDE> q = quad<SIDE>::of(k_contiguous);
   const int64_t row = row0 + q.row, left = rows - row;
   source s;
-  s.data = data;
-  s.at = k_contiguous ? row * ld + q.k : q.k * ld + row;
-  s.step = shape<SIDE>::DEPTH * (k_contiguous ? (int64_t)1 : ld);
+  s.next = static_cast<const char *>(
+      gemm_at(dtype, data, k_contiguous ? row * ld + q.k : q.k * ld + row));
+  s.step = static_cast<const char *>(
+               gemm_at(dtype, data, shape<SIDE>::DEPTH * (k_contiguous ? (int64_t)1 : ld))) -
+           static_cast<const char *>(data);
   s.k_left = left > 0 ? depth - q.k : 0;
   s.rows_left = left < 4 ? (int)left : 4;
   s.dtype = dtype;
@@ -56,16 +58,15 @@ GPU_DEVICE source source_of(const void *data, int dtype, int64_t row0, int64_t r
 template <int SIDE, bool WIDE> GPU_DEVICE float4 fetch(source &s) {
   float4 v = {0, 0, 0, 0};
   if (WIDE) {
-    if (s.k_left > 0)
-      v = *reinterpret_cast<const float4 *>(static_cast<const float *>(s.data) + s.at);
+    if (s.k_left > 0) v = *reinterpret_cast<const float4 *>(s.next);
   } else if (s.k_left > 0) {
     const int64_t left = s.k_contiguous ? s.k_left : s.rows_left;
-    v.x = gemm_load(s.dtype, s.data, s.at);
-    if (left > 1) v.y = gemm_load(s.dtype, s.data, s.at + 1);
-    if (left > 2) v.z = gemm_load(s.dtype, s.data, s.at + 2);
-    if (left > 3) v.w = gemm_load(s.dtype, s.data, s.at + 3);
+    v.x = gemm_load(s.dtype, s.next, 0);
+    if (left > 1) v.y = gemm_load(s.dtype, s.next, 1);
+    if (left > 2) v.z = gemm_load(s.dtype, s.next, 2);
+    if (left > 3) v.w = gemm_load(s.dtype, s.next, 3);
   }
-  s.at += s.step;
+  s.next += s.step;
   s.k_left -= shape<SIDE>::DEPTH;
   return v;
 }
@@ -112,8 +113,8 @@ template <int SIDE, bool WIDE> GPU_KERNEL(THREADS, WIDE ? 2 : 1) simt(gpu_produc
   put<SIDE>(tiles_b, b.k_contiguous, fetch<SIDE, WIDE>(b));
   gpu_sync();
   int buffer = 0;
-  for (int64_t k0 = 0; k0 < p.k; k0 += DEPTH) {
-    const bool more = k0 + DEPTH < p.k;
+  for (int left = (int)((p.k + DEPTH - 1) / DEPTH); left > 0; left--) {
+    const bool more = left > 1;
     float4 next_a = {0, 0, 0, 0}, next_b = {0, 0, 0, 0};
     if (more) {
       next_a = fetch<SIDE, WIDE>(a);

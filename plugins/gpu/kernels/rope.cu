@@ -56,7 +56,7 @@ template <int N, typename T> GPU_DEVICE void put(T *y, float (&v)[N], bool add) 
 template <int N, typename T>
 GPU_DEVICE void rotate(const T *x, T *y, int p, const rope_args<T> &a, const float (&sine)[N],
                        const float (&cosine)[N]) {
-  if (a.interleaved) {
+  if (a.interleaved && N > 1) {
     float v[2 * N];
     gpu_read<2 * N>(x + 2 * p, v);
 #pragma unroll
@@ -67,17 +67,20 @@ GPU_DEVICE void rotate(const T *x, T *y, int p, const rope_args<T> &a, const flo
     }
     put<2 * N>(y + 2 * p, v, a.add);
   } else {
+    /* A single pair may stand at any address, together or apart. */
+    const int64_t first = a.interleaved ? 2 * p : p,
+                  second = a.interleaved ? first + 1 : p + a.pairs;
     float one[N], two[N];
-    gpu_read<N>(x + p, one);
-    gpu_read<N>(x + p + a.pairs, two);
+    gpu_read<N>(x + first, one);
+    gpu_read<N>(x + second, two);
 #pragma unroll
     for (int j = 0; j < N; j++) {
       const float u = one[j] * cosine[j] - two[j] * sine[j];
       two[j] = two[j] * cosine[j] + one[j] * sine[j];
       one[j] = u;
     }
-    put<N>(y + p, one, a.add);
-    put<N>(y + p + a.pairs, two, a.add);
+    put<N>(y + first, one, a.add);
+    put<N>(y + second, two, a.add);
   }
 }
 
