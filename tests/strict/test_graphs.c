@@ -190,7 +190,8 @@ static uint64_t train(const how *h, const char *graph, int seed, outcome *out) {
 }
 
 #define ADAMW                                                                                      \
-  "\"gradient_clipping\": 0.5, \"optimizer\": {\"type\": \"AdamW\", \"params\": {\"lr\": 0.01}}"
+  "\"gradient_clipping\": 0.5, \"optimizer\": {\"type\": \"AdamW\", \"params\": {\"lr\": 0.01, "   \
+  "\"weight_decay\": 0.1}}"
 #define WARMUP                                                                                     \
   ", \"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_num_steps\": 5, "               \
   "\"warmup_max_lr\": 0.02}}"
