@@ -15,11 +15,17 @@ ds_status gpu_fail(ds_error *err, ds_status status, const char *format, ...) {
   return status;
 }
 
+/* The runtimes' 900 to 908 say that a recording went wrong: the device is well, and the work runs without one. */
+static ds_status meaning(gpuError_t code) {
+  if (code == gpuErrorMemoryAllocation) return DS_ERR_MEMORY;
+  return (int)code >= 900 && (int)code <= 908 ? DS_ERR_UNSUPPORTED : DS_ERR_DEVICE;
+}
+
 ds_status gpu_check(gpuError_t code, const char *what, ds_error *err) {
   if (code == gpuSuccess) return DS_OK;
   (void)gpuGetLastError(); /* the runtime would tell the next caller too */
-  return gpu_fail(err, code == gpuErrorMemoryAllocation ? DS_ERR_MEMORY : DS_ERR_DEVICE,
-                  "%s: %s (%s)", what, gpuGetErrorName(code), gpuGetErrorString(code));
+  return gpu_fail(err, meaning(code), "%s: %s (%s)", what, gpuGetErrorName(code),
+                  gpuGetErrorString(code));
 }
 
 ds_status gpu_use(ds_device *dev, ds_error *err) {

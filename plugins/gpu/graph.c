@@ -63,6 +63,9 @@ static ds_status make(ds_stream *s, gpuGraph_t captured, ds_graph **out, ds_erro
   ds_status st = gpu_check(gpuEventCreate(&g->last), "an event for a graph", err);
   if (st == DS_OK)
     st = gpu_check(gpuGraphInstantiate(&g->exec, captured), "making a graph of the recording", err);
+  /* What the runtime makes no graph of can run without one. A lost device says so at the next call. */
+  if (st == DS_ERR_DEVICE) st = DS_ERR_UNSUPPORTED;
+  if (st != DS_OK && err != NULL) err->status = st;
   if (st != DS_OK) {
     destroy(g);
     return st;

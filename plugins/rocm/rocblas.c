@@ -146,7 +146,8 @@ ds_status gpu_blas_run(gpu_blas *blas, ds_stream *s, const ds_gemm *g, ds_error 
   pthread_mutex_unlock(&blas->lock);
   if (code == ROCBLAS_SUCCESS || code == ROCBLAS_PERF_DEGRADED)
     return gpu_given(s, gpuSuccess, "gemm (rocBLAS)", err);
-  if (code != ROCBLAS_INTERNAL_ERROR) return DS_ERR_UNSUPPORTED;
+  if (code != ROCBLAS_INTERNAL_ERROR || s->recording) /* perhaps it can't be recorded */
+    return DS_ERR_UNSUPPORTED;
   (void)gpu_kill(s, DS_ERR_DEVICE, NULL, "gemm: rocBLAS failed with status %d", code);
   return gpu_ready(s, err);
 }

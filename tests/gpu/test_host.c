@@ -333,6 +333,20 @@ static void test_death_amid_recording(ds_device *dev) {
   d->stream_destroy(s);
 }
 
+/* A recording that somebody spoiled: nothing is wrong with the device, and what was to be recorded can run as ever. */
+static void test_spoiled_recording(ds_device *dev) {
+  ds_stream *s = make_stream(dev);
+  unsigned char *p = make_memory(dev, 64);
+  ds_graph *g = NULL;
+  CHECK_OK(graphs->begin(s, &err), err);
+  CHECK(gpuStreamSynchronize(s->handle) != gpuSuccess);
+  CHECK_FAILS(graphs->end(s, &g, &err), DS_ERR_UNSUPPORTED, err, "end of a recording");
+  CHECK_OK(d->fill(s, p, 1, 64, &err), err);
+  CHECK_OK(d->stream_sync(s, &err), err);
+  d->free(dev, p);
+  d->stream_destroy(s);
+}
+
 /* Work that needs scratch: what a graph recorded is its own, and outlives the stream it was recorded on. */
 static void test_graph_scratch(ds_device *dev) {
   ds_stream *s = make_stream(dev), *t = make_stream(dev);
@@ -459,6 +473,7 @@ int main(void) {
   test_failure_after_steps(a);
   test_graph_failure(a, b);
   test_death_amid_recording(a);
+  test_spoiled_recording(a);
   test_graph_scratch(a);
   test_graph_order(a);
   test_lost_device(b);
