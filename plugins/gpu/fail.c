@@ -1,5 +1,5 @@
 /* fail.c - errors: as messages, as what the runtime's codes mean, as the end of a stream. */
-#include "fate.h"
+#include "device.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -27,9 +27,12 @@ ds_status gpu_use(ds_device *dev, ds_error *err) {
 }
 
 /* Reports how s ended. Its caller may then free what the work used, so the first report waits until
- * the device has come to the end of it. */
+ * the device has come to the end of it; a stream that records can't be waited for, and its recording is over. */
 static ds_status report_end(ds_stream *s, ds_error *err) {
-  if (!s->drained && gpu_use(s->dev, NULL) == DS_OK) (void)gpuStreamSynchronize(s->handle);
+  if (!s->drained && gpu_use(s->dev, NULL) == DS_OK) {
+    gpu_graph_drop(s);
+    (void)gpuStreamSynchronize(s->handle);
+  }
   s->drained = true;
   (void)gpuGetLastError();
   return gpu_fate_check(s->fate, err);
@@ -37,7 +40,8 @@ static ds_status report_end(ds_stream *s, ds_error *err) {
 
 ds_status gpu_ready(ds_stream *s, ds_error *err) {
   if (gpu_fate_check(s->fate, NULL) != DS_OK) return report_end(s, err);
-  return gpu_use(s->dev, err);
+  const gpuError_t code = gpuSetDevice(s->dev->index); /* may tell what earlier work came to */
+  return code == gpuSuccess ? DS_OK : gpu_given(s, code, "making the device current", err);
 }
 
 ds_status gpu_ready_unrecorded(ds_stream *s, const char *what, ds_error *err) {

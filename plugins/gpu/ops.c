@@ -4,7 +4,7 @@
 #include "attention.h"
 
 static const gpu_op_entry entries[] = {
-    [DS_OP_EMBEDDING] = {"iR VC | RC", NULL, NULL, gpu_run_embedding},
+    [DS_OP_EMBEDDING] = {"iR VC | RC", gpu_check_row, NULL, gpu_run_embedding},
     [DS_OP_EMBEDDING_BACKWARD] = {"iR RC | fVC+", gpu_check_embedding_backward,
                                   gpu_scratch_embedding_backward, gpu_run_embedding_backward},
     [DS_OP_LAYER_NORM] = {"RC C C? | RC fR? fR?", gpu_check_rows, NULL, gpu_run_layer_norm},
@@ -16,8 +16,9 @@ static const gpu_op_entry entries[] = {
     [DS_OP_ACTIVATION] = {"N | N", gpu_check_activation, NULL, gpu_run_activation},
     [DS_OP_ACTIVATION_BACKWARD] = {"N N | N+", gpu_check_activation, NULL,
                                    gpu_run_activation_backward},
-    [DS_OP_SWIGLU] = {"~RF ~RF | RF", NULL, NULL, gpu_run_swiglu},
-    [DS_OP_SWIGLU_BACKWARD] = {"RF ~RF ~RF | ~RF+ ~RF+", NULL, NULL, gpu_run_swiglu_backward},
+    [DS_OP_SWIGLU] = {"~RF ~RF | RF", gpu_check_row, NULL, gpu_run_swiglu},
+    [DS_OP_SWIGLU_BACKWARD] = {"RF ~RF ~RF | ~RF+ ~RF+", gpu_check_row, NULL,
+                               gpu_run_swiglu_backward},
     [DS_OP_ROPE] = {"~BTHD iBT fP | ~BTHD+", gpu_check_rope, NULL, gpu_run_rope},
     [DS_OP_CROSS_ENTROPY] = {"RV iR | f1 fR f1", gpu_check_rows, gpu_scratch_cross_entropy,
                              gpu_run_cross_entropy},
@@ -34,10 +35,10 @@ static const gpu_op_entry entries[] = {
     [DS_OP_ADAMW] = {"fN fN fN fN | fN fN fN hN?", gpu_check_adamw, NULL, gpu_run_adamw},
     [DS_OP_SOFTMAX] = {"RC | RC", gpu_check_rows, NULL, gpu_run_softmax},
     [DS_OP_ARGMAX] = {"RC | iR", gpu_check_argmax, NULL, gpu_run_argmax},
-    [DS_OP_GATHER_ROWS] = {"RC iK | KC", NULL, NULL, gpu_run_gather_rows},
+    [DS_OP_GATHER_ROWS] = {"RC iK | KC", gpu_check_row, NULL, gpu_run_gather_rows},
     [DS_OP_MEAN] = {"N | f1", NULL, gpu_scratch_total, gpu_run_mean},
     [DS_OP_MEAN_BACKWARD] = {"f1 | N+", NULL, NULL, gpu_run_mean_backward},
-    [DS_OP_APPEND_ROWS] = {"~BTGD iB | ~BSGD", NULL, NULL, gpu_run_append_rows},
+    [DS_OP_APPEND_ROWS] = {"~BTGD iB | ~BSGD", gpu_check_append_rows, NULL, gpu_run_append_rows},
     [DS_OP_CLIP_FACTOR] = {"d1 f1? | f1", gpu_check_clip_factor, NULL, gpu_run_clip_factor},
     [DS_OP_ADAMW_SCHEDULED] = {"fN fN fN fN f3 f1 | fN fN fN hN?", gpu_check_adamw_scheduled, NULL,
                                gpu_run_adamw_scheduled},

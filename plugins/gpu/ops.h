@@ -51,6 +51,7 @@ GPU_CHECK(gpu_check_activation);
 GPU_CHECK(gpu_check_rope);
 GPU_CHECK(gpu_check_copy);
 GPU_CHECK(gpu_check_fill);
+GPU_CHECK(gpu_check_append_rows);
 GPU_RUN(gpu_run_activation);
 GPU_RUN(gpu_run_activation_backward);
 GPU_RUN(gpu_run_swiglu);
@@ -66,6 +67,7 @@ GPU_RUN(gpu_run_append_rows);
 
 /* ops_rows.c */
 GPU_CHECK(gpu_check_rows);
+GPU_CHECK(gpu_check_row);
 GPU_CHECK(gpu_check_argmax);
 GPU_CHECK(gpu_check_embedding_backward);
 GPU_CHECK(gpu_check_sample);

@@ -63,6 +63,13 @@ GPU_RUN(gpu_run_swiglu_backward) {
 
 /* ---------------------------------------------------------------- rope */
 
+/* The launchers of rope and append_rows count a position's elements in 31 bits. */
+static ds_status check_heads(const char *name, const gpu_shape *shape, char heads, ds_error *err) {
+  if (gpu_size(shape, 'D') * gpu_size(shape, heads) <= INT32_MAX) return DS_OK;
+  return gpu_fail(err, DS_ERR_UNSUPPORTED, "%s: %lld heads of %lld are more than is offered here",
+                  name, (long long)gpu_size(shape, heads), (long long)gpu_size(shape, 'D'));
+}
+
 GPU_CHECK(gpu_check_rope) {
   const int64_t pairs = gpu_size(shape, 'P'), dim = gpu_size(shape, 'D');
   if (pairs > dim / 2)
@@ -72,9 +79,7 @@ GPU_CHECK(gpu_check_rope) {
     if (gpu_attr_i(op, i, 0) != 0 && gpu_attr_i(op, i, 0) != 1)
       return gpu_fail(err, DS_ERR_UNSUPPORTED, "%s: attribute %u is %lld; 0 and 1 are known",
                       op_name, (unsigned)i, (long long)gpu_attr_i(op, i, 0));
-  if (dim * gpu_size(shape, 'H') <= INT32_MAX) return DS_OK;
-  return gpu_fail(err, DS_ERR_UNSUPPORTED, "%s: %lld heads of %lld are more than is offered here",
-                  op_name, (long long)gpu_size(shape, 'H'), (long long)dim);
+  return check_heads(op_name, shape, 'H', err);
 }
 
 GPU_RUN(gpu_run_rope) {
@@ -147,6 +152,10 @@ GPU_RUN(gpu_run_fill) {
                            fill_bits(dtype, gpu_attr_f(c->op, 0, 0)), OUT(0), N);
 }
 
+GPU_CHECK(gpu_check_append_rows) {
+  (void)op;
+  return check_heads(op_name, shape, 'G', err);
+}
 GPU_RUN(gpu_run_append_rows) {
   const ds_tensor *x = c->op->in[0], *y = c->op->out[0];
   gpu_append_args a = {.x = x->data,

@@ -296,7 +296,8 @@ static gpuError_t attention_launch(gpuStream_t s, const gpu_attention *a, int64_
   return attention_launch_dkv<T, D, MT, BN, WAVES, 3 - SIDES % 3>(s, a, bytes);
 }
 
-/* Tiles are as large as registers allow and 64 KiB of shared memory, the least that a card has. */
+/* Tiles are as large as registers allow and 64 KiB of shared memory, the least that a card has; f32 beyond 128 takes a
+ * little more than that (attention.c refuses it there). */
 static gpuError_t attention_choose(gpuStream_t s, const gpu_attention *a, int64_t *shared) {
   if (a->dtype == 0) { /* DS_F32 */
     if (a->dim <= 64) return attention_launch<float, 64, 1, 32, 4, 3>(s, a, shared);

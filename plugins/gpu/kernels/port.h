@@ -44,7 +44,8 @@
  *
  * Arithmetic: fmaf expf exp2f logf log2f sqrtf tanhf erff fabsf fmaxf fminf isnan isfinite rintf, and
  *   gpu_rsqrt(x)                        to 2 ulp
- *   gpu_exp2_fast(x), gpu_exp_fast(x)   to 4 ulp for |x| < 64; -inf gives 0
+ *   gpu_exp2_fast(x)                    to 4 ulp for |x| < 64; -inf gives 0
+ *   gpu_exp_fast(x)                     the same, but x log2(e) is rounded first: to (1 + |x|) 2^-22 of the result
  *
  * Types. Storage only; arithmetic is in float:
  *   gpu_bf16 gpu_f16 gpu_f8e4m3 gpu_f8e5m2   structs with the one member `bits`

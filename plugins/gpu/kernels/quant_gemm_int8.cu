@@ -131,7 +131,8 @@ gpuError_t launch(gpuStream_t s, const gpu_quant &q, const gpu_quant_product &p)
 
 bool quant_int8_takes(const gpu_quant &q) {
   return q.qtype == DS_I8 && q.cols % 16 == 0 && q.cols / 32 < INT32_MAX / 2 &&
-         (uintptr_t)q.values % 16 == 0 && (q.row_groups <= 1 || q.group_cols % 32 == 0);
+         (uintptr_t)q.values % 16 == 0 &&
+         (q.row_groups <= 1 || (q.group_cols % 32 == 0 && q.group_cols <= PERIOD));
 }
 
 gpuError_t quant_int8_gemm(gpuStream_t s, const gpu_quant &q, const gpu_quant_product &p) {

@@ -56,7 +56,7 @@ GPU_DEVICE void quant_put(const gpu_quant &q, const gpu_quant_product &p, int64_
   static_cast<T *>(p.c)[m * p.ldc + n] = gpu_from<T>(sum);
 }
 
-/* quant_gemm_int8.cu: rows of values of 16 bytes, groups of whole steps of 32 columns. */
+/* quant_gemm_int8.cu: rows of values of 16 bytes, groups of whole steps of 32 columns whose sums fit into 32 bits. */
 bool quant_int8_takes(const gpu_quant &q);
 gpuError_t quant_int8_gemm(gpuStream_t s, const gpu_quant &q, const gpu_quant_product &p);
 /* quant_gemm_bf16.cu: A, C and the bias are bf16. */
