@@ -193,6 +193,8 @@ ds_status gpu_comm_create(ds_device *dev, const int32_t *ranks, int32_t rank_cou
 static ds_status split_nccl(ds_comm *c, int32_t color, int32_t key, ds_comm *part, int64_t until,
                             ds_error *err) {
   pthread_mutex_lock(&c->lock);
+  /* NCCL may deadlock where a communicator is split that has work. The watcher sees to it that this ends. */
+  while (c->calls != NULL && !c->over) pthread_cond_wait(&c->changed, &c->lock);
   ds_status st = c->over ? gpu_comm_gave_up(c, "split", err) : DS_OK;
   if (st == DS_OK) {
     const gpu_nccl_result code = c->lib->CommSplit(c->nccl, color, key, &part->nccl, NULL);

@@ -70,16 +70,23 @@ static void halves(conformance *k, tally *t) {
 static void split(conformance *k, tally *t) {
   rank_state *r = rank_of(k);
   const ds_comm_table *q = k->plugin->comm;
+  const ds_device_table *d = k->plugin->device;
   group all;
+  void *sum = NULL;
   ds_error err;
   if (!group_create(k, &all, NULL, r->size, GROUP_TIMEOUT_MS, t)) return;
+  NEED(d->alloc(k->dev, 4, &sum, &err) == DS_OK, "no memory: %.300s", err.message);
   for (int turn = 0; turn < 3 && !t->failed; turn++) {
     group part = {.own = -1};
     bool last_stays_out = turn == 2, out = last_stays_out && r->rank == r->size - 1;
     int color = turn == 0 ? 0 : r->rank % 2, key = turn == 1 ? 7 : -r->rank;
     check_doing(k, "split, turn %d", turn);
     part.comm = (ds_comm *)&part; /* must be set to NULL for who stays out */
-    ds_status st = q->split(all.comm, out ? -1 : color, key, &part.comm, &err);
+    /* What was given to the whole may still be under way. */
+    ds_status st = turn == 0
+                       ? q->allreduce(all.comm, k->stream, sum, sum, 1, DS_I32, DS_REDUCE_SUM, &err)
+                       : DS_OK;
+    if (st == DS_OK) st = q->split(all.comm, out ? -1 : color, key, &part.comm, &err);
     NEED(st == DS_OK, "split: status %d: %.300s", (int)st, err.message);
     for (int n = 0; n < r->size; n++) {
       int i = turn == 1 ? n : r->size - 1 - n; /* equal keys: as in all */
@@ -103,6 +110,8 @@ static void split(conformance *k, tally *t) {
     if (turn == 0 && !t->failed) (void)group_create(k, &all, NULL, r->size, GROUP_TIMEOUT_MS, t);
   }
   group_destroy(k, &all);
+  NEED(d->stream_sync(k->stream, &err) == DS_OK, "sync: %.300s", err.message);
+  d->free(k->dev, sum);
 }
 
 /* ---------------------------------------------------------------- who waits for whom */

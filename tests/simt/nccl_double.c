@@ -579,6 +579,7 @@ gpu_nccl_result ncclCommSplit(gpu_nccl_comm c, int color, int key, gpu_nccl_comm
                               gpu_nccl_config_arg *config) {
   (void)config;
   check_usable(c, "CommSplit");
+  if (atomic_load(&c->under_way)) wrong(c, "CommSplit with work under way");
   c->split_out = out;
   c->split_made = NULL;
   c->split_color = color;
