@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { GROUPS = 3, WORKSPACE = 32 << 20 };
+enum { GROUPS = 3, WORKSPACE = 32 << 20, BLOCK = 1000003 }; /* a prime: rows differ */
 
 #define CHECK(call)                                                                                \
   do {                                                                                             \
@@ -47,18 +47,21 @@ static int describe(const char *pass, const char *dtype, int64_t m, int64_t n, i
   return 1;
 }
 
+/* The same block of random numbers again and again: to make hundreds of millions takes longer than to multiply them. */
 static void *random_memory(cudaDataType_t type, int64_t count) {
-  const size_t size = type == CUDA_R_16BF ? 2 : 4;
-  unsigned char *host = malloc((size_t)count * size);
-  void *device;
+  const size_t size = type == CUDA_R_16BF ? 2 : 4, bytes = (size_t)count * size;
+  unsigned char *host = malloc(BLOCK * size), *device;
   if (!host) exit(1);
-  for (int64_t i = 0; i < count; i++) {
+  for (size_t i = 0; i < BLOCK; i++) {
     const float x = (float)rand() / (float)RAND_MAX - 0.5f;
-    const unsigned char *bytes = (const unsigned char *)&x;
-    memcpy(host + (size_t)i * size, bytes + (size == 2 ? 2 : 0), size);
+    memcpy(host + i * size, (const unsigned char *)&x + (size == 2 ? 2 : 0), size);
   }
-  CHECK(cudaMalloc(&device, (size_t)count * size));
-  CHECK(cudaMemcpy(device, host, (size_t)count * size, cudaMemcpyHostToDevice));
+  CHECK(cudaMalloc((void **)&device, bytes));
+  for (size_t at = 0; at < bytes; at += BLOCK * size) {
+    const size_t left = bytes - at;
+    CHECK(cudaMemcpy(device + at, host, left < BLOCK * size ? left : BLOCK * size,
+                     cudaMemcpyHostToDevice));
+  }
   free(host);
   return device;
 }

@@ -12,16 +12,24 @@ static uint32_t op_kind(const ds_op *op) {
   return op->id < DS_KIND_OPS_END ? op->id : 0;
 }
 
+static ds_status take_workspace(ds_backend *b, size_t bytes, ds_error *err) {
+  ds_status status = ds_backend_alloc(b, bytes, &b->workspace, err);
+  b->workspace_size = status == DS_OK ? bytes : 0;
+  return status;
+}
+
 static ds_status grow_workspace(ds_backend *b, size_t bytes, ds_error *err) {
+  const size_t before = b->workspace_size;
   if (b->recording)
     return ds_fail(err, DS_ERR_STATE, "%s: more workspace is needed while work is recorded",
                    b->label);
-  ds_backend_free(b, b->workspace, b->workspace_size);
-  b->workspace = NULL;
-  b->workspace_size = 0;
-  DS_TRY(ds_backend_alloc(b, bytes, &b->workspace, err));
-  b->workspace_size = bytes;
-  return DS_OK;
+  ds_backend_free(b, b->workspace, before); /* first, so that there are never two */
+  ds_status status = take_workspace(b, bytes, err);
+  if (status == DS_OK || before == 0) return status;
+  /* Work that ran with it needs it again, and can't ask while it is recorded. */
+  ds_status ignored = take_workspace(b, before, NULL);
+  (void)ignored;
+  return status;
 }
 
 static ds_status run_plugin_op(ds_backend *b, const ds_op *op, ds_error *e) {

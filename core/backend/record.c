@@ -7,6 +7,10 @@
 
 #define ALIGN ((size_t)64)
 
+enum {
+  RULES_SINCE = 10
+}; /* minor: what is refused while work is recorded, and that refusals do no harm */
+
 struct ds_recording {
   ds_recording *next; /* of the backend's */
   ds_graph *graph;    /* NULL once dropped */
@@ -18,11 +22,14 @@ struct ds_recording {
 };
 
 bool ds_record_offered(const ds_backend *b, const char **why) {
+  const ds_graph_table *t = b->plugin->graph;
   const char *reason = NULL;
   if (b->graph == DS_GRAPH_OFF)
     reason = "\"graph\" is false in the config's \"backend\"";
-  else if (!b->plugin->graph)
+  else if (!t)
     reason = "the plugin has no graph table";
+  else if (t->base.minor < RULES_SINCE)
+    reason = "the plugin's graph table is older than the rules of recorded work (ABI 0.10)";
   if (why) *why = reason;
   return !reason;
 }
@@ -126,9 +133,8 @@ void ds_record_cancel(ds_backend *b) {
   finish(b, r);
 }
 
-bool ds_record_refused(ds_status status) {
-  return status == DS_ERR_UNSUPPORTED || status == DS_ERR_STATE || status == DS_ERR_INVALID ||
-         status == DS_ERR_MEMORY;
+bool ds_record_refused(ds_backend *b) {
+  return b->plugin->device->stream_sync(b->stream, NULL) == DS_OK;
 }
 
 bool ds_recording_alive(const ds_recording *r) {

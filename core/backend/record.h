@@ -30,8 +30,9 @@ DS_MUST_USE ds_status ds_record_end(ds_backend *b, ds_recording **out, ds_error 
 /* Gives up what is being recorded, if there is anything. */
 void ds_record_cancel(ds_backend *b);
 
-/* Whether a failure to record says that it can't be done, not that the device fails. */
-bool ds_record_refused(ds_status status);
+/* Whether a failure to record says that it can't be done, whatever its status, not that the device
+ * fails: the stream lives. Waits. */
+bool ds_record_refused(ds_backend *b);
 
 /* False once it was dropped: record anew. */
 bool ds_recording_alive(const ds_recording *r);

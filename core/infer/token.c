@@ -138,7 +138,7 @@ static ds_status work(ds_inference *e, ds_error *err) {
 
 /* Recording has failed: for good where it can't be done, which is an error if it was asked for. */
 static ds_status give_up(ds_inference *e, const ds_error *why, ds_error *err) {
-  if (!ds_record_refused(why->status)) return ds_fail(err, why->status, "%s", why->message);
+  if (!ds_record_refused(e->backend)) return ds_fail(err, why->status, "%s", why->message);
   if (ds_record_wanted(e->backend))
     return ds_fail(err, why->status,
                    "\"graph\" (or \"enable_cuda_graph\") is true, but a token's work can't be "

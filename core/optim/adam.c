@@ -21,19 +21,24 @@ static void adam_schedule(void *self, int group, double lr, int64_t step, float 
   out[2] = (float)(1 - pow(g->beta2, (double)step));
 }
 
+typedef struct buffers {
+  ds_tensor g, p, m, v, p16;
+} buffers;
+
+static buffers buffers_of(const ds_optimizer_slice *slice) {
+  const int64_t n = slice->count;
+  return (buffers){.g = ds_tensor_make((void *)(uintptr_t)slice->grad, DS_F32, 1, &n),
+                   .p = ds_tensor_make(slice->param, DS_F32, 1, &n),
+                   .m = ds_tensor_make(slice->state[0], DS_F32, 1, &n),
+                   .v = ds_tensor_make(slice->state[1], DS_F32, 1, &n),
+                   .p16 = ds_tensor_make(slice->param16, DS_BF16, 1, &n)};
+}
+
 static ds_status adam_update(void *self, ds_ctx *ctx, const ds_optimizer_slice *slice, double lr,
                              double grad_scale, int64_t step, ds_error *err) {
   const adam *a = self;
   const ds_optimizer_group *g = &a->owner->groups[slice->group];
-  const int64_t n = slice->count;
-  const float *grad = slice->grad;
-  void *grad_address;
-  memcpy(&grad_address, &grad, sizeof grad_address);
-  ds_tensor tg = ds_tensor_make(grad_address, DS_F32, 1, &n);
-  ds_tensor p = ds_tensor_make(slice->param, DS_F32, 1, &n);
-  ds_tensor m = ds_tensor_make(slice->state[0], DS_F32, 1, &n);
-  ds_tensor v = ds_tensor_make(slice->state[1], DS_F32, 1, &n);
-  ds_tensor p16 = ds_tensor_make(slice->param16, DS_BF16, 1, &n);
+  buffers b = buffers_of(slice);
   float now[3];
   adam_schedule(self, slice->group, lr, step, now);
   const ds_attr attr[9] = {
@@ -41,9 +46,9 @@ static ds_status adam_update(void *self, ds_ctx *ctx, const ds_optimizer_slice *
       {.f = g->eps},         {.f = g->weight_decay}, {.f = (double)(float)grad_scale},
       {.f = (double)now[1]}, {.f = (double)now[2]},  {.f = a->decoupled ? 1 : 0},
   };
-  return ds_run_raw(ctx, DS_OP_ADAMW, (const ds_tensor *[]){&tg, &p, &m, &v}, 4,
-                    (const ds_tensor *[]){&p, &m, &v, slice->param16 ? &p16 : NULL}, 4, 0, attr, 9,
-                    err);
+  return ds_run_raw(ctx, DS_OP_ADAMW, (const ds_tensor *[]){&b.g, &b.p, &b.m, &b.v}, 4,
+                    (const ds_tensor *[]){&b.p, &b.m, &b.v, slice->param16 ? &b.p16 : NULL}, 4, 0,
+                    attr, 9, err);
 }
 
 /* Gives the op to the backend, or asks whether it has it. */
@@ -51,15 +56,7 @@ static ds_status scheduled(const adam *a, ds_ctx *ctx, const ds_optimizer_slice 
                            const ds_tensor *schedule, const ds_tensor *factor, bool *offered,
                            ds_error *err) {
   const ds_optimizer_group *g = &a->owner->groups[slice->group];
-  const int64_t n = slice->count;
-  const float *grad = slice->grad;
-  void *grad_address;
-  memcpy(&grad_address, &grad, sizeof grad_address);
-  ds_tensor tg = ds_tensor_make(grad_address, DS_F32, 1, &n);
-  ds_tensor p = ds_tensor_make(slice->param, DS_F32, 1, &n);
-  ds_tensor m = ds_tensor_make(slice->state[0], DS_F32, 1, &n);
-  ds_tensor v = ds_tensor_make(slice->state[1], DS_F32, 1, &n);
-  ds_tensor p16 = ds_tensor_make(slice->param16, DS_BF16, 1, &n);
+  buffers b = buffers_of(slice);
   const ds_attr attr[5] = {{.f = g->beta1},
                            {.f = g->beta2},
                            {.f = g->eps},
@@ -70,8 +67,8 @@ static ds_status scheduled(const adam *a, ds_ctx *ctx, const ds_optimizer_slice 
                     .n_in = 6,
                     .n_out = 4,
                     .n_attr = 5,
-                    .in = (const ds_tensor *[]){&tg, &p, &m, &v, schedule, factor},
-                    .out = (const ds_tensor *[]){&p, &m, &v, slice->param16 ? &p16 : NULL},
+                    .in = (const ds_tensor *[]){&b.g, &b.p, &b.m, &b.v, schedule, factor},
+                    .out = (const ds_tensor *[]){&b.p, &b.m, &b.v, slice->param16 ? &b.p16 : NULL},
                     .attr = attr};
   if (!offered) return ds_backend_op(ds_ctx_backend(ctx), &op, err);
   *offered = ds_backend_offers(ds_ctx_backend(ctx), &op);

@@ -1,8 +1,10 @@
 /* store.c - a rank's side of the store: each call is a connection, a request, a reply. */
 #include "parallel/store.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stddef.h>
@@ -26,7 +28,7 @@ struct ds_store {
   pthread_mutex_t lock; /* of the rest */
   ds_store_address address;
   ds_store_server *server; /* on rank 0, once it was needed */
-  bool ready, used;
+  bool spread, ready, used;
 };
 
 /* FNV-1a. */
@@ -61,7 +63,17 @@ static ds_status resolve(ds_store *s, ds_error *err) {
   return DS_OK;
 }
 
+/* A host's own name may be a loopback address there (Debian's 127.0.1.1), which no other host
+ * reaches. */
+static bool is_loopback(const ds_store_address *a) {
+  const struct sockaddr_in *v4 = (const struct sockaddr_in *)&a->at;
+  const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&a->at;
+  if (a->at.ss_family == AF_INET) return ntohl(v4->sin_addr.s_addr) >> 24 == 127;
+  return a->at.ss_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
+}
+
 static ds_status start_server(ds_store *s, int64_t deadline, ds_error *err) {
+  if (s->spread && is_loopback(&s->address)) ds_store_widen(&s->address);
   for (;;) {
     int code;
     ds_error inner;
@@ -129,10 +141,10 @@ static int dial(const ds_store_address *a, int64_t deadline) {
   int fd = socket(a->at.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), code = 0;
   socklen_t length = sizeof code;
   if (fd < 0) return -1;
-  if (connect(fd, (const struct sockaddr *)&a->at, a->length) == 0) return fd;
-  bool pending = errno == EINPROGRESS && await(fd, POLLOUT, deadline) &&
-                 getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &length) == 0 && code == 0;
-  if (pending) return fd;
+  bool connected = connect(fd, (const struct sockaddr *)&a->at, a->length) == 0 ||
+                   (errno == EINPROGRESS && await(fd, POLLOUT, deadline) &&
+                    getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &length) == 0 && code == 0);
+  if (connected && ds_store_same_user(fd)) return fd;
   close(fd);
   return -1;
 }
@@ -168,10 +180,11 @@ static outcome try_once(ds_store *s, const call *c, int64_t deadline, ds_status 
   *status = DS_ERR_TIMEOUT;
   int fd = dial(&s->address, deadline);
   if (fd < 0) return AGAIN;
-  bool ok = move(fd, true, &q, sizeof q, patience) &&
-            move(fd, true, (void *)(uintptr_t)c->key, q.key_bytes, patience) &&
-            move(fd, true, (void *)(uintptr_t)c->send, q.value_bytes, patience) &&
-            move(fd, false, &r, sizeof r, patience);
+  /* Who is turned away by its header can't send the rest, and is told all the same. */
+  bool sent = move(fd, true, &q, sizeof q, patience) &&
+              move(fd, true, (void *)(uintptr_t)c->key, q.key_bytes, patience) &&
+              move(fd, true, (void *)(uintptr_t)c->send, q.value_bytes, patience);
+  bool ok = move(fd, false, &r, sizeof r, patience) && (sent || r.status != DS_OK);
   if (!ok) {
     close(fd);
     return AGAIN;
@@ -268,6 +281,7 @@ ds_status ds_store_create(const ds_store_args *args, ds_store **out, ds_error *e
   s->size = args->size;
   s->port = args->port;
   s->timeout_ms = args->timeout_ms;
+  s->spread = args->spread;
   s->job = hash(args->job);
   pthread_mutex_init(&s->lock, NULL);
   s->host = args->host ? strdup(args->host) : NULL;

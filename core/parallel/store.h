@@ -6,11 +6,15 @@
  * leaves no file. Nothing is opened before the first set or get, so that a plugin that needs no
  * rendezvous costs nothing.
  *
- * Who comes with another job's word, or isn't a rank at all, is turned away; nobody can make the
- * server wait for longer than a few seconds or hold more than a few MiB.
+ * Who isn't a rank, comes with another job's word, or over the host's socket as another user, is turned away
+ * before anything of it is kept, and nobody can make the server wait: what a peer is slow at ends after
+ * a few seconds. The word is no secret, and nothing is encrypted: over TCP the network must be one that is
+ * trusted, as for MPI and NCCL.
  */
 #ifndef DS_PARALLEL_STORE_H
 #define DS_PARALLEL_STORE_H
+
+#include <stdbool.h>
 
 #include "base/status.h"
 
@@ -27,6 +31,7 @@ typedef struct ds_store_args {
   int port;           /* with a host; above 0 */
   const char *job;    /* what only this job's ranks have in common; without a host, not "" */
   int64_t timeout_ms; /* of set, and of the way to rank 0; above 0 */
+  bool spread;        /* the ranks are on several hosts */
 } ds_store_args;
 
 typedef struct ds_store ds_store;

@@ -200,6 +200,10 @@ static void attend(ds_store_server *s, peer *p, short events) {
 static void welcome(ds_store_server *s) {
   int fd = accept4(s->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (fd < 0) return;
+  if (!ds_store_same_user(fd)) {
+    close(fd);
+    return;
+  }
   s->peers[s->count++] = (peer){.fd = fd,
                                 .phase = HEADER,
                                 .want = sizeof(ds_store_request),
@@ -292,6 +296,12 @@ static void reach(ds_store_address *a) {
     v6->sin6_addr = in6addr_loopback;
 }
 
+void ds_store_widen(ds_store_address *a) {
+  if (a->at.ss_family == AF_INET)
+    ((struct sockaddr_in *)&a->at)->sin_addr.s_addr = htonl(INADDR_ANY);
+  if (a->at.ss_family == AF_INET6) ((struct sockaddr_in6 *)&a->at)->sin6_addr = in6addr_any;
+}
+
 /* The address of rank 0 as others see it may not be one of this machine's own (NAT, containers):
  * then everywhere. */
 static int bind_at(int fd, const ds_store_address *at) {
@@ -300,10 +310,7 @@ static int bind_at(int fd, const ds_store_address *at) {
   if (bind(fd, (const struct sockaddr *)&at->at, at->length) == 0) return 0;
   if (errno != EADDRNOTAVAIL) return -1;
   ds_store_address any = *at;
-  if (any.at.ss_family == AF_INET)
-    ((struct sockaddr_in *)&any.at)->sin_addr.s_addr = htonl(INADDR_ANY);
-  else
-    ((struct sockaddr_in6 *)&any.at)->sin6_addr = in6addr_any;
+  ds_store_widen(&any);
   return bind(fd, (const struct sockaddr *)&any.at, any.length);
 }
 

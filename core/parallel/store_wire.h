@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "parallel/store.h"
 
@@ -38,6 +39,17 @@ static inline int64_t ds_store_now(void) {
   return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+/* Whether a Unix socket's other end is of the same user: a name in the abstract namespace is anybody's
+ * to take, and to ask. Of TCP nothing is known. */
+static inline bool ds_store_same_user(int fd) {
+  struct ucred peer;
+  int domain = 0;
+  socklen_t n = sizeof domain, m = sizeof peer;
+  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &n) != 0) return false;
+  if (domain != AF_UNIX) return true;
+  return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &m) == 0 && peer.uid == geteuid();
+}
+
 /* Where rank 0 listens; address is filled by ds_store_server_start too. */
 typedef struct ds_store_address {
   struct sockaddr_storage at;
@@ -46,6 +58,8 @@ typedef struct ds_store_address {
 
 typedef struct ds_store_server ds_store_server;
 
+/* Every address of this host, at the same port. */
+void ds_store_widen(ds_store_address *a);
 /* Listens at one of the addresses and serves until stop; *own is how this process reaches it.
  * DS_ERR_IO with errno EADDRINUSE in *code: somebody else does. */
 DS_MUST_USE ds_status ds_store_server_start(const ds_store_address *at, int size, uint64_t job,

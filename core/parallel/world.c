@@ -76,14 +76,18 @@ static ds_status choose_port(ds_world *w, int given, ds_error *err) {
 
 /* ---- where ranks meet */
 
-/* What a launcher gives to all ranks of a job and to no others; "" without one that we know. */
+/* What a launcher gives to all ranks of a job and to no others; "" without one that we know. Of the
+ * innermost launcher alone: what the one around it left (mpirun in a Slurm job) may differ from host to
+ * host. */
 static void read_job(ds_str *word) {
-  static const char *const names[] = {"PMIX_NAMESPACE", "OMPI_MCA_orte_precondition_transports",
-                                      "SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID"};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-    const char *text = getenv(names[i]);
-    if (text && text[0]) ds_str_printf(word, "%s=%s ", names[i], text);
-  }
+  static const char *const names[] = {"TORCHELASTIC_RUN_ID", "PMIX_NAMESPACE",
+                                      "OMPI_MCA_orte_precondition_transports", "SLURM_JOB_ID"};
+  const char *text = NULL, *step = getenv("SLURM_STEP_ID");
+  size_t i = 0, n = sizeof names / sizeof *names;
+  for (; i < n && !(text && text[0]); i++) text = getenv(names[i]);
+  if (!text || !text[0]) return;
+  ds_str_printf(word, "%s=%s", names[i - 1], text);
+  if (i == n && step) ds_str_printf(word, ".%s", step);
 }
 
 /* NULL, or why there is no place to meet. */
@@ -98,6 +102,7 @@ static const char *find_place(const ds_world *w, const char *job, ds_store_args 
            "srun has started them: give a port (distributed_port, or MASTER_PORT)";
   out->host = host ? host : !any && (w->port_given || !job[0]) ? "127.0.0.1" : NULL;
   out->port = w->port;
+  out->spread = !here;
   return NULL;
 }
 

@@ -106,7 +106,7 @@ void ds_recorded_finish(ds_engine *e) {
 
 ds_status ds_recorded_give_up(ds_engine *e, const char *what, const ds_error *why, bool *on,
                               ds_error *err) {
-  if (!ds_record_refused(why->status)) return ds_fail(err, why->status, "%s", why->message);
+  if (!ds_record_refused(e->backend)) return ds_fail(err, why->status, "%s", why->message);
   if (ds_record_wanted(e->backend))
     return ds_fail(err, why->status, "\"graph\": true, but %s can't be recorded: %s", what,
                    why->message);

@@ -30,10 +30,9 @@ static ds_status find_factor(ds_engine *e, bool with_loss, ds_error *err) {
                     (const ds_tensor *[]){&factor}, 1, 0, attr, 2, err);
 }
 
-static ds_status work(ds_engine *e, bool with_loss, ds_error *err) {
+static ds_status update(ds_engine *e, ds_error *err) {
   const ds_optimizer *o = e->optimizer;
   ds_tensor factor = scalar(factor_of(e), DS_F32);
-  DS_TRY(find_factor(e, with_loss, err));
   for (int i = 0; i < e->n_slices; i++) {
     const ds_optimizer_slice *s = &e->slices[i];
     ds_tensor now = ds_tensor_make(e->recorded->schedule + 3 * s->group, DS_F32, 1, (int64_t[]){3});
@@ -58,7 +57,8 @@ static ds_status record(ds_engine *e, bool with_loss, ds_error *err) {
   ds_recording_destroy(e->backend, *to);
   *to = NULL;
   DS_TRY(ds_record_begin(e->backend, 0, err));
-  ds_status status = work(e, with_loss, err);
+  ds_status status = find_factor(e, with_loss, err);
+  if (status == DS_OK) status = update(e, err);
   if (status == DS_OK) status = ds_record_end(e->backend, to, err);
   ds_record_cancel(e->backend);
   return status;
@@ -74,11 +74,18 @@ static ds_status prepare(ds_engine *e, bool with_loss, ds_error *err) {
   return ds_recorded_give_up(e, "the update", &why, &r->record_update, err);
 }
 
+/* Parameters change from the first slice on. A launch that fails has begun nothing, or it has killed
+ * the stream, which says enough. */
 static ds_status run(ds_engine *e, bool with_loss, ds_error *err) {
   ds_recorded *r = e->recorded;
-  if (ds_recording_alive(r->updates[with_loss]))
-    return ds_recording_launch(e->backend, r->updates[with_loss], err);
-  DS_TRY(work(e, with_loss, err));
+  if (ds_recording_alive(r->updates[with_loss])) {
+    DS_TRY(ds_recording_launch(e->backend, r->updates[with_loss], err));
+    e->halfway = true;
+    return DS_OK;
+  }
+  DS_TRY(find_factor(e, with_loss, err));
+  e->halfway = true;
+  DS_TRY(update(e, err));
   r->update_ran[with_loss] = true;
   return DS_OK;
 }
@@ -87,7 +94,6 @@ ds_status ds_recorded_update(ds_engine *e, float *loss, bool *sound, ds_error *e
   ds_step_scalars s;
   DS_TRY(upload_schedule(e, err));
   DS_TRY(prepare(e, loss != NULL, err));
-  e->halfway = true;
   DS_TRY(run(e, loss != NULL, err));
   DS_TRY(ds_backend_download(e->backend, &s, e->norm_sum, sizeof s, err));
   e->halfway = false;

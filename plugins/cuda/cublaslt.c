@@ -377,6 +377,7 @@ static ds_status multiply(gpu_blas *blas, plan *p, ds_stream *s, const ds_gemm *
     if (code == CUBLAS_STATUS_SUCCESS) return gpu_given(s, gpuSuccess, "gemm (cublasLt)", err);
     if (code == CUBLAS_STATUS_EXECUTION_FAILED || code == CUBLAS_STATUS_INTERNAL_ERROR ||
         code == CUBLAS_STATUS_MAPPING_ERROR) {
+      if (s->recording) return DS_ERR_UNSUPPORTED; /* perhaps it can't be recorded */
       (void)gpu_kill(s, DS_ERR_DEVICE, NULL, "gemm: cublasLt failed with status %d", (int)code);
       return gpu_ready(s, err);
     }

@@ -7,7 +7,6 @@
 
 enum {
   MOST_ROWS_OF_FEW = 32, /* queries that share keys, up to which the kernel for few is taken */
-  LEAST_KEYS = 64,       /* of one part */
   MOST_SPLITS = 128
 };
 
@@ -162,7 +161,7 @@ static int32_t splits(const ds_device *dev, const gpu_attention *a) {
   const int64_t tiles = (rows + GPU_ATTENTION_FEW_ROWS - 1) / GPU_ATTENTION_FEW_ROWS;
   const int64_t blocks = tiles * a->batch * a->groups;
   int64_t parts = blocks ? (4 * (int64_t)dev->multiprocessors + blocks - 1) / blocks : 1;
-  const int64_t most = (a->keys + LEAST_KEYS - 1) / LEAST_KEYS;
+  const int64_t most = (a->keys + GPU_ATTENTION_LEAST_KEYS - 1) / GPU_ATTENTION_LEAST_KEYS;
   if (parts > most) parts = most;
   if (parts > MOST_SPLITS) parts = MOST_SPLITS;
   return parts > 1 ? (int32_t)parts : 1;

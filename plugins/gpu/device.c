@@ -1,6 +1,7 @@
 /* device.c - the device table: finding, opening and describing devices. */
 #include "blas.h"
 #include "device.h"
+#include "kernels/elementwise.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,32 @@ static ds_status count(int32_t *count_out, const char **reason_out, ds_error *er
   *count_out = count_devices(&code);
   if (reason_out != NULL) *reason_out = *count_out > 0 ? NULL : gpu_no_device_reason(code);
   return DS_OK;
+}
+
+static void drop_pool(ds_device *dev) {
+  if (dev->pool != NULL) (void)gpuMemPoolDestroy(dev->pool);
+  dev->pool = NULL;
+}
+
+/* Whether this card runs the plugin's kernels: one that they weren't compiled for says so at a launch. */
+static ds_status try_kernel(ds_device *dev, ds_error *err) {
+  gpuStream_t s = NULL;
+  void *p = NULL;
+  ds_status st = gpu_check(gpuStreamCreate(&s), "a first stream", err);
+  if (st != DS_OK) return st;
+  st = gpu_check(gpuMalloc(&p, 64), "a first allocation", err);
+  gpuError_t code = gpuSuccess;
+  if (st == DS_OK) code = gpu_fill_elements(s, 4, 0, p, 16);
+  if (code == gpuSuccess) code = gpuStreamSynchronize(s);
+  if (code != gpuSuccess)
+    st = gpu_fail(err, DS_ERR_DEVICE,
+                  "the plugin's kernels don't run on %s: %s (%s); build the plugin for its "
+                  "architecture (meson's options gpu_arch_cuda and gpu_arch_rocm)",
+                  dev->name, gpuGetErrorName(code), gpuGetErrorString(code));
+  (void)gpuFree(p);
+  (void)gpuStreamDestroy(s);
+  (void)gpuGetLastError();
+  return st;
 }
 
 static ds_status describe(ds_device *dev, ds_error *err) {
@@ -42,18 +69,17 @@ static ds_status describe(ds_device *dev, ds_error *err) {
   dev->shared_per_block = (size_t)shared;
   dev->wave = gpu_device_wave(dev->index);
   dev->arch = gpu_device_arch(dev->index);
-  if (gpu_pool_create(&dev->pool, dev->index) != gpuSuccess) dev->pool = NULL;
+  if (gpu_pool_create(&dev->pool, dev->index) != gpuSuccess) drop_pool(dev);
   (void)gpuGetLastError();
-  return DS_OK;
+  return try_kernel(dev, err);
 }
 
 static void device_close(ds_device *dev) {
   if (dev == NULL) return;
   while (dev->streams != NULL) gpu_stream_destroy(dev->streams);
-  if (gpu_use(dev, NULL) == DS_OK) {
-    if (dev->blas != NULL) gpu_blas_close(dev->blas);
-    if (dev->pool != NULL) (void)gpuMemPoolDestroy(dev->pool);
-  }
+  (void)gpu_use(dev, NULL); /* of a lost device the host's part is left to free */
+  if (dev->blas != NULL) gpu_blas_close(dev->blas);
+  drop_pool(dev);
   (void)gpuGetLastError();
   pthread_mutex_destroy(&dev->lock);
   free(dev);

@@ -1,5 +1,5 @@
 /* fail.c - errors: as messages, as what the runtime's codes mean, as the end of a stream. */
-#include "fate.h"
+#include "device.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -15,11 +15,17 @@ ds_status gpu_fail(ds_error *err, ds_status status, const char *format, ...) {
   return status;
 }
 
+/* The runtimes' 900 to 908 say that a recording went wrong: the device is well, and the work runs without one. */
+static ds_status meaning(gpuError_t code) {
+  if (code == gpuErrorMemoryAllocation) return DS_ERR_MEMORY;
+  return (int)code >= 900 && (int)code <= 908 ? DS_ERR_UNSUPPORTED : DS_ERR_DEVICE;
+}
+
 ds_status gpu_check(gpuError_t code, const char *what, ds_error *err) {
   if (code == gpuSuccess) return DS_OK;
   (void)gpuGetLastError(); /* the runtime would tell the next caller too */
-  return gpu_fail(err, code == gpuErrorMemoryAllocation ? DS_ERR_MEMORY : DS_ERR_DEVICE,
-                  "%s: %s (%s)", what, gpuGetErrorName(code), gpuGetErrorString(code));
+  return gpu_fail(err, meaning(code), "%s: %s (%s)", what, gpuGetErrorName(code),
+                  gpuGetErrorString(code));
 }
 
 ds_status gpu_use(ds_device *dev, ds_error *err) {
@@ -27,9 +33,12 @@ ds_status gpu_use(ds_device *dev, ds_error *err) {
 }
 
 /* Reports how s ended. Its caller may then free what the work used, so the first report waits until
- * the device has come to the end of it. */
+ * the device has come to the end of it; a stream that records can't be waited for, and its recording is over. */
 static ds_status report_end(ds_stream *s, ds_error *err) {
-  if (!s->drained && gpu_use(s->dev, NULL) == DS_OK) (void)gpuStreamSynchronize(s->handle);
+  if (!s->drained && gpu_use(s->dev, NULL) == DS_OK) {
+    gpu_graph_drop(s);
+    (void)gpuStreamSynchronize(s->handle);
+  }
   s->drained = true;
   (void)gpuGetLastError();
   return gpu_fate_check(s->fate, err);
@@ -37,7 +46,8 @@ static ds_status report_end(ds_stream *s, ds_error *err) {
 
 ds_status gpu_ready(ds_stream *s, ds_error *err) {
   if (gpu_fate_check(s->fate, NULL) != DS_OK) return report_end(s, err);
-  return gpu_use(s->dev, err);
+  const gpuError_t code = gpuSetDevice(s->dev->index); /* may tell what earlier work came to */
+  return code == gpuSuccess ? DS_OK : gpu_given(s, code, "making the device current", err);
 }
 
 ds_status gpu_ready_unrecorded(ds_stream *s, const char *what, ds_error *err) {

@@ -82,24 +82,27 @@ static void end_locked(gpu_fate *f, uint64_t from, ds_status status, const char 
   drop_edges(edges, n);
 }
 
-void gpu_fate_end(gpu_fate *f, uint64_t from, ds_status status, const char *format, ...) {
+/* from NULL: the first work that isn't known to be done. */
+static void end(gpu_fate *f, const uint64_t *from, ds_status status, const char *format,
+                va_list args) {
   char why[WHY];
+  vsnprintf(why, sizeof why, format, args);
+  pthread_mutex_lock(&f->lock);
+  end_locked(f, from != NULL ? *from : f->done + 1, status, why);
+}
+
+void gpu_fate_end(gpu_fate *f, uint64_t from, ds_status status, const char *format, ...) {
   va_list args;
   va_start(args, format);
-  vsnprintf(why, sizeof why, format, args);
+  end(f, &from, status, format, args);
   va_end(args);
-  pthread_mutex_lock(&f->lock);
-  end_locked(f, from, status, why);
 }
 
 void gpu_fate_end_here(gpu_fate *f, ds_status status, const char *format, ...) {
-  char why[WHY];
   va_list args;
   va_start(args, format);
-  vsnprintf(why, sizeof why, format, args);
+  end(f, NULL, status, format, args);
   va_end(args);
-  pthread_mutex_lock(&f->lock);
-  end_locked(f, f->done + 1, status, why);
 }
 
 void gpu_fate_reach(gpu_fate *f, uint64_t position) {

@@ -66,7 +66,8 @@ ds_status gpu_fail(ds_error *err, ds_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* Says something through the host. */
 void gpu_log(ds_log_level level, const char *message);
-/* What a runtime's code means: DS_OK, DS_ERR_MEMORY or DS_ERR_DEVICE, with "WHAT: NAME (text)". */
+/* What a runtime's code means: DS_OK, DS_ERR_MEMORY, DS_ERR_UNSUPPORTED (a recording went wrong) or DS_ERR_DEVICE,
+ * with "WHAT: NAME (text)". */
 ds_status gpu_check(gpuError_t code, const char *what, ds_error *err);
 /* Makes the device current for this thread. */
 ds_status gpu_use(ds_device *dev, ds_error *err);

@@ -63,6 +63,9 @@ static ds_status make(ds_stream *s, gpuGraph_t captured, ds_graph **out, ds_erro
   ds_status st = gpu_check(gpuEventCreate(&g->last), "an event for a graph", err);
   if (st == DS_OK)
     st = gpu_check(gpuGraphInstantiate(&g->exec, captured), "making a graph of the recording", err);
+  /* What the runtime makes no graph of can run without one. A lost device says so at the next call. */
+  if (st == DS_ERR_DEVICE) st = DS_ERR_UNSUPPORTED;
+  if (st != DS_OK && err != NULL) err->status = st;
   if (st != DS_OK) {
     destroy(g);
     return st;
@@ -77,8 +80,11 @@ static ds_status make(ds_stream *s, gpuGraph_t captured, ds_graph **out, ds_erro
 
 static ds_status end(ds_stream *s, ds_graph **out, ds_error *err) {
   gpuGraph_t captured;
-  if (!s->recording)
+  if (!s->recording) { /* a stream that died meanwhile dropped it */
+    const ds_status dead = gpu_ready(s, err);
+    if (dead != DS_OK) return dead;
     return gpu_fail(err, DS_ERR_STATE, "end without begin: this stream records nothing");
+  }
   (void)gpu_use(s->dev, NULL);
   const gpuError_t code = stop(s, &captured);
   ds_status st = s->record_failure.status;

@@ -99,7 +99,7 @@ static gpu_quant part_of(const ds_quant *q, int64_t row, int64_t rows) {
   return p;
 }
 
-static ds_status quantize(ds_stream *s, const ds_quant *q, const void *x, ds_error *err) {
+static ds_status give_quantize(ds_stream *s, const ds_quant *q, const void *x, ds_error *err) {
   ds_status st = gpu_ready(s, err);
   if (st == DS_OK) st = check(q, err);
   if (st != DS_OK || empty(q)) return st;
@@ -110,7 +110,7 @@ static ds_status quantize(ds_stream *s, const ds_quant *q, const void *x, ds_err
   return gpu_given(s, gpu_quant_quantize(s->handle, &p, x, scratch), "quantize", err);
 }
 
-static ds_status dequantize(ds_stream *s, const ds_quant *q, void *x, ds_error *err) {
+static ds_status give_dequantize(ds_stream *s, const ds_quant *q, void *x, ds_error *err) {
   ds_status st = gpu_ready(s, err);
   if (st == DS_OK) st = check(q, err);
   if (st != DS_OK || empty(q)) return st;
@@ -196,7 +196,8 @@ static ds_status quantize_rows(ds_stream *s, const gpu_quant *q, gpu_quant_produ
                    "quantize rows for a product", err);
 }
 
-static ds_status product(ds_stream *s, const ds_quant *q, const ds_quant_gemm *g, ds_error *err) {
+static ds_status give_product(ds_stream *s, const ds_quant *q, const ds_quant_gemm *g,
+                              ds_error *err) {
   ds_status st = gpu_ready(s, err);
   if (st == DS_OK) st = check(q, err);
   if (st == DS_OK) st = check_gemm(q, g, err);
@@ -219,6 +220,20 @@ static ds_status product(ds_stream *s, const ds_quant *q, const ds_quant_gemm *g
     if (st == DS_OK) st = own_product(s, &whole, &p, few, err);
   }
   return st;
+}
+
+/* ---------------------------------------------------------------- the table */
+
+static ds_status quantize(ds_stream *s, const ds_quant *q, const void *x, ds_error *err) {
+  return gpu_done(s, give_quantize(s, q, x, err), err);
+}
+
+static ds_status dequantize(ds_stream *s, const ds_quant *q, void *x, ds_error *err) {
+  return gpu_done(s, give_dequantize(s, q, x, err), err);
+}
+
+static ds_status product(ds_stream *s, const ds_quant *q, const ds_quant_gemm *g, ds_error *err) {
+  return gpu_done(s, give_product(s, q, g, err), err);
 }
 
 const ds_quant_table gpu_quant_table = {

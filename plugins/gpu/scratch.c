@@ -1,4 +1,5 @@
 /* scratch.c - device memory of a stream for work that needs some, by use. */
+#include "device.h"
 #include "scratch.h"
 
 #include <stdlib.h>
@@ -18,10 +19,10 @@ void gpu_block_free(gpu_block *b) {
   }
 }
 
-static ds_status make(size_t bytes, gpu_block **out, ds_error *err) {
+static ds_status make(ds_device *dev, size_t bytes, gpu_block **out, ds_error *err) {
   gpu_block *b = calloc(1, sizeof *b);
   if (b == NULL) return gpu_fail(err, DS_ERR_MEMORY, "no memory for scratch");
-  const ds_status st = gpu_check(gpuMalloc(&b->memory, bytes), "scratch memory", err);
+  const ds_status st = gpu_alloc(dev, bytes, &b->memory, err);
   if (st != DS_OK) {
     free(b);
     return st;
@@ -43,7 +44,7 @@ ds_status gpu_scratch(ds_stream *s, enum gpu_scratch_use use, size_t bytes, void
       gpu_block_free(*at);
       *at = NULL;
     }
-    st = make(bytes, &b, err);
+    st = make(s->dev, bytes, &b, err);
     if (st != DS_OK) return st;
     b->before = *at; /* a recording keeps what it named */
     *at = b;

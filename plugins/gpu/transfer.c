@@ -81,7 +81,7 @@ static void open_way(ds_device *dev, ds_device *other) {
 
 ds_status gpu_peer_copy(ds_stream *s, ds_device *to, void *dst, ds_device *from, const void *src,
                         size_t bytes, ds_error *err) {
-  ds_status st = gpu_ready_unrecorded(s, "peer_copy", err);
+  ds_status st = gpu_ready(s, err);
   if (st != DS_OK) return st;
   if (s->dev != to && s->dev != from)
     return gpu_fail(err, DS_ERR_INVALID,
@@ -89,6 +89,9 @@ ds_status gpu_peer_copy(ds_stream *s, ds_device *to, void *dst, ds_device *from,
                     to->name, s->dev->name);
   if (bytes == 0) return DS_OK;
   if (to->index == from->index) return gpu_copy(s, dst, src, bytes, err);
+  if (s->recording)
+    return gpu_fail(err, DS_ERR_UNSUPPORTED,
+                    "peer_copy: a copy between two cards can't be recorded in a graph");
   open_way(to, from);
   open_way(from, to);
   st = gpu_use(s->dev, err);

@@ -2,7 +2,10 @@
  *
  * A row-major matrix is the transpose of a column-major one: C^T = B^T A^T is given to the library, with B first.
  *
- * rocBLAS multiplies and no more: epilogues are gemm.c's. */
+ * rocBLAS multiplies and no more: epilogues are gemm.c's.
+ *
+ * A device has one handle, and the handle one workspace, which before ROCm 7.1 isn't guarded where the stream changes. So
+ * each call gives it the stream's own. */
 #include "blas.h"
 
 #include <dlfcn.h>
@@ -21,8 +24,11 @@ enum {
   ROCBLAS_ALGO_STANDARD = 0,
   ROCBLAS_ATOMICS_NOT_ALLOWED = 0,
   ROCBLAS_SUCCESS = 0,
-  ROCBLAS_INTERNAL_ERROR = 6
+  ROCBLAS_INTERNAL_ERROR = 6,
+  ROCBLAS_PERF_DEGRADED = 7 /* done, for want of workspace not in the fastest way */
 };
+
+enum { WORKSPACE = 32 << 20 }; /* rocBLAS's own choice */
 
 typedef int gemm_strided_batched_ex(void *handle, int trans_a, int trans_b, int32_t m, int32_t n,
                                     int32_t k, const void *alpha, const void *a, int type_a,
@@ -37,9 +43,10 @@ struct gpu_blas {
   int (*destroy_handle)(void *handle);
   int (*set_stream)(void *handle, gpuStream_t stream);
   int (*set_atomics_mode)(void *handle, int mode);
+  int (*set_workspace)(void *handle, void *memory, size_t bytes);
   gemm_strided_batched_ex *gemm;
   void *handle;
-  pthread_mutex_t lock; /* a handle has one stream at a time */
+  pthread_mutex_t lock; /* a handle has one stream and one workspace at a time */
 };
 
 static bool find_calls(void *from, gpu_blas *blas) {
@@ -50,6 +57,7 @@ static bool find_calls(void *from, gpu_blas *blas) {
              {"rocblas_destroy_handle", &blas->destroy_handle},
              {"rocblas_set_stream", &blas->set_stream},
              {"rocblas_set_atomics_mode", &blas->set_atomics_mode},
+             {"rocblas_set_workspace", &blas->set_workspace},
              {"rocblas_gemm_strided_batched_ex", &blas->gemm}};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
     void *at = dlsym(from, all[i].name);
@@ -122,8 +130,12 @@ static int type_of(int32_t dtype) {
 
 ds_status gpu_blas_run(gpu_blas *blas, ds_stream *s, const ds_gemm *g, ds_error *err) {
   const int type = type_of(g->dtype_a), type_c = type_of(g->dtype_c);
+  void *workspace = NULL;
+  const ds_status st = gpu_scratch(s, GPU_SCRATCH_GEMM, WORKSPACE, &workspace, err);
+  if (st != DS_OK) return st;
   pthread_mutex_lock(&blas->lock);
   int code = blas->set_stream(blas->handle, s->handle);
+  if (code == ROCBLAS_SUCCESS) code = blas->set_workspace(blas->handle, workspace, WORKSPACE);
   if (code == ROCBLAS_SUCCESS)
     code = blas->gemm(blas->handle, g->flags & DS_GEMM_TRANS_B ? ROCBLAS_TRANSPOSE : ROCBLAS_NONE,
                       g->flags & DS_GEMM_TRANS_A ? ROCBLAS_TRANSPOSE : ROCBLAS_NONE, (int32_t)g->n,
@@ -132,8 +144,10 @@ ds_status gpu_blas_run(gpu_blas *blas, ds_stream *s, const ds_gemm *g, ds_error 
                       (int32_t)g->ldc, g->stride_c, g->c, type_c, (int32_t)g->ldc, g->stride_c,
                       (int32_t)g->batch, ROCBLAS_F32, ROCBLAS_ALGO_STANDARD, 0, 0);
   pthread_mutex_unlock(&blas->lock);
-  if (code == ROCBLAS_SUCCESS) return gpu_given(s, gpuSuccess, "gemm (rocBLAS)", err);
-  if (code != ROCBLAS_INTERNAL_ERROR) return DS_ERR_UNSUPPORTED;
+  if (code == ROCBLAS_SUCCESS || code == ROCBLAS_PERF_DEGRADED)
+    return gpu_given(s, gpuSuccess, "gemm (rocBLAS)", err);
+  if (code != ROCBLAS_INTERNAL_ERROR || s->recording) /* perhaps it can't be recorded */
+    return DS_ERR_UNSUPPORTED;
   (void)gpu_kill(s, DS_ERR_DEVICE, NULL, "gemm: rocBLAS failed with status %d", code);
   return gpu_ready(s, err);
 }

@@ -14,7 +14,9 @@ static const ds_device_table *device;
 static ds_device *dev;
 static ds_error err;
 
-static bool open_plugin(const char *path) {
+#define ONE_THREAD "{\"threads\": 1}" /* options of the cpu plugin */
+
+static bool open_plugin(const char *path, int index, const char *options) {
   void *so = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   ds_plugin_query_fn *query = NULL;
   if (so != NULL) *(void **)&query = dlsym(so, "ds_plugin_query");
@@ -26,7 +28,7 @@ static bool open_plugin(const char *path) {
   }
   table = plugin->comm;
   device = plugin->device;
-  CHECK_OK(device->open(0, "{\"threads\": 1}", &dev, &err), err);
+  CHECK_OK(device->open(index, options, &dev, &err), err);
   return dev != NULL;
 }
 

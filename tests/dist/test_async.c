@@ -451,7 +451,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "usage: test_async PLUGIN.so WORLD_SIZE\n");
     return 2;
   }
-  if (!open_plugin(argv[1])) return 2;
+  if (!open_plugin(argv[1], 0, ONE_THREAD)) return 2;
   world.size = sizeof world;
   CHECK_OK(table->world(&world, &err), err);
   CHECK(world.world_size == atoi(argv[2]));

@@ -393,7 +393,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "usage: test_comm PLUGIN.so WORLD_SIZE\n");
     return 2;
   }
-  if (!open_plugin(argv[1])) return 2;
+  if (!open_plugin(argv[1], 0, ONE_THREAD)) return 2;
   CHECK_OK(device->stream_create(dev, &stream, &err), err);
   ds_comm_world w = {.size = sizeof w};
   CHECK_OK(table->world(&w, &err), err);

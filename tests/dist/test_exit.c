@@ -25,7 +25,7 @@ int main(int argc, char **argv) {
   ds_stream *a = NULL, *b = NULL;
   float *x = NULL, *y = NULL;
   pthread_t thread;
-  if (argc != 3 || !open_plugin(argv[1])) return 2;
+  if (argc != 3 || !open_plugin(argv[1], 0, ONE_THREAD)) return 2;
   bool give_up = strcmp(argv[2], "given-up") == 0;
   CHECK_OK(table->world(&w, &err), err);
   CHECK_OK(table->create(dev, both, 2, NULL, give_up ? 500 : 0, &comm, &err), err);

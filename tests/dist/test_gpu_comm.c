@@ -4,44 +4,25 @@
  * usage: test_gpu_comm PLUGIN.so
  * Each case forks its ranks, which a torchrun-like environment numbers. What works, ds conform checks. */
 #include "parallel/store.h"
-#include "unit/test.h"
+#include "ranks.h"
 
-#include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdbool.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 enum { RANKS = 3, LAST = RANKS - 1, SHORT_MS = 1500, LONG_MS = 60000, N = 100 };
 
 static const char *path;
-static const ds_plugin *plugin;
-static const ds_comm_table *table;
-static const ds_device_table *device;
-static ds_device *dev;
 static ds_stream *a, *b;
 static char job[64];
 static void *x;
 static int rank;
-static ds_error err;
 
 /* ---------------------------------------------------------------- a rank */
 
 static bool begin(int index) {
-  void *so = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-  ds_plugin_query_fn *query = NULL;
-  if (so != NULL) *(void **)&query = dlsym(so, "ds_plugin_query");
-  if (query != NULL)
-    plugin = query(NULL, (ds_version_range){DS_ABI_MAJOR, 0, DS_ABI_MINOR, 0}, &err);
-  if (plugin == NULL || plugin->comm == NULL) {
-    fprintf(stderr, "%s has no comm table: %s\n", path, so == NULL ? dlerror() : err.message);
-    return false;
-  }
-  table = plugin->comm;
-  device = plugin->device;
-  CHECK_OK(device->open(index, NULL, &dev, &err), err);
+  if (!open_plugin(path, index, NULL)) return false;
   CHECK_OK(device->stream_create(dev, &a, &err), err);
   CHECK_OK(device->stream_create(dev, &b, &err), err);
   CHECK_OK(device->alloc(dev, 4 * N, &x, &err), err);
@@ -65,7 +46,7 @@ static ds_status create(int64_t timeout_ms, ds_comm **out) {
   char word[80];
   ds_store *store = NULL;
   snprintf(word, sizeof word, "%s %d", job, count++);
-  ds_store_args args = {rank, RANKS, NULL, 0, word, LONG_MS};
+  ds_store_args args = {.rank = rank, .size = RANKS, .job = word, .timeout_ms = LONG_MS};
   *out = NULL;
   CHECK_OK(ds_store_create(&args, &store, &err), err);
   const ds_status st = table->create(dev, all, RANKS, ds_store_kv(store), timeout_ms, out, &err);

@@ -66,7 +66,7 @@ int main(int argc, char **argv) {
   if (MPI_Init_thread(&argc, &argv, level_of(argv[2]), &level) != MPI_SUCCESS) return 1;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &size);
-  if (size != 2 || !open_plugin(argv[1])) MPI_Abort(MPI_COMM_WORLD, 2);
+  if (size != 2 || !open_plugin(argv[1], 0, ONE_THREAD)) MPI_Abort(MPI_COMM_WORLD, 2);
   if (level > level_of(argv[2])) level = level_of(argv[2]);
   ds_comm_world w = {.size = sizeof w};
   CHECK_OK(table->world(&w, &err), err);

@@ -290,7 +290,7 @@ static void test_failure_after_steps(ds_device *dev) {
 
 /* ---------------------------------------------------------------- graphs */
 
-static void test_graph_failure(ds_device *dev) {
+static void test_graph_failure(ds_device *dev, ds_device *other) {
   ds_stream *s = make_stream(dev);
   unsigned char *p = make_memory(dev, 64), back[64];
   ds_graph *g = NULL;
@@ -298,20 +298,51 @@ static void test_graph_failure(ds_device *dev) {
   CHECK_OK(graphs->begin(s, &err), err);
   CHECK_FAILS(d->stream_sync(s, &err), DS_ERR_STATE, err, "stream_sync can't be recorded");
   CHECK_FAILS(d->stream_free(s, p, &err), DS_ERR_STATE, err, "stream_free can't be recorded");
-  CHECK_FAILS(d->peer_copy(s, dev, p, dev, p, 1, &err), DS_ERR_STATE, err, "peer_copy");
+  CHECK_FAILS(d->peer_copy(s, other, p, dev, p, 1, &err), DS_ERR_UNSUPPORTED, err, "peer_copy");
   CHECK_OK(d->fill(s, p, 9, 64, &err), err);
   gpu_fail(&err, DS_ERR_UNSUPPORTED, "op 9999 isn't there");
   CHECK(gpu_done(s, DS_ERR_UNSUPPORTED, &err) == DS_ERR_UNSUPPORTED);
   gpu_fail(&err, DS_ERR_INVALID, "another");
   CHECK(gpu_done(s, DS_ERR_INVALID, &err) == DS_ERR_INVALID);
-  CHECK_FAILS(graphs->end(s, &g, &err), DS_ERR_UNSUPPORTED, err, "op 9999 isn't there");
-  CHECK(g == NULL);
+  CHECK_OK(graphs->end(s, &g, &err), err); /* what was refused is left out */
+  graphs->destroy(g);
   CHECK_OK(d->fill(s, p, 1, 64, &err), err); /* as before begin */
   CHECK_OK(graphs->begin(s, &err), err);
   CHECK(gpu_done(s, DS_ERR_MEMORY, NULL) == DS_ERR_MEMORY);
   CHECK_FAILS(graphs->end(s, &g, &err), DS_ERR_MEMORY, err, "while it was recorded");
   CHECK_OK(d->download(s, back, p, 64, &err), err);
   CHECK(back[0] == 1);
+  d->free(dev, p);
+  d->stream_destroy(s);
+}
+
+/* A stream that dies while it records: its work before the recording is over when the first call says so. */
+static void test_death_amid_recording(ds_device *dev) {
+  ds_stream *s = make_stream(dev);
+  unsigned char *p = make_memory(dev, 64);
+  ds_graph *g = NULL;
+  int ran;
+  flag(s, &ran);
+  CHECK_OK(graphs->begin(s, &err), err);
+  CHECK(gpu_kill(s, DS_ERR_TIMEOUT, &err, "a peer is late") == DS_ERR_TIMEOUT);
+  CHECK(!ran);
+  CHECK_FAILS(d->fill(s, p, 1, 64, &err), DS_ERR_TIMEOUT, err, "a peer is late");
+  CHECK(ran);
+  CHECK_FAILS(graphs->end(s, &g, &err), DS_ERR_TIMEOUT, err, "a peer is late");
+  d->free(dev, p);
+  d->stream_destroy(s);
+}
+
+/* A recording that somebody spoiled: nothing is wrong with the device, and what was to be recorded can run as ever. */
+static void test_spoiled_recording(ds_device *dev) {
+  ds_stream *s = make_stream(dev);
+  unsigned char *p = make_memory(dev, 64);
+  ds_graph *g = NULL;
+  CHECK_OK(graphs->begin(s, &err), err);
+  CHECK(gpuStreamSynchronize(s->handle) != gpuSuccess);
+  CHECK_FAILS(graphs->end(s, &g, &err), DS_ERR_UNSUPPORTED, err, "end of a recording");
+  CHECK_OK(d->fill(s, p, 1, 64, &err), err);
+  CHECK_OK(d->stream_sync(s, &err), err);
   d->free(dev, p);
   d->stream_destroy(s);
 }
@@ -440,7 +471,9 @@ int main(void) {
   test_failure_travels(a, true);
   test_dead_is_drained(a);
   test_failure_after_steps(a);
-  test_graph_failure(a);
+  test_graph_failure(a, b);
+  test_death_amid_recording(a);
+  test_spoiled_recording(a);
   test_graph_scratch(a);
   test_graph_order(a);
   test_lost_device(b);

@@ -43,6 +43,9 @@ size_t round_up(size_t n, size_t to) {
 /* Room for `bytes` and a page that stays inaccessible, from where the last was on. */
 char *find_room(size_t bytes) {
   if (bytes + PAGE > REGION) return nullptr;
+#if defined(__SANITIZE_ADDRESS__)
+  cursor = 0; /* its shadow would grow with every new address, as if memory leaked */
+#endif
   for (int round = 0; round < 2; round++) {
     while (cursor + bytes + PAGE <= REGION) {
       char *at = region + cursor;

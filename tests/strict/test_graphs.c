@@ -41,6 +41,7 @@ static void section(char *out, size_t size, const char *graph, int seed) {
 typedef struct rows {
   golden_data golden;
   int spoiled; /* the get that gives an id out of range; 0: none */
+  int lengths; /* batches of so many lengths take turns */
   int gets;
 } rows;
 
@@ -53,10 +54,11 @@ static ds_status rows_get(void *self, int64_t index, ds_batch *sample, ds_error 
   rows *r = self;
   (void)err;
   const ds_host_tensor *t = r->golden.batch.tensors;
-  int64_t row = index % t[0].shape[0], length = t[0].shape[1];
+  int64_t row = index % t[0].shape[0], whole = t[0].shape[1];
+  int64_t length = whole - (r->lengths ? r->gets / 2 % r->lengths : 0); /* of both of a batch */
   sample->n = 2;
   for (int i = 0; i < 2; i++)
-    sample->tensors[i] = (ds_host_tensor){DS_I32, 1, {length}, r->golden.values[i] + row * length};
+    sample->tensors[i] = (ds_host_tensor){DS_I32, 1, {length}, r->golden.values[i] + row * whole};
   static int32_t wrong[256];
   if (++r->gets != r->spoiled) return DS_OK;
   memcpy(wrong, sample->tensors[0].data, (size_t)length * sizeof *wrong);
@@ -81,7 +83,7 @@ typedef struct outcome {
 typedef struct how {
   const char *model, *more; /* of the config */
   bool by_hand, groups, reload, evaluate, resize;
-  int spoiled;
+  int spoiled, lengths;
 } how;
 
 static ds_status by_hand(ds_engine *e, rows *r, float *loss, ds_error *err) {
@@ -152,6 +154,7 @@ static uint64_t train(const how *h, const char *graph, int seed, outcome *out) {
   memset(out, 0, sizeof *out);
   memset(&r, 0, sizeof r);
   r.spoiled = h->spoiled;
+  r.lengths = h->lengths;
   snprintf(folder, sizeof folder, "%s/%s", models, h->model);
   section(backend, sizeof backend, graph, seed);
   snprintf(config, sizeof config, "{\"train_batch_size\": 2, %s, %s}", backend, h->more);
@@ -187,7 +190,8 @@ static uint64_t train(const how *h, const char *graph, int seed, outcome *out) {
 }
 
 #define ADAMW                                                                                      \
-  "\"gradient_clipping\": 0.5, \"optimizer\": {\"type\": \"AdamW\", \"params\": {\"lr\": 0.01}}"
+  "\"gradient_clipping\": 0.5, \"optimizer\": {\"type\": \"AdamW\", \"params\": {\"lr\": 0.01, "   \
+  "\"weight_decay\": 0.1}}"
 #define WARMUP                                                                                     \
   ", \"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_num_steps\": 5, "               \
   "\"warmup_max_lr\": 0.02}}"
@@ -205,6 +209,8 @@ static void test_training(void) {
       {.model = "llama", .more = ADAMW ONE_CYCLE, .resize = true},
       {.model = "gpt2", .more = ADAMW BF16, .by_hand = true},
       {.model = "gpt2", .more = ADAMW, .spoiled = 9},
+      {.model = "llama", .more = ADAMW, .lengths = 2},
+      {.model = "gpt2", .more = ADAMW, .lengths = 6},
       /* of an infinite rate nothing is a number any more */
       {.model = "gpt2", .more = "\"optimizer\": {\"type\": \"Adam\", \"params\": {\"lr\": 1e38}}"},
   };

@@ -35,7 +35,7 @@ typedef struct gpu_attention {
   gpu_attention_tensor d_o, dq, dk, dv; /* backward */
   float *lse;                           /* [B,H,T]; forward: or NULL */
   float *scratch; /* backward: B H T floats. few: gpu_attention_few_scratch floats */
-  int32_t splits; /* few: parts that the keys are read in, by as many blocks */
+  int32_t splits; /* few: parts that the keys are read in at most, by as many blocks */
 } gpu_attention;
 
 /* Dynamic shared memory that a launch needs, which depends on dtype and dim only. */
@@ -46,8 +46,9 @@ gpuError_t gpu_attention_forward(gpuStream_t s, const gpu_attention *a);
 gpuError_t gpu_attention_backward(gpuStream_t s, const gpu_attention *a);
 
 /* The same as forward for few queries, T H / G up to some tens: bound by reading keys and values, once
- * for each GPU_ATTENTION_FEW_ROWS queries that share them. */
-enum { GPU_ATTENTION_FEW_ROWS = 8 };
+ * for each GPU_ATTENTION_FEW_ROWS queries that share them. Room for keys that aren't in use changes no bits,
+ * where splits are at least the keys in use by GPU_ATTENTION_LEAST_KEYS, or the same. */
+enum { GPU_ATTENTION_FEW_ROWS = 8, GPU_ATTENTION_LEAST_KEYS = 64 /* of one part */ };
 int64_t gpu_attention_few_scratch(const gpu_attention *a);
 gpuError_t gpu_attention_few(gpuStream_t s, const gpu_attention *a);
 

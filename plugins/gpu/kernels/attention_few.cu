@@ -78,12 +78,16 @@ attention_few(const gpu_attention p) {
   const float scale = p.scale * GPU_ATTENTION_LOG2E;
   const int lane = (int)threadIdx.x % LANES, group = (int)threadIdx.x / LANES;
 
-  /* What any of these rows sees, in equal parts. */
+  /* What any of these rows sees, in equal parts, of which there are fewer than blocks where keys are few:
+   * as many as the keys in use ask for, whatever room there is for more, so that the room changes no
+   * bits. */
   const int last = tile * ROWS + ROWS < rows ? tile * ROWS + ROWS - 1 : rows - 1;
   const int begin = attention_begin(sight, attention_query_of(p, g, tile * ROWS).t);
   const int end = attention_end(sight, attention_query_of(p, g, last).t);
   const int step = GROUPS * AHEAD, all = begin < end ? end - begin : 0;
-  const int each = (all + p.splits - 1) / p.splits;
+  const int wanted = (all + GPU_ATTENTION_LEAST_KEYS - 1) / GPU_ATTENTION_LEAST_KEYS;
+  const int taken = wanted < 1 ? 1 : wanted < p.splits ? wanted : p.splits;
+  const int each = (all + taken - 1) / taken;
   const int from = begin + split * each, to = from + each < end ? from + each : end;
 
   float q[ROWS][HERE], out[ROWS][HERE];

@@ -172,7 +172,8 @@ extern "C" gpuError_t gpu_adamw(gpuStream_t s, const gpu_adamw_args *from) {
   const double lr = a.schedule ? 1 : from->lr;
   a.scale = (float)from->grad_scale;
   a.l2 = from->decoupled ? 0.0f : (float)from->weight_decay;
-  a.decay = from->decoupled ? (float)(lr * from->weight_decay) : 0.0f;
+  /* In floats, as the kernel does it with a schedule, so that both give the same bits. */
+  a.decay = from->decoupled ? (float)lr * (float)from->weight_decay : 0.0f;
   a.step = a.schedule ? 1.0f : (float)(lr / from->correction1);
   a.root = a.schedule ? 1.0f : (float)(1 / from->correction2);
   if (a.n == 0) return gpuSuccess;

@@ -20,8 +20,10 @@
 /* HIP's second bound means something else. */
 #define GPU_KERNEL(threads, ...) __global__ void __launch_bounds__(threads)
 #define GPU_DEVICE               static __device__ __forceinline__
+/* The runtime is shared with rocBLAS, RCCL and the host: what they left behind is none of the launch's. */
 #define GPU_LAUNCH(kernel, grid, block, shared, stream, ...)                                       \
-  (kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__), hipGetLastError())
+  ((void)hipGetLastError(), kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__),          \
+   hipGetLastError())
 #define GPU_ALLOW_SHARED(kernel, bytes)                                                            \
   hipFuncSetAttribute(reinterpret_cast<const void *>(kernel),                                      \
                       hipFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))

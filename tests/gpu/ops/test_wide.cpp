@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "ds_abi.h"
+#include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/norm.h"
 #include "kernels/optimizer.h"
@@ -287,6 +288,51 @@ static void samples(int dtype, int64_t rows, int64_t cols, int64_t k, double top
   for (numbers *n : made) drop(n);
 }
 
+/* A query behind `length` keys of a cache with room for more: what attention says by kv_len alone, and
+ * with a view of just the keys in use, which is how recorded tokens and others see the cache. */
+static void decodes(int dtype, int length, int room) {
+  enum { HEADS = 4, GROUPS = 2, DIM = 64, MOST = 12 };
+  numbers q = make(HEADS * DIM, dtype, 0, 2), k = make((int64_t)room * GROUPS * DIM, dtype, 0, 2),
+          v = make(k.n, dtype, 0, 1), len = make(1, DS_F32, 0, 0),
+          scratch = make(HEADS * MOST * (DIM + 2), DS_F32, 0, 0);
+  numbers o[2] = {make(q.n, dtype, 9, 0), make(q.n, dtype, 9, 0)};
+  words(&len)[0] = length;
+  send(&len);
+  for (int i = 0; i < 2; i++) {
+    gpu_attention a = {};
+    a.dtype = dtype, a.batch = a.time = 1, a.keys = i ? room : length;
+    a.heads = HEADS, a.groups = GROUPS, a.dim = DIM, a.causal = 1, a.scale = 0.125f;
+    a.vector = 1, a.wave = GPU_WAVE, a.kv_len = (int32_t *)len.device;
+    a.q = a.o = {q.device, HEADS * DIM, DIM, HEADS * DIM};
+    a.o.data = o[i].device;
+    a.k = a.v = {k.device, k.n, DIM, GROUPS * DIM};
+    a.v.data = v.device;
+    a.scratch = (float *)scratch.device;
+    a.splits = (a.keys + GPU_ATTENTION_LEAST_KEYS - 1) / GPU_ATTENTION_LEAST_KEYS;
+    if (a.splits > MOST) a.splits = MOST;
+    launched("attention of few", gpu_attention_few(stream, &a));
+    fetch(&o[i]);
+  }
+  for (int h = 0; h < HEADS; h++) {
+    double sum = 0, want[DIM] = {};
+    for (int j = 0; j < length; j++) {
+      const int64_t at = ((int64_t)j * GROUPS + h / (HEADS / GROUPS)) * DIM;
+      double score = 0;
+      for (int e = 0; e < DIM; e++)
+        score += (double)q.host[h * DIM + e] * (double)k.host[at + e] / 8;
+      sum += exp(score);
+      for (int e = 0; e < DIM; e++) want[e] += exp(score) * (double)v.host[at + e];
+    }
+    for (int e = 0; e < DIM; e++)
+      expect("attention of few", h * DIM + e, o[0].host[h * DIM + e], want[e] / sum,
+             1e-5 + 2 * last_bit(dtype));
+  }
+  for (int64_t i = 0; i < q.n; i++)
+    expect("attention of few, in a larger cache", i, o[1].host[i], o[0].host[i], 0);
+  numbers *made[] = {&q, &k, &v, &len, &scratch, &o[0], &o[1]};
+  for (numbers *n : made) drop(n);
+}
+
 int main() {
   if (gpuStreamCreate(&stream) != gpuSuccess) return 1;
   for (int dtype : {DS_F32, DS_BF16}) {
@@ -297,6 +343,7 @@ int main() {
     samples(dtype, 2, 50257, 50, 1);
     samples(dtype, 2, 50257, 0, 0.9);
     samples(dtype, 2, 50257, 200, 0.7);
+    for (int length : {1, 63, 65, 333, 900}) decodes(dtype, length, 1000);
   }
   scatter(DS_F32, 5000, 70000, 16, false);
   scatter(DS_BF16, 5000, 70000, 8, true);

@@ -227,6 +227,19 @@ static ds_status run_unskipped(ds_stream *s, const ds_op *op, ds_error *err) {
   return ds_reference_ops.run(s, &wrong, err);
 }
 
+/* As BUG_ADAMW does to adamw. */
+static ds_status run_uncorrected(ds_stream *s, const ds_op *op, ds_error *err) {
+  ds_tensor schedule = *op->in[4];
+  float now[3];
+  memcpy(now, schedule.data, sizeof now);
+  now[2] = 1;
+  schedule.data = now;
+  const ds_tensor *in[] = {op->in[0], op->in[1], op->in[2], op->in[3], &schedule, op->in[5]};
+  ds_op wrong = *op;
+  wrong.in = in;
+  return ds_reference_ops.run(s, &wrong, err);
+}
+
 static ds_status run_other_draw(ds_stream *s, const ds_op *op, ds_error *err) {
   ds_tensor draw = *op->in[1];
   int64_t rows = count(&draw);
@@ -256,6 +269,7 @@ static ds_status ops_run(ds_stream *s, const ds_op *op, ds_error *err) {
     return run_short(s, op, err);
   if (BUG == BUG_APPEND_CLAMPS && op->id == DS_OP_APPEND_ROWS) return run_clamped(s, op, err);
   if (BUG == BUG_NEVER_SKIPS && op->id == DS_OP_ADAMW_SCHEDULED) return run_unskipped(s, op, err);
+  if (BUG == BUG_ADAMW && op->id == DS_OP_ADAMW_SCHEDULED) return run_uncorrected(s, op, err);
   if (BUG == BUG_SAMPLE_ORDER && op->id == DS_OP_SAMPLE) return run_other_draw(s, op, err);
   ds_op wrong = *op;
   ds_attr attr[9];

@@ -8,8 +8,11 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { RANKS = 3, LIMIT_MS = 60000 };
@@ -19,7 +22,7 @@ static int port;
 
 static ds_store *open_rank(int rank, int size, const char *host, const char *word,
                            int64_t timeout_ms) {
-  ds_store_args a = {rank, size, host, port, word, timeout_ms};
+  ds_store_args a = {rank, size, host, port, word, timeout_ms, .spread = false};
   ds_store *s = NULL;
   ds_error err;
   CHECK_OK(ds_store_create(&a, &s, &err), err);
@@ -63,7 +66,7 @@ static void *meet(void *arg) {
   member *m = arg;
   char key[32], value[64], want[64];
   ds_error err;
-  ds_store_args a = {m->rank, RANKS, m->host, port, job, LIMIT_MS};
+  ds_store_args a = {m->rank, RANKS, m->host, port, job, LIMIT_MS, .spread = false};
   ds_store *s = NULL;
   if (ds_store_create(&a, &s, &err) != DS_OK) {
     m->errors++;
@@ -221,6 +224,68 @@ static void test_strangers(void) {
   ds_store_destroy(zero);
 }
 
+/* FNV-1a, as the ranks' word goes over the wire. */
+static uint64_t hash(const char *text) {
+  uint64_t h = 0xcbf29ce484222325u;
+  for (; *text; text++) h = (h ^ (unsigned char)*text) * 0x100000001b3u;
+  return h;
+}
+
+/* Knows everything that rank 1 does but isn't its user. Gives the bytes of an answer. */
+static int ask_as_nobody(const char *name, const ds_store_request *q) {
+  struct sockaddr_un a = {.sun_family = AF_UNIX};
+  char answer[64];
+  int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+  memcpy(a.sun_path + 1, name, strlen(name));
+  socklen_t n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name));
+  if (setuid(65534) != 0 || connect(fd, (struct sockaddr *)&a, n) != 0) return 100;
+  (void)!send(fd, q, sizeof *q, MSG_NOSIGNAL);
+  (void)!send(fd, "a", 1, MSG_NOSIGNAL);
+  ssize_t got = recv(fd, answer, sizeof answer, 0);
+  return got > 0 ? (int)got : 0;
+}
+
+/* Names of the abstract namespace are anybody's: the two sides look who the other is. */
+static void test_other_user(void) {
+  ds_error err;
+  char name[80];
+  int status = -1;
+  if (geteuid() != 0) return; /* nobody else to be */
+  const ds_store_request q = {.magic = DS_STORE_MAGIC,
+                              .version = DS_STORE_VERSION,
+                              .call = DS_STORE_GET,
+                              .rank = 1,
+                              .size = 2,
+                              .job = hash(job),
+                              .timeout_ms = LIMIT_MS,
+                              .key_bytes = 1};
+  ds_store *zero = open_rank(0, 2, NULL, job, LIMIT_MS);
+  CHECK_OK(set(zero, "a", "b", &err), err);
+  snprintf(name, sizeof name, "dscore-%ld-%016llx", (long)geteuid(), (unsigned long long)q.job);
+  pid_t child = fork();
+  if (child == 0) _exit(ask_as_nobody(name, &q));
+  CHECK(child > 0 && waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  ds_store *one = open_rank(1, 2, NULL, job, LIMIT_MS);
+  CHECK_OK(get(one, "a", name, sizeof name, LIMIT_MS, &err), err);
+  ds_store_destroy(one);
+  ds_store_destroy(zero);
+}
+
+/* Rank 0's host knows itself by a loopback address, as Debian has it: the others come from elsewhere. */
+static void test_spread(void) {
+  ds_error err;
+  char value[16];
+  ds_store_args a = {0, 2, "127.0.1.1", port, job, LIMIT_MS, .spread = true};
+  ds_store *zero = NULL;
+  CHECK_OK(ds_store_create(&a, &zero, &err), err);
+  CHECK_OK(set(zero, "a", "b", &err), err);
+  ds_store *one = open_rank(1, 2, "127.0.0.3", job, LIMIT_MS);
+  CHECK_OK(get(one, "a", value, sizeof value, LIMIT_MS, &err), err);
+  ds_store_destroy(one);
+  ds_store_destroy(zero);
+}
+
 /* Something else at the port: it answers nonsense. */
 static void *nonsense(void *arg) {
   int fd = accept(*(int *)arg, NULL, NULL);
@@ -277,6 +342,8 @@ int main(void) {
   test_limits();
   test_missing();
   test_strangers();
+  test_other_user();
+  test_spread();
   test_foreign_server();
   test_wait();
   return TEST_RESULT();

@@ -27,7 +27,7 @@
 #define hipDeviceAttribute_t                      enum cudaDeviceAttr
 #define hipDeviceAttributeWarpSize                cudaDevAttrWarpSize
 #define hipDeviceAttributeMultiprocessorCount     cudaDevAttrMultiProcessorCount
-#define hipDeviceAttributeMaxSharedMemoryPerBlock cudaDevAttrMaxSharedMemoryPerBlock
+#define hipDeviceAttributeMaxSharedMemoryPerBlock cudaDevAttrMaxSharedMemoryPerBlockOptin
 #define hipDeviceAttributeMemoryPoolsSupported    cudaDevAttrMemoryPoolsSupported
 #define hipDeviceAttributeComputeCapabilityMajor  cudaDevAttrComputeCapabilityMajor
 #define hipDeviceAttributeComputeCapabilityMinor  cudaDevAttrComputeCapabilityMinor
