@@ -174,7 +174,6 @@ attention_dkv(const gpu_attention p) {
   const attention_sight sight = attention_sight_of(p, b);
   const int from = attention_first_of(sight, first) / BN * BN;
   const int to = first < sight.len ? attention_last_of(sight, first + ROWS - 1, p.time) : 0;
-  const int steps = from < to ? (to - from + BN - 1) / BN : 0; /* a head */
 
   const int lane = gpu_lane(), wave = (int)threadIdx.x / GPU_WAVE;
   const int j0 = first + wave * 16 * MT; /* this wave's first key */
@@ -184,8 +183,7 @@ attention_dkv(const gpu_attention p) {
   for (int m = 0; m < MT; m++)
 #pragma unroll
     for (int n = 0; n < D / 16; n++) gpu_mma_zero(dk[m][n]), gpu_mma_zero(dv[m][n]);
-  const auto load_do = [&](int step) {
-    const int h = g * heads + step / steps, t = from + step % steps * BN;
+  const auto load_do = [&](int h, int t) {
     tile::template load<BN, THREADS>(
         sdo, static_cast<const T *>(p.d_o.data) + b * p.d_o.batch + h * p.d_o.head, p.d_o.row, t,
         p.time, p.dim, p.vector);
@@ -196,11 +194,12 @@ attention_dkv(const gpu_attention p) {
   tile::template load<ROWS, THREADS>(
       shared + ROWS * STRIDE, static_cast<const T *>(p.v.data) + b * p.v.batch + g * p.v.head,
       p.v.row, first, sight.len, p.dim, p.vector);
-  if (steps) load_do(0);
+  int h = g * heads, t0 = from;
+  const int behind = from < to ? h + heads : h;
+  if (h < behind) load_do(h, t0);
   gpu_copy_commit();
 
-  for (int step = 0; step < heads * steps; step++) {
-    const int h = g * heads + step / steps, t0 = from + step % steps * BN;
+  while (h < behind) {
     gpu_copy_wait<0>();
     gpu_sync(); /* do is there; the q before was used */
     tile::template load<BN, THREADS>(
@@ -238,8 +237,11 @@ attention_dkv(const gpu_attention p) {
       }
     if (!whole) attention_mask_transposed(s, dp, sight, t0, j0, p.time);
     if (SIDES & 2) tile::template multiply_sums<MT, BN / 16>(dv, s, sdo);
-    gpu_sync(); /* do was used */
-    if (step + 1 < heads * steps) load_do(step + 1);
+    gpu_sync();                     /* do was used */
+    const bool more = t0 + BN < to; /* of this head */
+    h = more ? h : h + 1;
+    t0 = more ? t0 + BN : from;
+    if (h < behind) load_do(h, t0);
     gpu_copy_commit();
     if (SIDES & 1) tile::template multiply_sums<MT, BN / 16>(dk, dp, sq);
   }
