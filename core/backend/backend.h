@@ -49,7 +49,7 @@ typedef enum ds_graph_mode {
 typedef struct ds_backend_config {
   char **names; /* in order of preference; "auto" = by priority */
   int n_names;
-  int device; /* -1: not given */
+  int device;         /* -1: not given */
   char **plugin_path; /* searched before the built-in folders */
   int n_plugin_path;
   char *options; /* JSON object for the plugin, or NULL */

@@ -66,14 +66,14 @@
 #define gpuGraphDestroy                    cudaGraphDestroy
 #define gpuGraphExecDestroy                cudaGraphExecDestroy
 /* clang-format on */
-#define gpuErrorStubLibrary                cudaErrorStubLibrary
-#define gpuHostMalloc(p, bytes)            cudaHostAlloc((p), (bytes), cudaHostAllocPortable)
-#define gpuHostFree                        cudaFreeHost
-#define gpuStreamCreate(s)                 cudaStreamCreateWithFlags((s), cudaStreamNonBlocking)
-#define gpuStreamWaitEvent(s, e)           cudaStreamWaitEvent((s), (e), 0)
-#define gpuEventCreate(e)                  cudaEventCreateWithFlags((e), cudaEventDisableTiming)
-#define gpuStreamBeginCapture(s)           cudaStreamBeginCapture((s), cudaStreamCaptureModeRelaxed)
-#define gpuGraphInstantiate(exec, graph)   cudaGraphInstantiate((exec), (graph), 0)
+#define gpuErrorStubLibrary              cudaErrorStubLibrary
+#define gpuHostMalloc(p, bytes)          cudaHostAlloc((p), (bytes), cudaHostAllocPortable)
+#define gpuHostFree                      cudaFreeHost
+#define gpuStreamCreate(s)               cudaStreamCreateWithFlags((s), cudaStreamNonBlocking)
+#define gpuStreamWaitEvent(s, e)         cudaStreamWaitEvent((s), (e), 0)
+#define gpuEventCreate(e)                cudaEventCreateWithFlags((e), cudaEventDisableTiming)
+#define gpuStreamBeginCapture(s)         cudaStreamBeginCapture((s), cudaStreamCaptureModeRelaxed)
+#define gpuGraphInstantiate(exec, graph) cudaGraphInstantiate((exec), (graph), 0)
 
 #ifdef __cplusplus
 extern "C" {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# scripts/gpu-check from a folder that it packed itself, on an emulated card: that a session with a real one isn't spent
+# scripts/gpu-check from a folder that it packed itself, on an emulated card: so that time with a real one isn't spent
 # on mistakes of the script. Further arguments: the build folder, and the emulated plugin.
 . "${0%/*}/../cli/lib.sh"
 BUILD=$4 PLUGIN=$5

@@ -512,14 +512,17 @@ gpuError_t gpuStreamQuery(gpuStream_t handle) {
 }
 
 gpuError_t gpuLaunchHostFunc(gpuStream_t s, void (*run)(void *), void *argument) {
-  return give(s, [=](holding &h) {
-    h.unlock();
-    in_host_function = true;
-    run(argument);
-    in_host_function = false;
-    h.lock();
-    return gpuSuccess;
-  }, true);
+  return give(
+      s,
+      [=](holding &h) {
+        h.unlock();
+        in_host_function = true;
+        run(argument);
+        in_host_function = false;
+        h.lock();
+        return gpuSuccess;
+      },
+      true);
 }
 
 /* ---- events */
