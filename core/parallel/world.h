@@ -10,7 +10,7 @@
 #ifndef DS_PARALLEL_WORLD_H
 #define DS_PARALLEL_WORLD_H
 
-#include "backend/backend.h"
+#include "backend/group.h"
 #include "ds.h"
 
 typedef struct ds_world {
@@ -19,7 +19,7 @@ typedef struct ds_world {
   int port;        /* of the rendezvous, where one is needed */
   bool port_given; /* by distributed_port or MASTER_PORT */
   ds_backend *backend;
-  ds_comm *comm; /* NULL in a world of one */
+  ds_group *group; /* all ranks; NULL in a world of one */
   void *flag;    /* device memory for one f32: ds_world_agree */
 } ds_world;
 
