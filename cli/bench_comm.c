@@ -26,7 +26,7 @@ typedef struct comm_bench {
   int32_t dtypes[2];
   int n_dtypes;
   int64_t min, max, rounds;
-  bool in_place, table; /* table: this rank prints one */
+  bool table; /* this rank prints one */
   ds_world world;
   bench_turns turns;
   void *send, *recv; /* max bytes each */
@@ -34,15 +34,16 @@ typedef struct comm_bench {
 } comm_bench;
 
 /* One collective of `bytes` in all; waits for it. */
-static ds_status call(comm_bench *t, int op, int32_t dtype, int64_t bytes, ds_error *err) {
+static ds_status call(comm_bench *t, int op, int32_t dtype, int64_t bytes, bool in_place,
+                      ds_error *err) {
   const ds_comm_table *c = ds_backend_plugin(t->b.backend)->comm;
   ds_stream *s = ds_backend_raw_stream(t->b.backend);
   int64_t n = t->world.size, all = bytes / (int64_t)ds_dtype_size(dtype), part = all / n;
   size_t own = (size_t)t->world.rank * (size_t)part * ds_dtype_size(dtype);
   char *send = t->send, *recv = t->recv;
-  if (t->in_place && op == BENCH_ALLREDUCE) recv = send;
-  if (t->in_place && op == BENCH_REDUCE_SCATTER) recv = send + own;
-  if (t->in_place && op == BENCH_ALLGATHER) send = recv + own;
+  if (in_place && op == BENCH_ALLREDUCE) recv = send;
+  if (in_place && op == BENCH_REDUCE_SCATTER) recv = send + own;
+  if (in_place && op == BENCH_ALLGATHER) send = recv + own;
   ds_status status = DS_OK;
   switch ((enum bench_comm_op)op) {
     case BENCH_ALLREDUCE:
@@ -75,20 +76,37 @@ static ds_status slowest(comm_bench *t, double *x, ds_error *err) {
 }
 
 /* Seconds of a call. */
-static ds_status one_round(comm_bench *t, int op, int32_t dtype, int64_t bytes, double *seconds,
-                           ds_error *err) {
+static ds_status one_round(comm_bench *t, int op, int32_t dtype, int64_t bytes, bool in_place,
+                           double *seconds, ds_error *err) {
   int64_t calls = bench_comm_calls(bytes);
-  if (!bench_turns_take(&t->turns))
-    return ds_fail(err, DS_ERR_IO, "--turns: the other program does not give the turn: %s",
-                   errno ? strerror(errno) : "waited for 60 s");
-  DS_TRY(call(t, op, dtype, bytes, err));
+  DS_TRY(call(t, op, dtype, bytes, in_place, err));
   DS_TRY(slowest(t, seconds, err));
   double start = cli_now();
-  for (int64_t i = 0; i < calls; i++) DS_TRY(call(t, op, dtype, bytes, err));
+  for (int64_t i = 0; i < calls; i++) DS_TRY(call(t, op, dtype, bytes, in_place, err));
   *seconds = (cli_now() - start) / (double)calls;
-  DS_TRY(slowest(t, seconds, err));
-  if (!bench_turns_give(&t->turns))
-    return ds_fail(err, DS_ERR_IO, "--turns: can't give the turn: %s", strerror(errno));
+  return slowest(t, seconds, err);
+}
+
+/* What can be in place: broadcast always is, alltoall never. */
+static int variants_of(int op) {
+  return op == BENCH_BROADCAST || op == BENCH_ALLTOALL ? 1 : 2;
+}
+
+/* Both variants in one turn. */
+static ds_status measure_size(comm_bench *t, int op, int32_t dtype, int64_t bytes,
+                              bench_samples us[2], ds_error *err) {
+  for (int64_t i = 0; i < t->rounds; i++) {
+    if (!bench_turns_take(&t->turns))
+      return ds_fail(err, DS_ERR_IO, "--turns: the other program does not give the turn: %s",
+                     errno ? strerror(errno) : "waited for 60 s");
+    for (int v = 0; v < variants_of(op); v++) {
+      double seconds = 0;
+      DS_TRY(one_round(t, op, dtype, bytes, v == 1, &seconds, err));
+      bench_samples_add(&us[v], 1e6 * seconds);
+    }
+    if (!bench_turns_give(&t->turns))
+      return ds_fail(err, DS_ERR_IO, "--turns: can't give the turn: %s", strerror(errno));
+  }
   return DS_OK;
 }
 
@@ -97,7 +115,8 @@ static double bus_factor(int op, int n) {
   return (op == BENCH_ALLREDUCE ? 2.0 : 1.0) * (n - 1) / n;
 }
 
-static void report(comm_bench *t, int op, int32_t dtype, int64_t bytes, const bench_samples *us) {
+static void report(comm_bench *t, int op, int32_t dtype, int64_t bytes, bool in_place,
+                   const bench_samples *us) {
   double factor = bus_factor(op, t->world.size);
   bench_samples algorithm = {0}, bus = {0};
   for (int i = 0; i < us->count; i++) {
@@ -105,15 +124,16 @@ static void report(comm_bench *t, int op, int32_t dtype, int64_t bytes, const be
     bench_samples_add(&bus, factor * algorithm.values[i]);
   }
   if (t->table)
-    printf("%-14s %-5s %9lld  %11.2f %11.2f %11.2f  %8.3f %8.3f\n", bench_comm_names[op],
-           ds_dtype_name(dtype), (long long)bytes, bench_samples_median(us), bench_samples_min(us),
-           bench_samples_max(us), bench_samples_median(&algorithm), bench_samples_median(&bus));
+    printf("%-14s %-5s %9lld %-11s  %11.2f %11.2f %11.2f  %8.3f %8.3f\n", bench_comm_names[op],
+           ds_dtype_name(dtype), (long long)bytes, in_place ? "in-place" : "two-buffers",
+           bench_samples_median(us), bench_samples_min(us), bench_samples_max(us),
+           bench_samples_median(&algorithm), bench_samples_median(&bus));
   cJSON *r = bench_result(&t->b);
   cJSON_AddStringToObject(r, "op", bench_comm_names[op]);
   cJSON_AddStringToObject(r, "dtype", ds_dtype_name(dtype));
   cJSON_AddNumberToObject(r, "ranks", t->world.size);
   cJSON_AddNumberToObject(r, "bytes", (double)bytes);
-  cJSON_AddBoolToObject(r, "in_place", t->in_place);
+  cJSON_AddBoolToObject(r, "in_place", in_place);
   bench_samples_json(us, r, "us");
   bench_samples_json(&algorithm, r, "algorithm_gbytes_per_s");
   bench_samples_json(&bus, r, "bus_gbytes_per_s");
@@ -122,18 +142,15 @@ static void report(comm_bench *t, int op, int32_t dtype, int64_t bytes, const be
 
 static ds_status measure(comm_bench *t, ds_error *err) {
   if (t->table)
-    printf("%d ranks; microseconds, GB/s\n%-14s %-5s %9s  %11s %11s %11s  %8s %8s\n", t->world.size,
-           "op", "dtype", "bytes", "median", "min", "max", "alg", "bus");
+    printf("%d ranks; microseconds, GB/s\n%-14s %-5s %9s %-11s  %11s %11s %11s  %8s %8s\n",
+           t->world.size, "op", "dtype", "bytes", "buffers", "median", "min", "max", "alg", "bus");
   for (int o = 0; o < t->n_ops; o++)
     for (int d = 0; d < t->n_dtypes; d++)
       for (int64_t bytes = t->min; bytes <= t->max; bytes *= 2) {
-        bench_samples us = {0};
-        for (int64_t i = 0; i < t->rounds; i++) {
-          double seconds = 0;
-          DS_TRY(one_round(t, t->ops[o], t->dtypes[d], bytes, &seconds, err));
-          bench_samples_add(&us, 1e6 * seconds);
-        }
-        report(t, t->ops[o], t->dtypes[d], bytes, &us);
+        bench_samples us[2] = {0};
+        DS_TRY(measure_size(t, t->ops[o], t->dtypes[d], bytes, us, err));
+        for (int v = 0; v < variants_of(t->ops[o]); v++)
+          report(t, t->ops[o], t->dtypes[d], bytes, v == 1, &us[v]);
       }
   return DS_OK;
 }
@@ -218,11 +235,13 @@ int bench_comm(int argc, char **argv) {
       "Times the backend's collectives among the ranks that the launcher started, each call "
       "waited\n"
       "for. Start it with: mpirun -n 2 ds bench comm",
-      "[--op NAME...] [--min 1K] [--max 64M] [--dtype f32|bf16|both] [--in-place] [--json]",
+      "[--op NAME...] [--min 1K] [--max 64M] [--dtype f32|bf16|both] [--json]",
       "Sizes double from --min to --max; a size is that of the larger buffer on one rank. \"alg\" "
       "is\n"
       "size / time; \"bus\" is what each rank must at least send in that time: times 2(n-1)/n for\n"
-      "allreduce, (n-1)/n for reduce_scatter, allgather and alltoall, 1 for broadcast.\n"
+      "allreduce, (n-1)/n for reduce_scatter, allgather and alltoall, 1 for broadcast. What can be "
+      "in\n"
+      "place is measured so, too.\n"
       "bench/compare-comm measures in turns with a plain MPI program.",
       {{"--op", OPTION_LIST, &t.op_list, "NAME",
         "allreduce, reduce_scatter, allgather, broadcast, alltoall (all)"},
@@ -230,7 +249,6 @@ int bench_comm(int argc, char **argv) {
        {"--max", OPTION_STRING, &t.max_text, "BYTES", "the largest size (64M)"},
        {"--dtype", OPTION_STRING, &t.dtype_text, "TYPE", "f32, bf16 or both (f32)"},
        {"--rounds", OPTION_INT, &t.rounds, "N", "rounds for each size; the median counts (9)"},
-       {"--in-place", OPTION_FLAG, &t.in_place, NULL, "one buffer for send and recv"},
        {"--turns", OPTION_STRING, &t.turns_dir, "DIR",
         "measure in turns with another program (bench_turns.h)"},
        BENCH_COMMON_OPTIONS(&t.common)}};

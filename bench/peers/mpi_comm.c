@@ -52,12 +52,13 @@ static int compare(const void *a, const void *b) {
 
 static int measure(int op, int64_t bytes, int rounds, bench_turns *turns) {
   static double us[VARIANTS][ROUNDS_MAX];
+  int n = op == BENCH_BROADCAST ? 1 : VARIANTS; /* which always is in place */
   for (int i = 0; i < rounds; i++) {
     if (!bench_turns_take(turns)) return 1;
-    for (int v = 0; v < VARIANTS; v++) us[v][i] = one_round(op, v, bytes);
+    for (int v = 0; v < n; v++) us[v][i] = one_round(op, v, bytes);
     if (!bench_turns_give(turns)) return 1;
   }
-  for (int v = 0; v < VARIANTS && rank == 0; v++) {
+  for (int v = 0; v < n && rank == 0; v++) {
     qsort(us[v], (size_t)rounds, sizeof us[v][0], compare);
     printf("%s f32 %lld %s %.3f %.3f %.3f\n", bench_comm_names[op], (long long)bytes, variants[v],
            us[v][rounds / 2], us[v][0], us[v][rounds - 1]);

@@ -2,6 +2,7 @@
 #ifndef DS_CPU_COMM_H
 #define DS_CPU_COMM_H
 
+#include "comm_local.h"
 #include "comm_mpi.h"
 #include "queue.h"
 
@@ -22,7 +23,9 @@ struct ds_comm {
   atomic_int owners; /* the host, and every piece of work in a queue */
   int rank, size;
   int64_t timeout_ms;
+  bool share;              /* the device's option shared_memory */
   ds_cpu_mpi_group *group; /* NULL: the caller alone */
+  ds_cpu_local *local;     /* NULL: not all on one host, or not allowed to see each other */
   atomic_bool aborted;     /* by abort, or since a call failed */
   pthread_mutex_t lock;    /* of the rest */
   pthread_cond_t changed;
@@ -30,11 +33,24 @@ struct ds_comm {
   int running; /* of those, and of calls that wait: under way */
 };
 
+/* "allreduce" */
+const char *ds_cpu_call_name(int32_t call);
+
 /* Runs w on this thread until it is done, for a communicator of more than one. w->call says what;
  * count is per rank where ds_abi.h has it so, peer is the root of a broadcast. All that MPI writes
  * to is the stream's scratch. DS_ERR_TIMEOUT and DS_ERR_ABORTED come without a message. */
 ds_status ds_cpu_comm_run(const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
                           const ds_cpu_limit *limit, ds_error *err);
+
+/* The same for a communicator with `local`, of all but send and recv. */
+ds_status ds_cpu_comm_run_local(const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
+                                const ds_cpu_limit *limit, ds_error *err);
+/* Begins w where it is small and nothing has to be waited for, and ends it where the other ranks are
+ * as far: whether it is done. w->arrived says whether it has begun; then it must be run. */
+bool ds_cpu_comm_try_local(const ds_comm *c, ds_stream *s, ds_cpu_work *w);
+/* out = part[0] op part[1] ...; `bytes` of each, in w's type. */
+void ds_cpu_comm_combine(const ds_stream *s, const ds_cpu_work *w, const void *const *part,
+                         int parts, void *out, size_t bytes);
 
 /* ---- the kernel, one per instruction set: kernels/comm_kernel.c. out[i] = part[0][i] op
  * part[1][i] op ..., in that order; bf16 and f16 in f32, rounded once; whole numbers wrap around. A
