@@ -48,13 +48,25 @@ ds_status ds_cpu_comm_run_local(const ds_comm *c, ds_stream *s, const ds_cpu_wor
 /* Begins w where it is small and nothing has to be waited for, and ends it where the other ranks are
  * as far: whether it is done. w->arrived says whether it has begun; then it must be run. */
 bool ds_cpu_comm_try_local(const ds_comm *c, ds_stream *s, ds_cpu_work *w);
-/* out = part[0] op part[1] ...; `bytes` of each, in w's type. */
+/* out = the parts together, in the order below; `bytes` of each, in w's type. */
 void ds_cpu_comm_combine(const ds_stream *s, const ds_cpu_work *w, const void *const *part,
                          int parts, void *out, size_t bytes);
 
-/* ---- the kernel, one per instruction set: kernels/comm_kernel.c. out[i] = part[0][i] op
- * part[1][i] op ..., in that order; bf16 and f16 in f32, rounded once; whole numbers wrap around. A
- * mean is the sum divided by the number of parts. out may be one of the parts. */
+/* ---- the order of sums
+ *
+ * A sum of n ranks' numbers is a tree over the ranks that depends on n alone: with p the largest
+ * power of two up to n, the first 2 (n - p) ranks are added in pairs (0 + 1, 2 + 3, ...), which with
+ * the remaining ranks are p numbers; of these neighbours are added (first + second, third + fourth,
+ * ...), of the results again neighbours, until one is left. For four: (0 + 1) + (2 + 3); for three:
+ * (0 + 1) + 2. bf16 and f16 are added in f32 and rounded once, at the end; the mean is the sum
+ * divided by n; whole numbers wrap around.
+ *
+ * So an element's sum is the same bits in allreduce and in reduce_scatter, whatever the count, the
+ * place in the buffer, the buffers (in place or two), the way (messages or not), and the rank: ZeRO's
+ * stages, which reduce the same gradients in other portions, get the same gradients.
+ */
+
+/* ---- the kernel, one per instruction set: kernels/comm_kernel.c. out may be one of the parts. */
 typedef struct ds_cpu_combine {
   void *out;
   const void *const *part;
