@@ -275,20 +275,24 @@ static ds_status run(ds_stream *s, const ds_cpu_work *w, const ds_error *failure
   return st;
 }
 
-/* The queue's, or where MPI wants no other threads, this thread's. */
-static ds_status enqueue(ds_comm *c, ds_stream *s, const ds_cpu_work *w, ds_error *err) {
+/* The queue's; or now, on this thread. */
+static ds_status enqueue(ds_comm *c, ds_stream *s, const ds_cpu_work *w, bool now, ds_error *err) {
   atomic_fetch_add(&c->owners, 1);
   pthread_mutex_lock(&c->lock);
   c->queued++;
   pthread_mutex_unlock(&c->lock);
-  bool any_thread = ds_cpu_mpi_asynchronous() ||
-                    (c->local != NULL && w->call != DS_CPU_SEND && w->call != DS_CPU_RECV);
-  if (!any_thread) return ds_cpu_queue_run(s, w, err);
+  if (now) return ds_cpu_queue_run(s, w, err);
   ds_status st = ds_cpu_queue_push(s, w, err);
   if (st == DS_OK) return st;
   if (w->arrived) give_up(c); /* the others count on us */
   over(c);
   return st;
+}
+
+static ds_status give_local(ds_comm *c, ds_stream *s, ds_cpu_work *w, ds_error *err) {
+  enum ds_cpu_try how = DS_CPU_TRY_LATER;
+  if (!atomic_load_explicit(&s->busy, memory_order_acquire)) how = ds_cpu_comm_try_local(c, s, w);
+  return how == DS_CPU_TRY_DONE ? DS_OK : enqueue(c, s, w, how == DS_CPU_TRY_READY, err);
 }
 
 /* A checked call. */
@@ -298,10 +302,9 @@ static ds_status give(ds_comm *c, ds_stream *s, ds_cpu_work w, ds_error *err) {
   if (bytes == 0) return DS_OK;
   w.run = run;
   w.object = c;
-  if (c->local != NULL && w.call != DS_CPU_SEND && w.call != DS_CPU_RECV &&
-      !atomic_load_explicit(&s->busy, memory_order_acquire) && ds_cpu_comm_try_local(c, s, &w))
-    return DS_OK;
-  if (c->group != NULL) return enqueue(c, s, &w, err);
+  if (c->local != NULL && w.call != DS_CPU_SEND && w.call != DS_CPU_RECV)
+    return give_local(c, s, &w, err);
+  if (c->group != NULL) return enqueue(c, s, &w, !ds_cpu_mpi_asynchronous(), err);
   ds_status st = ds_cpu_ready(s, err);
   if (st == DS_OK && w.send != NULL && w.send != w.recv) memcpy(w.recv, w.send, bytes);
   return st;

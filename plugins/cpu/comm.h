@@ -45,9 +45,14 @@ ds_status ds_cpu_comm_run(const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
 /* The same for a communicator with `local`, of all but send and recv. */
 ds_status ds_cpu_comm_run_local(const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
                                 const ds_cpu_limit *limit, ds_error *err);
-/* Begins w where it is small and nothing has to be waited for, and ends it where the other ranks are
- * as far: whether it is done. w->arrived says whether it has begun; then it must be run. */
-bool ds_cpu_comm_try_local(const ds_comm *c, ds_stream *s, ds_cpu_work *w);
+/* For a call on an idle stream, which costs no queue then: begins w where it is not large and nothing
+ * has to be waited for. w->arrived says whether it has begun; then it must be run. */
+enum ds_cpu_try {
+  DS_CPU_TRY_LATER, /* others are late */
+  DS_CPU_TRY_READY, /* all have begun it: to run it takes little time */
+  DS_CPU_TRY_DONE   /* and it is done */
+};
+enum ds_cpu_try ds_cpu_comm_try_local(const ds_comm *c, ds_stream *s, ds_cpu_work *w);
 /* out = the parts together, in the order below; `bytes` of each, in w's type. */
 void ds_cpu_comm_combine(const ds_stream *s, const ds_cpu_work *w, const void *const *part,
                          int parts, void *out, size_t bytes);

@@ -147,9 +147,12 @@ void ds_cpu_local_tell_done(ds_cpu_local *l) {
   tell(l, &l->member[l->rank].done.value, l->turn);
 }
 
+/* The data first, and then the line that others look at, all at once: they would take it away in
+ * between. */
 void ds_cpu_local_arrive(ds_cpu_local *l, const ds_cpu_work *w, const void *data, size_t bytes) {
   uint32_t turn = ++l->turn;
   ds_cpu_local_entry *e = &l->member[l->rank].ring[turn % DS_CPU_LOCAL_RING];
+  if (bytes > 0) memcpy(e->data, data, bytes);
   e->call = w->call;
   e->dtype = w->dtype;
   e->op = w->op;
@@ -157,7 +160,6 @@ void ds_cpu_local_arrive(ds_cpu_local *l, const ds_cpu_work *w, const void *data
   e->count = w->count;
   e->send = w->send;
   e->recv = w->recv;
-  if (bytes > 0) memcpy(e->data, data, bytes);
   tell(l, &e->turn, turn);
 }
 

@@ -12,8 +12,16 @@
 
 /* SUMMED: bytes times ranks up to which each rank adds up everything. SHARE: of a piece, for each
  * rank. CHUNK: read from all the others together before it is added up, so that it stays in the
- * second cache. MOVE: at once, between looks at limits. */
-enum { SUMMED = 64 << 10, SHARE = 1 << 20, CHUNK = 256 << 10, MOVE = 4 << 20, LINE = 64 };
+ * second cache. MOVE: at once, between looks at limits. AT_ONCE: up to which a call may do the work
+ * itself, some ten microseconds, where it could also be left to the stream's thread. */
+enum {
+  SUMMED = 64 << 10,
+  SHARE = 1 << 20,
+  CHUNK = 256 << 10,
+  MOVE = 4 << 20,
+  LINE = 64,
+  AT_ONCE = 256 << 10
+};
 
 typedef struct job {
   const ds_comm *c;
@@ -96,18 +104,16 @@ static void copy(char *to, const void *from, size_t bytes) {
   if (to != from) memcpy(to, from, bytes);
 }
 
-static void take(const job *j, int rank, const ds_cpu_local_entry *e) {
-  char *recv = j->w->recv;
+/* What a rank gives: all of it, of which this rank needs its part or everything. */
+static void take(const job *j, int rank, const char *all) {
+  size_t own = (size_t)j->c->rank * j->bytes;
+  char *to = (char *)j->w->recv + (size_t)rank * j->bytes;
   switch ((enum ds_cpu_call)j->w->call) {
-    case DS_CPU_ALLREDUCE: j->part[rank] = e->data; break;
-    case DS_CPU_REDUCE_SCATTER: j->part[rank] = e->data + (size_t)j->c->rank * j->bytes; break;
-    case DS_CPU_ALLGATHER: copy(recv + (size_t)rank * j->bytes, e->data, j->bytes); break;
-    case DS_CPU_ALLTOALL:
-      copy(recv + (size_t)rank * j->bytes, e->data + (size_t)j->c->rank * j->bytes, j->bytes);
-      break;
-    case DS_CPU_BROADCAST:
-      if (rank == j->w->peer) copy(recv, e->data, j->bytes);
-      break;
+    case DS_CPU_ALLREDUCE: j->part[rank] = all; break;
+    case DS_CPU_REDUCE_SCATTER: j->part[rank] = all + own; break;
+    case DS_CPU_ALLGATHER: copy(to, all, j->bytes); break;
+    case DS_CPU_ALLTOALL: copy(to, all + own, j->bytes); break;
+    case DS_CPU_BROADCAST: copy(j->w->recv, all, j->bytes); break;
     case DS_CPU_SEND:
     case DS_CPU_RECV:
     case DS_CPU_BARRIER: break;
@@ -120,12 +126,13 @@ static ds_status finish_small(const job *j, ds_error *err) {
   if (is_root(j->c, j->w)) return DS_OK;
   if (j->w->call == DS_CPU_BROADCAST) {
     st = meet(j, j->w->peer, &e, err);
-    if (st == DS_OK) take(j, j->w->peer, e);
+    if (st == DS_OK) take(j, j->w->peer, e->data);
     return st;
   }
-  for (int step = 0; step < j->c->size && st == DS_OK; step++) {
+  take(j, j->c->rank, j->w->send);
+  for (int step = 1; step < j->c->size && st == DS_OK; step++) {
     st = meet(j, nth_after(j, step), &e, err);
-    if (st == DS_OK) take(j, nth_after(j, step), e);
+    if (st == DS_OK) take(j, nth_after(j, step), e->data);
   }
   if (st != DS_OK) return st;
   j->l->seen = j->l->turn;
@@ -289,16 +296,18 @@ ds_status ds_cpu_comm_run_local(const ds_comm *c, ds_stream *s, const ds_cpu_wor
   return st;
 }
 
-bool ds_cpu_comm_try_local(const ds_comm *c, ds_stream *s, ds_cpu_work *w) {
+enum ds_cpu_try ds_cpu_comm_try_local(const ds_comm *c, ds_stream *s, ds_cpu_work *w) {
   job j;
   ds_cpu_limit none = {0, &c->aborted};
   ds_error unused;
-  if (!is_small(c, w) || !ds_cpu_local_may_arrive(c->local) ||
+  if (entry_bytes(c, w) > AT_ONCE || !ds_cpu_local_may_arrive(c->local) ||
       job_init(&j, c, s, w, &none, &unused) != DS_OK)
-    return false;
+    return DS_CPU_TRY_LATER;
   arrive(c, w);
   w->arrived = true;
-  if (is_root(c, w)) return true;
-  if (!ds_cpu_local_soon(c->local, w->call == DS_CPU_BROADCAST ? w->peer : -1)) return false;
-  return finish_small(&j, &unused) == DS_OK;
+  bool small = is_small(c, w), from_root = small && w->call == DS_CPU_BROADCAST;
+  if (small && is_root(c, w)) return DS_CPU_TRY_DONE;
+  if (!ds_cpu_local_soon(c->local, from_root ? w->peer : -1)) return DS_CPU_TRY_LATER;
+  if (small && finish_small(&j, &unused) == DS_OK) return DS_CPU_TRY_DONE;
+  return DS_CPU_TRY_READY;
 }
