@@ -10,14 +10,16 @@
 
 #include <string.h>
 
-/* SUMMED: bytes times ranks up to which each rank adds up everything. SHARE: of a piece, for each
- * rank. CHUNK: read from all the others together before it is added up, so that it stays in the
- * second cache. MOVE: at once, between looks at limits. AT_ONCE: up to which a call may do the work
- * itself, some ten microseconds, where it could also be left to the stream's thread. */
+/* SUMMED: bytes times ranks up to which each rank adds up what the entries hold. WHOLE: bytes of all
+ * other ranks together up to which each rank reads and adds up everything. SHARE: of a piece, for each
+ * rank. CHUNK: read from all the others together before it is added up, so that it stays in the second
+ * cache. MOVE: at once, between looks at limits. AT_ONCE: up to which a call may do the work itself,
+ * some ten microseconds, where it could also be left to the stream's thread. */
 enum {
   SUMMED = 64 << 10,
   SHARE = 1 << 20,
   CHUNK = 256 << 10,
+  WHOLE = 64 << 10,
   MOVE = 4 << 20,
   LINE = 64,
   AT_ONCE = 256 << 10
@@ -244,6 +246,22 @@ static ds_status allreduce(const job *j, ds_error *err) {
   return st;
 }
 
+/* Not much: each rank reads everything and adds it all up, once nobody needs what lies there; that is
+ * one round less. */
+static ds_status allreduce_whole(const job *j, ds_error *err) {
+  char *to = j->data;
+  ds_status st = DS_OK;
+  for (int step = 1; step < j->c->size && st == DS_OK; step++, to += j->bytes) {
+    int r = nth_after(j, step);
+    st = ds_cpu_local_read(j->l, r, to, ds_cpu_local_entry_of(j->l, r)->send, j->bytes, err);
+    j->part[r] = to;
+  }
+  j->part[j->c->rank] = j->w->send;
+  if (st == DS_OK) st = part_all(j);
+  if (st == DS_OK) ds_cpu_comm_combine(j->s, j->w, j->part, j->c->size, j->w->recv, j->bytes);
+  return st;
+}
+
 /* Part r of recv from rank r: what it has for all, or for this rank. */
 static ds_status gather(const job *j, bool parts, ds_error *err) {
   const char *send = j->w->send;
@@ -262,6 +280,8 @@ static ds_status gather(const job *j, bool parts, ds_error *err) {
 static ds_status finish_large(const job *j, ds_error *err) {
   ds_status st = meet_all(j, err);
   if (st != DS_OK) return st;
+  if (j->w->call == DS_CPU_ALLREDUCE && j->bytes * (size_t)(j->c->size - 1) <= WHOLE)
+    return allreduce_whole(j, err);
   switch ((enum ds_cpu_call)j->w->call) {
     case DS_CPU_ALLREDUCE: st = allreduce(j, err); break;
     case DS_CPU_REDUCE_SCATTER:

@@ -1,6 +1,6 @@
 /* test_comm.c - a plugin's collectives against arithmetic.
  *
- * usage: [mpirun -n N] test_comm PLUGIN.so N
+ * usage: [mpirun -n N] test_comm PLUGIN.so N [messages]
  * Every rank knows what every other one sends, so each checks all that it gets. The values are
  * small whole numbers, and sums of them are exact in every type.
  */
@@ -412,11 +412,11 @@ static void test_all_groups(const ds_comm_world *w) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 3) {
-    fprintf(stderr, "usage: test_comm PLUGIN.so WORLD_SIZE\n");
+  if (argc < 3) {
+    fprintf(stderr, "usage: test_comm PLUGIN.so WORLD_SIZE [messages]\n");
     return 2;
   }
-  if (!open_plugin(argv[1], 0, ONE_THREAD)) return 2;
+  if (!open_plugin(argv[1], 0, options_of(argc, argv, 3))) return 2;
   CHECK_OK(device->stream_create(dev, &stream, &err), err);
   ds_comm_world w = {.size = sizeof w};
   CHECK_OK(table->world(&w, &err), err);
