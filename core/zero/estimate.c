@@ -147,30 +147,46 @@ static double block_bytes(const ds_estimate_model *m, const ds_estimate_layout *
   return tokens * (values * l->bytes.weight + statistics);
 }
 
-/* The arena grows by chunks of 32 MiB, later by half of what it has (backend/arena.h). */
-static double arena(double bytes) {
+/* The arena grows by chunks of 32 MiB, later by half of what it has (backend/arena.h); at the end of
+ * each chunk about half an MLP value is left free. */
+static double arena(double bytes, double tensor) {
   const double chunk = 32 << 20;
-  double total = 0;
+  double total = 0, used = 0;
   if (bytes > 0x1p60) return bytes;
-  while (total < bytes) total += total / 2 > chunk ? floor(total / 2) : chunk;
+  while (used < bytes) {
+    double more = total / 2 > chunk ? floor(total / 2) : chunk;
+    if (more < tensor) more = tensor;
+    used += more - (tensor < more ? tensor / 2 : 0);
+    total += more;
+  }
   return total;
+}
+
+/* Gradients of values that find no freed memory of their size, in the first block to go back. */
+static double backward_bytes(const ds_estimate_model *m, const ds_estimate_layout *l,
+                             double tokens) {
+  double split =
+      (double)((m->heads + 2 * m->kv_heads) * m->head_dim) + (double)m->inner * (m->gated ? 2 : 1);
+  return tokens * l->bytes.weight * (split / l->tensor + 2 * (double)m->hidden);
 }
 
 static double activations(const ds_estimate_model *m, const ds_estimate_layout *l,
                           const ds_estimate_held *h, int pipe_stage) {
   double tokens = (double)l->micro_batch * (double)(l->seq_len / l->sequence);
   double w = l->bytes.weight, c = (double)m->hidden / (l->split_norms ? l->tensor : 1);
-  double block = block_bytes(m, l, tokens), kept = block * h->blocks, extra = 0;
+  double block = block_bytes(m, l, tokens), kept = block * h->blocks;
+  double extra = backward_bytes(m, l, tokens);
   if (l->recompute) {
     kept = tokens * c * w * h->blocks;
-    extra = block;
+    extra += block;
   }
-  if (pipe_stage == 0) kept += tokens * 2 * c * w; /* embeddings */
+  if (pipe_stage == 0) kept += tokens * (m->rotary ? 1 : 3) * c * w; /* embeddings */
   double flying = (double)(l->pipe - pipe_stage);
   if (flying > (double)l->accumulation) flying = (double)l->accumulation;
   if (pipe_stage == l->pipe - 1) /* the last norm, and logits: later their gradient */
-    extra += tokens * (c * w + ceil((double)m->vocab / l->tensor) * w + 8);
-  return arena(kept * flying + extra);
+    extra += tokens * (c * w + 8 + ceil((double)m->vocab / l->tensor) * w);
+
+  return arena(kept * flying + extra, tokens * (double)m->inner / l->tensor * w);
 }
 
 static void move(double *bytes, ds_offload to, ds_estimate_memory *out) {
