@@ -58,7 +58,8 @@ static bool count_elements(int32_t rank, const int64_t *shape, int64_t least, in
   *numel = 1;
   if (rank < 0 || rank > DS_MAX_RANK) return false;
   for (int32_t i = 0; i < rank; i++)
-    if (shape[i] < least || __builtin_mul_overflow(*numel, shape[i], numel) || *numel > INT64_MAX / 64)
+    if (shape[i] < least || __builtin_mul_overflow(*numel, shape[i], numel) ||
+        *numel > INT64_MAX / 64)
       return false;
   return true;
 }
@@ -140,10 +141,11 @@ void ds_params_set_transposed(ds_params *p, int index) {
 void ds_params_set_heads(ds_params *p, int64_t n_heads, int64_t n_kv_heads, int64_t head_dim) {
   if (!p || p->failure.status != DS_OK) return;
   if (n_heads < 1 || n_kv_heads < 1 || head_dim < 1 || n_heads % n_kv_heads) {
-    ds_fail(&p->failure, DS_ERR_INVALID,
-            "ds_params_set_heads(%lld, %lld, %lld): positive numbers are wanted, and key/value heads "
-            "that divide the heads",
-            (long long)n_heads, (long long)n_kv_heads, (long long)head_dim);
+    ds_fail(
+        &p->failure, DS_ERR_INVALID,
+        "ds_params_set_heads(%lld, %lld, %lld): positive numbers are wanted, and key/value heads "
+        "that divide the heads",
+        (long long)n_heads, (long long)n_kv_heads, (long long)head_dim);
     return;
   }
   p->query_heads = n_heads;
