@@ -30,6 +30,7 @@ void ds_ctx_destroy(ds_ctx *ctx) {
   for (size_t i = 0; i < ctx->pool.n_chunks; i++) free(ctx->pool.chunks[i]);
   free(ctx->pool.chunks);
   free(ctx->nodes);
+  free(ctx->tensor.ids);
   free(ctx);
 }
 
@@ -74,6 +75,7 @@ ds_status ds_ctx_begin(ds_ctx *ctx, ds_error *err) {
   ctx->n_nodes = 0;
   ctx->n_scopes = 0;
   ctx->input_bytes = 0;
+  ctx->tensor.n_ids = 0;
   ctx->failure.status = DS_OK;
   return DS_OK;
 }

@@ -204,7 +204,7 @@ static ds_status plan(ds_shard *s, const ds_shard_param *p, role r, const ds_sha
     return ds_fail(err, DS_ERR_INVALID,
                    "parameter \"%s\": of rank %d, it can't be divided by its dimension %d", p->name,
                    p->rank, s->dim);
-  if (r.by == DS_SPLIT_BY_ELEMENT)
+  if (r.by == DS_SPLIT_BY_ELEMENT || r.split == DS_SPLIT_VOCAB)
     DS_TRY(by_elements(s, p, rank, size, err));
   else
     DS_TRY(by_heads(s, p, r.by, heads, rank, size, err));

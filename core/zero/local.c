@@ -38,3 +38,20 @@ ds_status ds_params_localize(const ds_params *whole, const ds_shard *shards, ds_
   *out = NULL;
   return status;
 }
+
+ds_status ds_local_splits(const ds_params *whole, const ds_shard *shards, ds_param_split **out,
+                          ds_error *err) {
+  int n = ds_params_count(whole);
+  *out = calloc((size_t)n, sizeof **out);
+  if (!*out) return ds_fail_memory(err, "how parameters are divided");
+  for (int i = 0; i < n; i++) {
+    const ds_shard *s = &shards[i];
+    int64_t shape[DS_MAX_RANK];
+    (*out)[i] = (ds_param_split){.split = s->split, .name = ds_params_name(whole, i)};
+    ds_params_shape(whole, i, shape);
+    if (s->split != DS_SPLIT_VOCAB) continue;
+    (*out)[i].begin = s->runs[0].begin;
+    (*out)[i].whole = shape[0];
+  }
+  return DS_OK;
+}

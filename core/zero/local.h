@@ -3,6 +3,7 @@
 #define DS_ZERO_LOCAL_H
 
 #include "model/params.h"
+#include "ops/parallel.h"
 #include "parallel/shard.h"
 
 /* What rank of `size` has under tensor parallelism, by parameter: new (free()). See ds_shard_plan. */
@@ -12,5 +13,9 @@ DS_MUST_USE ds_status ds_local_plan(const ds_params *whole, int rank, int size, 
  * parameter that isn't present has no elements. To be destroyed. */
 DS_MUST_USE ds_status ds_params_localize(const ds_params *whole, const ds_shard *shards,
                                          ds_params **out, ds_error *err);
+/* How the context is to see the parameters (ops/parallel.h): new (free()), by parameter; names are
+ * those of `whole`. */
+DS_MUST_USE ds_status ds_local_splits(const ds_params *whole, const ds_shard *shards,
+                                      ds_param_split **out, ds_error *err);
 
 #endif
