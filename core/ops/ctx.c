@@ -123,6 +123,8 @@ ds_value *ds_scope_end(ds_ctx *ctx, ds_value *keep) {
   keep = ds_contiguous(ctx, keep);
   if (!keep) return NULL;
   ds_tensor from = keep->t;
+  ds_part part = keep->part;
+  const ds_param_split *vocab = keep->vocab;
   size_t bytes = ds_tensor_bytes(&from);
   ds_value *detour = ds_value_new(ctx, from.dtype, from.rank, from.shape);
   if (!detour) return NULL;
@@ -132,7 +134,10 @@ ds_value *ds_scope_end(ds_ctx *ctx, ds_value *keep) {
   ctx->pool.chunk = ctx->scopes[ctx->n_scopes].pool.chunk;
   ctx->pool.offset = ctx->scopes[ctx->n_scopes].pool.offset;
   ds_value *y = ds_value_new(ctx, from.dtype, from.rank, from.shape);
-  if (!y || bytes == 0 || y->t.data == from.data) return y;
+  if (!y) return NULL;
+  y->part = part;
+  y->vocab = vocab;
+  if (bytes == 0 || y->t.data == from.data) return y;
   ds_error err;
   ds_status status = DS_OK;
   if (overlap(y->t.data, from.data, bytes)) {

@@ -68,6 +68,7 @@ static bool whole_params(ds_ctx *ctx, uint32_t op, ds_value *const *in, int n_in
 
 bool ds_parallel_check(ds_ctx *ctx, uint32_t op, ds_value *const *in, int n_in,
                        ds_value *const *out, int n_out) {
+  if (!ctx->tensor.group) return true;
   if (!whole_params(ctx, op, in, n_in)) return false;
   ds_part part = n_in && in[0] ? in[0]->part : DS_PART_WHOLE;
   switch (op) {

@@ -25,7 +25,7 @@ ds_status ds_run_raw(ds_ctx *ctx, uint32_t op, const ds_tensor *const *in, int n
 bool ds_run(ds_ctx *ctx, uint32_t op, ds_value *const *in, int n_in, ds_value *const *out,
             int n_out, const ds_attr *attr, int n_attr) {
   if (ctx->failure.status != DS_OK) return false;
-  if (ctx->tensor.group && !ds_parallel_check(ctx, op, in, n_in, out, n_out)) return false;
+  if (!ds_parallel_check(ctx, op, in, n_in, out, n_out)) return false;
   const ds_tensor *ti[8], *to[8];
   for (int i = 0; i < n_in; i++) ti[i] = in[i] ? &in[i]->t : NULL;
   for (int i = 0; i < n_out; i++) to[i] = out[i] ? &out[i]->t : NULL;
