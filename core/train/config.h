@@ -25,6 +25,7 @@ typedef struct ds_config {
   bool ignore_unused;         /* zero_optimization.ignore_unused_parameters */
   ds_zero_rules zero;         /* without the optimizer's n_states */
   int tensor, sequence, pipe; /* ranks that share a model, or a sequence (parallel/topology.h) */
+  bool pipe_uniform;          /* stages of as many blocks each, not of as many parameters */
 } ds_config;
 
 /* config: a path, or JSON text (it then begins with '{', '[' or a comment, or has a brace or a line
@@ -41,6 +42,8 @@ void ds_config_finish(ds_config *config);
 
 /* config_zero.c: "zero_optimization" of the resolved tree into config->zero. */
 void ds_config_read_zero(ds_config *config);
+/* config_pipeline.c: "pipeline", after the former; what doesn't go together goes to errors. */
+void ds_config_read_pipeline(ds_config *config, ds_schema_errors *errors);
 
 /* The optimizer and the schedule that the config asks for; *out NULL where it asks for none. base:
  * the optimizer that the schedule will drive. */

@@ -21,13 +21,13 @@ typedef struct ds_pipeline ds_pipeline;
 
 typedef struct ds_pipeline_args {
   ds_backend *backend;
-  ds_model *model;       /* that can be split: ds_model_blocks */
-  const ds_axis *pipe;   /* of two stages and more; the group stays the caller's */
-  int first, last;       /* this stage's blocks, [first,last) */
-  int blocks;            /* of the model */
-  ds_param_slot *slots;  /* the caller's, as for ds_ctx_bind_params */
+  ds_model *model;      /* that can be split: ds_model_blocks */
+  const ds_axis *pipe;  /* of two stages and more; the group stays the caller's */
+  int first, last;      /* this stage's blocks, [first,last) */
+  int blocks;           /* of the model */
+  ds_param_slot *slots; /* the caller's, as for ds_ctx_bind_params */
   int n_slots;
-  int32_t dtype;         /* that is computed in */
+  int32_t dtype; /* that is computed in */
 } ds_pipeline_args;
 
 /* Collective over the stages. */
