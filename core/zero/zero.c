@@ -257,7 +257,7 @@ ds_zero_bytes ds_zero_get_bytes(const ds_zero *z) {
 
 static bool continues(const ds_optimizer_slice *a, const ds_optimizer_slice *b) {
   return a->group == b->group && a->param + a->count == b->param && a->grad + a->count == b->grad &&
-         (!a->param16 || a->param16 + a->count == b->param16) &&
+         (!a->param16 || (uint16_t *)a->param16 + a->count == (uint16_t *)b->param16) &&
          (!a->state[0] || a->state[0] + a->count == b->state[0]);
 }
 
