@@ -188,6 +188,9 @@ typedef struct ds_model_info {
   int32_t bos_token, eos_token; /* -1 = none */
 } ds_model_info;
 
+struct ds_batch; /* below */
+enum { DS_PARAM_BLOCKS = 2 };
+
 typedef struct ds_model_vtable {
   uint32_t size; /* sizeof(ds_model_vtable) */
   const char *name;
@@ -206,6 +209,24 @@ typedef struct ds_model_vtable {
    * loaded anywhere. */
   char *(*config_json)(void *self);
   void (*destroy)(void *self); /* may be NULL */
+
+  /* Pipeline parallelism; all four, or NULL in a model that can't be split. The model is a row of
+   * blocks 0, 1, ..., n-1; what comes before the first one (embeddings) counts as of it, what comes
+   * after the last one (norm, head, loss) as of that. A stage runs some neighbouring blocks, and
+   * hands the hidden values between them to the next. */
+  int (*n_blocks)(void *self); /* at least 1 */
+  /* The blocks that use a parameter, into blocks; returns how many. Two: it is tied, and where the
+   * two are in different stages both have it and its gradients are added. */
+  int (*param_blocks)(void *self, int index, int blocks[DS_PARAM_BLOCKS]);
+  /* Shape of the hidden values for this batch, the same between all blocks; they are of the compute
+   * dtype. A batch that doesn't fit the model is an error here already. */
+  ds_status (*hidden_shape)(void *self, const struct ds_batch *batch, int32_t *rank, int64_t *shape,
+                            ds_error *err);
+  /* Blocks [first,last) on the hidden values (NULL where first is 0: they come from inputs) ->
+   * hidden values, contiguous; where last is n what forward returns. Only parameters that
+   * param_blocks says of these blocks are there. */
+  ds_value *(*forward_blocks)(void *self, ds_ctx *ctx, int first, int last, ds_value *hidden,
+                              ds_value *const *inputs, int n_inputs);
 } ds_model_vtable;
 
 typedef struct ds_model ds_model;

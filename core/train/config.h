@@ -28,6 +28,7 @@ typedef struct ds_config {
   int tensor, sequence, pipe; /* ranks that share a model, or a sequence (parallel/topology.h) */
   bool elastic;             /* elasticity chooses the batch sizes */
   ds_elasticity elasticity; /* checked; without micro batches when it is wrong */
+  bool pipe_uniform;          /* stages of as many blocks each, not of as many parameters */
 } ds_config;
 
 /* config: a path, or JSON text (it then begins with '{', '[' or a comment, or has a brace or a line
@@ -51,6 +52,8 @@ DS_MUST_USE ds_status ds_config_resolve_elastic(ds_config *config, int world, ds
  * is not enabled. DS_ERR_INVALID: there is none. */
 DS_MUST_USE ds_status ds_config_elastic_ranks(const char *config, int most, int *ranks,
                                               ds_error *err);
+/* config_pipeline.c: "pipeline", after the former; what doesn't go together goes to errors. */
+void ds_config_read_pipeline(ds_config *config, ds_schema_errors *errors);
 
 /* The optimizer and the schedule that the config asks for; *out NULL where it asks for none. base:
  * the optimizer that the schedule will drive. */

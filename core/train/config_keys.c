@@ -268,7 +268,15 @@ static const ds_schema_key keys[] = {
     BOOL("torch_autocast.enabled", LATER, "false"),
     STRING("torch_autocast.dtype", IDLE, NULL, NULL),
     OTHER("torch_autocast.lower_precision_safe_modules", LIST, IDLE),
-    OPEN("pipeline", LATER),
+    SECTION("pipeline"),
+    INT("pipeline.stages", HERE, "1", 1),
+    STRING("pipeline.partition", HERE, "\"best\"", "best|parameters|uniform"),
+    /* Initial weights depend on seed and name alone, so that it is always as this asks. */
+    BOOL("pipeline.seed_layers", IDLE, "false"),
+    INT("pipeline.activation_checkpoint_interval", LATER, "0", 0),
+    /* Of messages over tensor-parallel ranks: the numbers are the same. */
+    BOOL("pipeline.pipe_partitioned", IDLE, "true"),
+    BOOL("pipeline.grad_partitioned", IDLE, "true"),
     OPEN("expert_parallel", LATER),
 
     OPEN("hybrid_engine", RARE),
