@@ -2,6 +2,7 @@
 #include "train/engine.h"
 
 #include "data/dataloader.h"
+#include "train/observe.h"
 #include "train/recorded.h"
 
 #include <math.h>
@@ -21,6 +22,7 @@ void ds_engine_destroy(ds_engine *e) {
     ds_optimizer_unbind(e->optimizer);
   if (e->norm_sum) ds_backend_free(e->backend, e->norm_sum, sizeof(ds_step_scalars));
   ds_flat_finish(&e->flat);
+  ds_observe_finish(e);
   ds_backend_close(e->backend);
   free(e->saved_dir);
   free(e->saved_tag);
