@@ -1,9 +1,11 @@
 #include "backend/span.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+#include <unistd.h>
 
 #include "backend/backend_impl.h"
 #include "backend/record.h"
@@ -28,6 +30,7 @@ typedef struct lane {
   pthread_cond_t come;
   mark *first, **end;
   int64_t last;              /* when the mark before was reached */
+  int schedstat;             /* the thread's own file of that name; -1: there is none */
   int tracks[DS_SPAN_KINDS]; /* -1: none yet */
 } lane;
 
@@ -69,12 +72,24 @@ static void finish(ds_tracer *t, ds_span *s) {
   if (s->row && !s->t.note) ds_comms_log_time(t->comms, s->row, s->t.end - s->t.begin);
 }
 
+/* Nanoseconds that this thread was ready to run and did not get to; 0 where the system doesn't tell.
+ * On a busy machine a thread that waited comes back late by that. */
+static int64_t delay(const lane *l) {
+  char text[128];
+  long long ran, waited;
+  ssize_t n = l->schedstat < 0 ? -1 : pread(l->schedstat, text, sizeof text - 1, 0);
+  if (n <= 0) return 0;
+  text[n] = '\0';
+  return sscanf(text, "%lld %lld", &ran, &waited) == 2 ? waited : 0;
+}
+
 static void look_at(lane *l, mark *m) {
-  int64_t before = ds_trace_now();
+  int64_t before = ds_trace_now(), delayed = delay(l);
   bool failed = m->set && ds_mark_sync(m->mark, NULL) != DS_OK;
-  int64_t after = ds_trace_now();
+  delayed = delay(l) - delayed;
+  int64_t after = ds_trace_now() - delayed;
   int64_t least = m->at > l->last ? m->at : l->last;
-  l->last = !m->set || after - before < LOOK_NANOSECONDS ? least : after;
+  l->last = !m->set || after < least || after - before < LOOK_NANOSECONDS ? least : after;
   if (failed || !m->set) m->span->t.note = "failed";
   if (m == &m->span->begin)
     m->span->t.begin = l->last;
@@ -85,6 +100,7 @@ static void look_at(lane *l, mark *m) {
 static void *watch(void *arg) {
   lane *l = arg;
   ds_tracer *t = l->tracer;
+  l->schedstat = open("/proc/thread-self/schedstat", O_RDONLY | O_CLOEXEC);
   pthread_mutex_lock(&t->lock);
   for (;;) {
     mark *m = l->first;
@@ -108,6 +124,7 @@ static void *watch(void *arg) {
     if (--t->pending == 0) pthread_cond_broadcast(&t->done);
   }
   pthread_mutex_unlock(&t->lock);
+  if (l->schedstat >= 0) close(l->schedstat);
   return NULL;
 }
 
