@@ -461,6 +461,9 @@ DS_API ds_ctx *ds_engine_ctx(ds_engine *e);
 DS_API ds_status ds_engine_loss(ds_engine *e, const ds_value *loss, float *out, ds_error *err);
 
 DS_API bool ds_engine_is_gradient_accumulation_boundary(const ds_engine *e);
+/* This process among all that train together, and how many there are. */
+DS_API int ds_engine_global_rank(const ds_engine *e);
+DS_API int ds_engine_world_size(const ds_engine *e);
 DS_API int64_t ds_engine_global_steps(const ds_engine *e);
 DS_API int64_t ds_engine_global_samples(const ds_engine *e);
 DS_API int64_t ds_engine_micro_steps(const ds_engine *e);

@@ -85,6 +85,12 @@ ds_status ds_engine_zero_grad(ds_engine *e, ds_error *err) {
 bool ds_engine_is_gradient_accumulation_boundary(const ds_engine *e) {
   return e->micro_in_step + 1 >= e->config.batch.accumulation;
 }
+int ds_engine_global_rank(const ds_engine *e) {
+  return e->world.rank;
+}
+int ds_engine_world_size(const ds_engine *e) {
+  return e->world.size;
+}
 int64_t ds_engine_global_steps(const ds_engine *e) {
   return e->global_steps;
 }
