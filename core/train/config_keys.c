@@ -211,11 +211,11 @@ static const ds_schema_key keys[] = {
     NUMBER("flops_profiler.recompute_fwd_factor", IDLE, "0", 0, INFINITY),
 
     SECTION("comms_logger"),
-    BOOL("comms_logger.enabled", LATER, "false"),
-    BOOL("comms_logger.verbose", IDLE, "false"),
-    BOOL("comms_logger.prof_all", IDLE, "true"),
-    BOOL("comms_logger.debug", IDLE, "false"),
-    OTHER("comms_logger.prof_ops", LIST, IDLE),
+    BOOL("comms_logger.enabled", HERE, "false"),
+    BOOL("comms_logger.verbose", HERE, "false"),
+    BOOL("comms_logger.prof_all", HERE, "true"),
+    BOOL("comms_logger.debug", HERE, "false"),
+    OTHER("comms_logger.prof_ops", LIST, HERE),
 
     SECTION("tensorboard"),
     BOOL("tensorboard.enabled", LATER, "false"),
