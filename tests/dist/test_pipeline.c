@@ -1,7 +1,8 @@
 /* test_pipeline.c - stages of a pipeline, each its own rank, give the loss and the gradients of all
  * blocks on one rank: to the bit in f32, where no sum is taken in another order.
  *
- * usage: [mpirun -n N] test_pipeline PLUGIN_FOLDER N [BACKEND]
+ * usage: mpirun -n N test_pipeline PLUGIN_FOLDER N [BACKEND]
+ * A backend that is given is a slow one, and gets one model.
  * Every rank computes all blocks too, on the same backend, to compare with.
  */
 #include "pipe_model.h"
@@ -212,9 +213,10 @@ static double run_stages(ds_pipeline *p, numbers *x, int micros, source s) {
   return host;
 }
 
-/* weights: of blocks; NULL: uniform. */
-static void test_same(const char *config, int32_t dtype, const int64_t *weights) {
-  static const int micros[] = {1, MICROS, 2, 5};
+/* weights: of blocks; NULL: uniform. micros: of the steps, 0 at the end; of the second all micro
+ * batches have one shape. */
+static void test_same(const char *config, int32_t dtype, const int64_t *weights,
+                      const int *micros) {
   numbers alone, stages;
   int blocks = 0, bounds[8];
   open_numbers(&alone, config, dtype);
@@ -222,7 +224,7 @@ static void test_same(const char *config, int32_t dtype, const int64_t *weights)
   CHECK_OK(ds_model_blocks(stages.model, &blocks, &err), err);
   CHECK_OK(ds_pipe_partition(weights, blocks, ranks, bounds, &err), err);
   ds_pipeline *p = open_stage(&stages, bounds, blocks);
-  for (int i = 0; i < 4 && p; i++) {
+  for (int i = 0; micros[i] > 0 && p; i++) {
     source s = fresh();
     s.same_shape = i == 1;
     double a = run_alone(&alone, micros[i], s);
@@ -322,11 +324,17 @@ int main(int argc, char **argv) {
   ranks = atoi(argv[2]);
   if (!connect(argv[1], argc > 3 ? argv[3] : "cpu")) return 1;
   static const int64_t heavy[] = {4, 1, 1, 1, 1}; /* another partition than the uniform one */
-  for (int i = 0; i < PIPE_MODELS; i++) test_same(pipe_models[i], DS_F32, i % 2 ? heavy : NULL);
-  test_same(pipe_models[0], DS_BF16, NULL);
-  test_same(pipe_models[2], DS_BF16, heavy);
-  test_failure();
-  test_frozen();
+  static const int steps[] = {1, MICROS, 2, 5, 0}, few[] = {4, 0};
+  if (argc > 3) {
+    test_same(pipe_models[0], DS_F32, NULL, few);
+  } else {
+    for (int i = 0; i < PIPE_MODELS; i++)
+      test_same(pipe_models[i], DS_F32, i % 2 ? heavy : NULL, steps);
+    test_same(pipe_models[0], DS_BF16, NULL, steps);
+    test_same(pipe_models[2], DS_BF16, heavy, steps);
+    test_failure();
+    test_frozen();
+  }
   ds_topology_finish(&topology);
   ds_world_finish(&world);
   ds_backend_close(backend);
