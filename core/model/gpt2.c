@@ -56,6 +56,7 @@ static ds_status declare(void *self, ds_params *p, ds_error *err) {
   const gpt2 *m = self;
   int64_t c = m->width, f = m->inner;
   double std = m->init_std, residual_std = std / sqrt(2.0 * m->layers);
+  ds_params_set_heads(p, m->heads, m->heads, c / m->heads);
   ds_params_add(p, "transformer.wte.weight", 2, (int64_t[]){m->vocab, c}, DS_INIT_NORMAL, std);
   ds_params_add(p, "transformer.wpe.weight", 2, (int64_t[]){m->positions, c}, DS_INIT_NORMAL, std);
   for (int i = 0; i < m->layers; i++) {
@@ -93,10 +94,17 @@ typedef struct call {
   ds_value *kv_len;
 } call;
 
-/* One third of qkv as [B,T,H,D]. */
+static int64_t width_of(const ds_value *x) {
+  const ds_tensor *t = ds_value_tensor(x);
+  return t->shape[t->rank - 1];
+}
+
+/* One third of qkv as [B,T,H,D]: of all heads, or under tensor parallelism of those that are here. */
 static ds_value *heads_of(const gpt2 *m, ds_ctx *ctx, const call *c, ds_value *qkv, int third) {
-  int64_t shape[] = {c->batch, c->length, m->heads, m->width / m->heads};
-  return ds_reshape(ctx, ds_slice_last(ctx, qkv, third * m->width, m->width), 4, shape);
+  if (!qkv) return NULL;
+  int64_t width = width_of(qkv) / 3, dim = m->width / m->heads;
+  int64_t shape[] = {c->batch, c->length, width / dim, dim};
+  return ds_reshape(ctx, ds_slice_last(ctx, qkv, third * width, width), 4, shape);
 }
 
 static ds_value *attention(const gpt2 *m, ds_ctx *ctx, const call *c, int layer, ds_value *x) {
@@ -107,7 +115,8 @@ static ds_value *attention(const gpt2 *m, ds_ctx *ctx, const call *c, int layer,
   ds_value *v = heads_of(m, ctx, c, qkv, 2);
   if (c->cache && ds_kv_cache_append(c->cache, ctx, layer, k, v, &k, &v) != DS_OK) return NULL;
   ds_value *y = ds_attention(ctx, q, k, v, c->kv_len, true, 0, 0);
-  y = ds_reshape(ctx, y, 3, (int64_t[]){c->batch, c->length, m->width});
+  if (!y) return NULL;
+  y = ds_reshape(ctx, y, 3, (int64_t[]){c->batch, c->length, width_of(qkv) / 3});
   return ds_linear(ctx, y, layer_param(ctx, layer, ATTN_PROJ_W),
                    layer_param(ctx, layer, ATTN_PROJ_B));
 }

@@ -45,10 +45,12 @@ ds_value *ds_language_last(ds_ctx *ctx, ds_value *x) {
 }
 
 ds_value *ds_language_output(ds_ctx *ctx, ds_value *logits, ds_value *const *inputs, int n_inputs) {
-  if (!logits || n_inputs == 1) return logits;
-  const ds_tensor *t = ds_value_tensor(logits);
-  int64_t rows = t->shape[0] * t->shape[1];
+  if (!logits) return NULL;
+  const ds_tensor *t = ds_value_tensor(logits), *ids = ds_value_tensor(inputs[0]);
+  int64_t batch = ids->shape[0], length = ids->shape[1], vocab = t->shape[t->rank - 1];
+  int64_t rows = batch * length;
+  if (n_inputs == 1) return ds_reshape(ctx, logits, 3, (int64_t[]){batch, length, vocab});
   ds_value *labels = ds_reshape(ctx, inputs[1], 1, &rows);
-  logits = ds_reshape(ctx, logits, 2, (int64_t[]){rows, t->shape[2]});
+  logits = ds_reshape(ctx, logits, 2, (int64_t[]){rows, vocab});
   return ds_cross_entropy(ctx, logits, labels, IGNORED_LABEL);
 }

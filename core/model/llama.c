@@ -67,6 +67,7 @@ static ds_status declare(void *self, ds_params *p, ds_error *err) {
   (void)err; /* failures stay in p */
   const llama *m = self;
   int64_t table[] = {m->vocab, m->width};
+  ds_params_set_heads(p, m->heads, m->kv_heads, m->head_dim);
   ds_params_add(p, "model.embed_tokens.weight", 2, table, DS_INIT_NORMAL, m->init_std);
   for (int i = 0; i < m->layers; i++) declare_layer(m, p, i);
   ds_params_add(p, "model.norm.weight", 1, &m->width, DS_INIT_ONES, 0);
@@ -101,19 +102,25 @@ typedef struct call {
   ds_value *kv_len;
 } call;
 
-static ds_value *heads_of(const llama *m, ds_ctx *ctx, const call *c, int64_t heads, ds_value *x) {
+/* As [B,T,H,D]: all heads, or under tensor parallelism those that are here. */
+static ds_value *heads_of(const llama *m, ds_ctx *ctx, const call *c, ds_value *x) {
+  if (!x) return NULL;
+  const ds_tensor *t = ds_value_tensor(x);
+  int64_t heads = t->shape[t->rank - 1] / m->head_dim;
   return ds_reshape(ctx, x, 4, (int64_t[]){c->batch, c->length, heads, m->head_dim});
 }
 
 static ds_value *attention(const llama *m, ds_ctx *ctx, const call *c, int layer, ds_value *x) {
-  ds_value *q = heads_of(m, ctx, c, m->heads, project(m, ctx, layer, Q, x));
-  ds_value *k = heads_of(m, ctx, c, m->kv_heads, project(m, ctx, layer, K, x));
-  ds_value *v = heads_of(m, ctx, c, m->kv_heads, project(m, ctx, layer, V, x));
+  ds_value *q = heads_of(m, ctx, c, project(m, ctx, layer, Q, x));
+  ds_value *k = heads_of(m, ctx, c, project(m, ctx, layer, K, x));
+  ds_value *v = heads_of(m, ctx, c, project(m, ctx, layer, V, x));
   q = ds_rope(ctx, q, c->pos, c->inv_freq, false);
   k = ds_rope(ctx, k, c->pos, c->inv_freq, false);
   if (c->cache && ds_kv_cache_append(c->cache, ctx, layer, k, v, &k, &v) != DS_OK) return NULL;
   ds_value *y = ds_attention(ctx, q, k, v, c->kv_len, true, 0, 0);
-  y = ds_reshape(ctx, y, 3, (int64_t[]){c->batch, c->length, m->heads * m->head_dim});
+  if (!y) return NULL;
+  int64_t width = ds_value_tensor(y)->shape[2] * m->head_dim;
+  y = ds_reshape(ctx, y, 3, (int64_t[]){c->batch, c->length, width});
   return project(m, ctx, layer, O, y);
 }
 

@@ -2,6 +2,7 @@
 #include "model/family.h"
 #include "model/model_impl.h"
 #include "model/params.h"
+#include "ops/parallel.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -179,7 +180,8 @@ static ds_value *checked(const ds_model *m, ds_ctx *ctx, ds_value *v, const char
 
 ds_value *ds_model_forward(ds_model *m, ds_ctx *ctx, ds_value *const *inputs, int n_inputs) {
   if (n_inputs < 1) return ds_ctx_fail(ctx, DS_ERR_INVALID, "a model's forward needs an input");
-  return checked(m, ctx, m->functions.forward(m->self, ctx, inputs, n_inputs), "forward");
+  ds_value *v = checked(m, ctx, m->functions.forward(m->self, ctx, inputs, n_inputs), "forward");
+  return ds_parallel_whole(ctx, v);
 }
 
 ds_value *ds_model_decode(ds_model *m, ds_ctx *ctx, ds_value *ids, ds_kv_cache *cache) {

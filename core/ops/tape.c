@@ -43,6 +43,7 @@ ds_status ds_need(ds_ctx *ctx, ds_value *const *values, int n, ds_error *err) {
 bool ds_run(ds_ctx *ctx, uint32_t op, ds_value *const *in, int n_in, ds_value *const *out,
             int n_out, const ds_attr *attr, int n_attr) {
   if (ctx->failure.status != DS_OK) return false;
+  if (!ds_parallel_check(ctx, op, in, n_in, out, n_out)) return false;
   const ds_tensor *ti[8], *to[8];
   ds_error err;
   if (ds_need(ctx, in, n_in, &err) != DS_OK) return ds_ctx_take_error(ctx, &err) != NULL;
