@@ -138,11 +138,15 @@ static ds_value *block(const gpt2 *m, ds_ctx *ctx, const call *c, int layer, ds_
   return ds_scope_end(ctx, x);
 }
 
-/* Everything before the last norm: [B,T,C]. */
-static ds_value *body(const gpt2 *m, ds_ctx *ctx, const call *c, ds_value *ids, ds_value *pos) {
-  ds_value *x = ds_add(ctx, ds_embedding(ctx, ids, ds_param(ctx, WTE)),
-                       ds_embedding(ctx, pos, ds_param(ctx, WPE)));
-  for (int i = 0; i < m->layers; i++) x = block(m, ctx, c, i, x);
+static ds_value *embed(ds_ctx *ctx, ds_value *ids, ds_value *pos) {
+  return ds_add(ctx, ds_embedding(ctx, ids, ds_param(ctx, WTE)),
+                ds_embedding(ctx, pos, ds_param(ctx, WPE)));
+}
+
+/* [B,T,C] -> [B,T,C] */
+static ds_value *blocks(const gpt2 *m, ds_ctx *ctx, const call *c, int first, int last,
+                        ds_value *x) {
+  for (int i = first; i < last; i++) x = block(m, ctx, c, i, x);
   return x;
 }
 
@@ -151,13 +155,36 @@ static ds_value *head(const gpt2 *m, ds_ctx *ctx, ds_value *x) {
   return ds_linear(ctx, x, m->tied ? ds_param(ctx, WTE) : last_param(m, ctx, HEAD), NULL);
 }
 
-static ds_value *forward(void *self, ds_ctx *ctx, ds_value *const *inputs, int n_inputs) {
+static ds_value *forward_blocks(void *self, ds_ctx *ctx, int first, int last, ds_value *x,
+                                ds_value *const *inputs, int n_inputs) {
   const gpt2 *m = self;
   call c = {0};
   if (!ds_language_check(ctx, inputs[0], 0, m->positions, &c.batch, &c.length)) return NULL;
-  ds_value *pos = ds_positions(ctx, c.batch, c.length);
-  ds_value *logits = head(m, ctx, body(m, ctx, &c, inputs[0], pos));
-  return ds_language_output(ctx, logits, inputs, n_inputs);
+  if (first == 0) x = embed(ctx, inputs[0], ds_positions(ctx, c.batch, c.length));
+  x = blocks(m, ctx, &c, first, last, x);
+  return last < m->layers ? x : ds_language_output(ctx, head(m, ctx, x), inputs, n_inputs);
+}
+
+static ds_value *forward(void *self, ds_ctx *ctx, ds_value *const *inputs, int n_inputs) {
+  return forward_blocks(self, ctx, 0, ((const gpt2 *)self)->layers, NULL, inputs, n_inputs);
+}
+
+static int n_blocks(void *self) {
+  return ((const gpt2 *)self)->layers;
+}
+
+static int param_blocks(void *self, int index, int at[DS_PARAM_BLOCKS]) {
+  const gpt2 *m = self;
+  int layer = index < FIRST_LAYER ? 0 : (index - FIRST_LAYER) / LAYER_PARAMS;
+  at[0] = layer < m->layers ? layer : m->layers - 1;
+  at[1] = m->layers - 1;
+  return m->tied && index == WTE ? 2 : 1;
+}
+
+static ds_status hidden_shape(void *self, const ds_batch *batch, int32_t *rank, int64_t *shape,
+                              ds_error *err) {
+  const gpt2 *m = self;
+  return ds_language_hidden(batch, m->positions, m->width, rank, shape, err);
 }
 
 static ds_value *decode(void *self, ds_ctx *ctx, ds_value *ids, ds_kv_cache *cache) {
@@ -167,7 +194,8 @@ static ds_value *decode(void *self, ds_ctx *ctx, ds_value *ids, ds_kv_cache *cac
     return NULL;
   c.kv_len = ds_kv_cache_lengths(cache, ctx);
   ds_value *pos = ds_kv_cache_positions(cache, ctx);
-  return head(m, ctx, ds_language_last(ctx, body(m, ctx, &c, ids, pos)));
+  ds_value *x = blocks(m, ctx, &c, 0, m->layers, embed(ctx, ids, pos));
+  return head(m, ctx, ds_language_last(ctx, x));
 }
 
 static ds_status info(void *self, ds_model_info *out, ds_error *err) {
@@ -270,6 +298,10 @@ static const ds_model_vtable vtable = {.size = sizeof vtable,
                                        .info = info,
                                        .decode = decode,
                                        .config_json = config_json,
-                                       .destroy = destroy};
+                                       .destroy = destroy,
+                                       .n_blocks = n_blocks,
+                                       .param_blocks = param_blocks,
+                                       .hidden_shape = hidden_shape,
+                                       .forward_blocks = forward_blocks};
 
 const ds_family ds_family_gpt2 = {"gpt2", "GPT2LMHeadModel", create, &vtable};

@@ -19,6 +19,23 @@ bool ds_language_check(ds_ctx *ctx, const ds_value *ids, int64_t before, int64_t
   return false;
 }
 
+ds_status ds_language_hidden(const ds_batch *batch, int64_t max_positions, int64_t width,
+                             int32_t *rank, int64_t *shape, ds_error *err) {
+  const ds_host_tensor *ids = &batch->tensors[0];
+  if (batch->n < 1 || ids->dtype != DS_I32 || ids->rank != 2 || ids->shape[0] < 1 ||
+      ids->shape[1] < 1)
+    return ds_fail(err, DS_ERR_INVALID,
+                   "a language model's first input must be token ids i32[B,T]");
+  if (ids->shape[1] > max_positions)
+    return ds_fail(err, DS_ERR_INVALID, "%lld tokens are more than the model's %lld positions",
+                   (long long)ids->shape[1], (long long)max_positions);
+  *rank = 3;
+  shape[0] = ids->shape[0];
+  shape[1] = ids->shape[1];
+  shape[2] = width;
+  return DS_OK;
+}
+
 ds_value *ds_language_last(ds_ctx *ctx, ds_value *x) {
   if (!x) return NULL;
   const ds_tensor *t = ds_value_tensor(x);

@@ -139,13 +139,16 @@ static ds_value *block(const llama *m, ds_ctx *ctx, const call *c, int layer, ds
   return ds_scope_end(ctx, x);
 }
 
-/* Everything before the last norm: [B,T,C]. */
-static ds_value *body(const llama *m, ds_ctx *ctx, call *c, ds_value *ids) {
+/* [B,T,C] -> [B,T,C] */
+static ds_value *blocks(const llama *m, ds_ctx *ctx, call *c, int first, int last, ds_value *x) {
   int64_t pairs = m->head_dim / 2;
   c->inv_freq = ds_input(ctx, DS_F32, 1, &pairs, m->inv_freq);
-  ds_value *x = ds_embedding(ctx, ids, ds_param(ctx, EMBED));
-  for (int i = 0; i < m->layers; i++) x = block(m, ctx, c, i, x);
+  for (int i = first; i < last; i++) x = block(m, ctx, c, i, x);
   return x;
+}
+
+static ds_value *embed(ds_ctx *ctx, ds_value *ids) {
+  return ds_embedding(ctx, ids, ds_param(ctx, EMBED));
 }
 
 static ds_value *head(const llama *m, ds_ctx *ctx, ds_value *x) {
@@ -153,13 +156,36 @@ static ds_value *head(const llama *m, ds_ctx *ctx, ds_value *x) {
   return ds_linear(ctx, x, m->tied ? ds_param(ctx, EMBED) : last_param(m, ctx, HEAD), NULL);
 }
 
-static ds_value *forward(void *self, ds_ctx *ctx, ds_value *const *inputs, int n_inputs) {
+static ds_value *forward_blocks(void *self, ds_ctx *ctx, int first, int last, ds_value *x,
+                                ds_value *const *inputs, int n_inputs) {
   const llama *m = self;
   call c = {0};
   if (!ds_language_check(ctx, inputs[0], 0, m->positions, &c.batch, &c.length)) return NULL;
   c.pos = ds_positions(ctx, c.batch, c.length);
-  ds_value *logits = head(m, ctx, body(m, ctx, &c, inputs[0]));
-  return ds_language_output(ctx, logits, inputs, n_inputs);
+  x = blocks(m, ctx, &c, first, last, first == 0 ? embed(ctx, inputs[0]) : x);
+  return last < m->layers ? x : ds_language_output(ctx, head(m, ctx, x), inputs, n_inputs);
+}
+
+static ds_value *forward(void *self, ds_ctx *ctx, ds_value *const *inputs, int n_inputs) {
+  return forward_blocks(self, ctx, 0, ((const llama *)self)->layers, NULL, inputs, n_inputs);
+}
+
+static int n_blocks(void *self) {
+  return ((const llama *)self)->layers;
+}
+
+static int param_blocks(void *self, int index, int at[DS_PARAM_BLOCKS]) {
+  const llama *m = self;
+  int layer = index < FIRST_LAYER ? 0 : (index - FIRST_LAYER) / layer_params(m);
+  at[0] = layer < m->layers ? layer : m->layers - 1;
+  at[1] = m->layers - 1;
+  return m->tied && index == EMBED ? 2 : 1;
+}
+
+static ds_status hidden_shape(void *self, const ds_batch *batch, int32_t *rank, int64_t *shape,
+                              ds_error *err) {
+  const llama *m = self;
+  return ds_language_hidden(batch, m->positions, m->width, rank, shape, err);
 }
 
 static ds_value *decode(void *self, ds_ctx *ctx, ds_value *ids, ds_kv_cache *cache) {
@@ -169,7 +195,8 @@ static ds_value *decode(void *self, ds_ctx *ctx, ds_value *ids, ds_kv_cache *cac
     return NULL;
   c.pos = ds_kv_cache_positions(cache, ctx);
   c.kv_len = ds_kv_cache_lengths(cache, ctx);
-  return head(m, ctx, ds_language_last(ctx, body(m, ctx, &c, ids)));
+  ds_value *x = blocks(m, ctx, &c, 0, m->layers, embed(ctx, ids));
+  return head(m, ctx, ds_language_last(ctx, x));
 }
 
 static ds_status info(void *self, ds_model_info *out, ds_error *err) {
@@ -271,6 +298,10 @@ static const ds_model_vtable vtable = {.size = sizeof vtable,
                                        .info = info,
                                        .decode = decode,
                                        .config_json = config_json,
-                                       .destroy = destroy};
+                                       .destroy = destroy,
+                                       .n_blocks = n_blocks,
+                                       .param_blocks = param_blocks,
+                                       .hidden_shape = hidden_shape,
+                                       .forward_blocks = forward_blocks};
 
 const ds_family ds_family_llama = {"llama", "LlamaForCausalLM", create, &vtable};

@@ -49,6 +49,16 @@ ds_value *ds_ctx_wrap(ds_ctx *ctx, const ds_tensor *t) {
   return make_value(ctx, t);
 }
 
+ds_value *ds_ctx_wrap_leaf(ds_ctx *ctx, const ds_tensor *t) {
+  ds_value *v = ds_ctx_wrap(ctx, t);
+  if (v) v->needs_grad = true;
+  return v;
+}
+
+const ds_tensor *ds_ctx_leaf_gradient(const ds_value *v) {
+  return v->grad ? &v->grad->t : NULL;
+}
+
 const ds_tensor *ds_value_tensor(const ds_value *v) {
   return &v->t;
 }
