@@ -211,6 +211,7 @@ ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config 
     extract(tree, out);
     ds_config_read_zero(out);
     ds_config_read_elastic(out, errors);
+    ds_config_read_tensor(out, errors);
     ds_config_read_pipeline(out, errors);
   }
   cJSON_Delete(tree);

@@ -6,6 +6,7 @@
 #include "model/model.h"
 #include "model/params.h"
 #include "ops/ctx.h"
+#include "ops/parallel.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "parallel/shard.h"
@@ -25,10 +26,15 @@ struct ds_engine {
   ds_model *model;   /* the caller's */
   ds_params *params; /* whole */
   int n_params;
-  ds_params *local;     /* what of them is on this rank; params itself where that is all */
-  ds_param_slot *slots; /* by parameter; zero's */
-  int *group_of;        /* by parameter; -1 = frozen */
-  bool *frozen;         /* by parameter */
+  ds_params *local;       /* what of them is on this rank; params itself where that is all */
+  ds_shard *shards;       /* by parameter: which part that is; NULL where it is all */
+  ds_shard **shards_of;   /* of each rank of the tensor group; NULL as shards */
+  ds_group *replicas;     /* ranks that have the same key/value heads; NULL: none */
+  ds_param_split *splits; /* the context's */
+  bool *counted;          /* by parameter: in the gradient norm of this rank; NULL: all are */
+  ds_param_slot *slots;   /* by parameter; zero's */
+  int *group_of;          /* by parameter; -1 = frozen */
+  bool *frozen;           /* by parameter */
   ds_zero *zero;
 
   ds_optimizer *optimizer; /* NULL = none: the engine can only evaluate */
