@@ -42,6 +42,9 @@ DS_MUST_USE ds_status ds_config_read(const char *config, const ds_logger *logger
  * the size came from. False when out of memory. */
 bool ds_config_set_world(ds_config *config, int world, const char *origin,
                          ds_schema_errors *errors);
+/* The same for a world of that many ranks, of whom several may share a model or a sequence. */
+bool ds_config_set_ranks(ds_config *config, int ranks, const char *origin,
+                         ds_schema_errors *errors);
 void ds_config_finish(ds_config *config);
 
 /* config_zero.c: "zero_optimization" of the resolved tree into config->zero. */

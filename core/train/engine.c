@@ -4,6 +4,7 @@
 #include "data/dataloader.h"
 #include "train/observe.h"
 #include "train/parts.h"
+#include "train/pipeline.h"
 #include "train/recorded.h"
 
 #include <math.h>
@@ -14,6 +15,7 @@ void ds_engine_destroy(ds_engine *e) {
   if (!e) return;
   ds_dataloader_destroy(e->loader);
   /* First: a collective that was given up may still write to memory. */
+  ds_pipeline_destroy(e->pipeline);
   ds_parts_finish(e);
   ds_topology_finish(&e->topology);
   ds_world_finish(&e->world);
@@ -158,7 +160,12 @@ static ds_status check(const ds_engine *e, const char *who, int index, const voi
 enum { GRADIENT = -1 }; /* beside the kinds of zero/zero.h */
 
 static ds_status read_here(ds_engine *e, int kind, int index, float *out, ds_error *err) {
-  if (kind == GRADIENT) return ds_zero_read_grad(e->zero, index, out, err);
+  if (kind == GRADIENT && e->slots[index].has_grad)
+    return ds_zero_read_grad(e->zero, index, out, err);
+  if (kind == GRADIENT) {
+    memset(out, 0, (size_t)ds_params_numel(e->local, index) * sizeof *out);
+    return DS_OK;
+  }
   return ds_zero_read_all(e->zero, kind, index, out, err);
 }
 
@@ -201,10 +208,6 @@ ds_status ds_engine_write_param(ds_engine *e, int index, const float *in, size_t
 ds_status ds_engine_read_grad(ds_engine *e, int index, float *out, size_t n, ds_error *err) {
   ds_error inner = {DS_OK, ""};
   DS_TRY(check(e, "ds_engine_read_grad", index, out, n, err));
-  if (!e->slots[index].has_grad) {
-    memset(out, 0, n * sizeof *out);
-    return DS_OK;
-  }
   return ds_engine_settle(e, read_whole(e, GRADIENT, index, out, &inner), &inner, err);
 }
 

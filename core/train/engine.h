@@ -12,6 +12,7 @@
 #include "parallel/shard.h"
 #include "parallel/topology.h"
 #include "train/config.h"
+#include "train/pipeline_stages.h"
 #include "zero/zero.h"
 
 struct ds_engine {
@@ -28,7 +29,9 @@ struct ds_engine {
   int n_params;
   ds_params *local;       /* what of them is on this rank; params itself where that is all */
   ds_shard *shards;       /* by parameter: which part that is; NULL where it is all */
-  ds_shard **shards_of;   /* of each rank of the tensor group; NULL as shards */
+  ds_shard **shards_of;   /* of each rank of the model group; NULL as shards */
+  ds_stages stages;       /* of a pipeline; without bounds: there is none */
+  ds_group *tied;         /* the two stages that have tied parameters; NULL: not this one */
   ds_group *replicas;     /* ranks that have the same key/value heads; NULL: none */
   ds_param_split *splits; /* the context's */
   bool *counted;          /* by parameter: in the gradient norm of this rank; NULL: all are */
@@ -36,6 +39,7 @@ struct ds_engine {
   int *group_of;          /* by parameter; -1 = frozen */
   bool *frozen;           /* by parameter */
   ds_zero *zero;
+  struct ds_pipeline *pipeline; /* NULL: the rank has all blocks */
 
   ds_optimizer *optimizer; /* NULL = none: the engine can only evaluate */
   bool owns_optimizer;

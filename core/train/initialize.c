@@ -3,6 +3,7 @@
 #include "train/engine.h"
 #include "train/groups.h"
 #include "train/parts.h"
+#include "train/pipeline_step.h"
 #include "train/observe.h"
 #include "train/recorded.h"
 
@@ -68,7 +69,7 @@ static ds_status read_config(ds_engine *e, const char *text, ds_error *err) {
     int rank, world;
     const char *origin;
     if (ds_world_from_environment(&rank, &world, &origin, &inner) == DS_OK &&
-        !ds_config_set_world(&e->config, world, origin, &errors))
+        !ds_config_set_ranks(&e->config, world, origin, &errors))
       status = ds_fail_memory(err, "the config");
   }
   ds_status report =
@@ -139,6 +140,8 @@ static ds_status fill_masters(ds_engine *e, ds_error *err) {
       ds_world_agree(&e->world, host && part ? DS_OK : ds_fail_memory(err, "initial weights"),
                      "ds_initialize", err);
   if (status == DS_OK) status = agree_on_seed(e, &seed, err);
+  /* They read the same samples, too. */
+  if (status == DS_OK && e->topology.model.size > 1) e->seed = seed;
   for (int i = 0, piece = 0; i < e->n_params && status == DS_OK; i++) {
     status = e->topology.zero.rank == 0 ? initial_values(e, i, host, seed, err) : DS_OK;
     if (status == DS_OK && e->topology.zero.rank == 0) ds_parts_take(e, i, host, part);
@@ -271,6 +274,7 @@ static ds_status build(ds_engine *e, const ds_initialize_args *a, const char *co
   if (status != DS_OK) return status;
   DS_TRY(make_scheduler(e, a, err));
   DS_TRY(make_parameters(e, err));
+  DS_TRY(ds_pipeline_step_init(e, err));
   DS_TRY(make_scalars(e, err));
   DS_TRY(ds_recorded_init(e, err));
   DS_TRY(make_loader(e, a, err));

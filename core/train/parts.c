@@ -5,29 +5,45 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool divided(const ds_engine *e) {
-  return e->topology.tensor.size > 1;
-}
-
 /* ds_parts_join has to know what the others have. */
 static ds_status plan(ds_engine *e, ds_error *err) {
-  int size = e->topology.tensor.size;
+  int size = e->topology.model.size, tensor = e->topology.tensor.size;
+  bool sequence = e->config.sequence_parallel;
   e->shards_of = calloc((size_t)size, sizeof(ds_shard *));
   if (!e->shards_of) return ds_fail_memory(err, "what the ranks have of the model");
-  for (int r = 0; r < size; r++)
-    DS_TRY(ds_local_plan(e->params, r, size, e->config.sequence_parallel, &e->shards_of[r], err));
-  e->shards = e->shards_of[e->topology.tensor.rank];
+  for (int r = 0; r < size; r++) {
+    DS_TRY(ds_local_plan(e->params, r % tensor, tensor, sequence, &e->shards_of[r], err));
+    if (e->stages.bounds)
+      DS_TRY(ds_stages_shard(&e->stages, e->model, e->params, r / tensor, e->shards_of[r], err));
+  }
+  e->shards = e->shards_of[e->topology.model.rank];
   return DS_OK;
+}
+
+static ds_status connect_tensor(ds_engine *e, ds_error *err) {
+  ds_group *tensor = e->topology.tensor.group;
+  if (!tensor) return DS_OK;
+  DS_TRY(ds_shard_connect(e->shards, e->n_params, tensor, &e->replicas, err));
+  DS_TRY(ds_local_splits(e->params, e->shards, &e->splits, err));
+  ds_ctx_bind_tensor(e->ctx, tensor, e->splits, e->config.sequence_parallel);
+  return DS_OK;
+}
+
+static ds_status divide(ds_engine *e, ds_error *err) {
+  const ds_axis *pipe = &e->topology.pipe;
+  if (pipe->size > 1)
+    DS_TRY(
+        ds_stages_init(&e->stages, e->model, e->params, pipe->size, e->config.pipe_uniform, err));
+  DS_TRY(plan(e, err));
+  DS_TRY(connect_tensor(e, err));
+  if (pipe->size == 1) return DS_OK;
+  return ds_stages_connect(&e->stages, e->model, e->params, pipe, &e->tied, err);
 }
 
 ds_status ds_parts_init(ds_engine *e, ds_error *err) {
   e->local = e->params;
-  if (!divided(e)) return DS_OK;
-  ds_group *tensor = e->topology.tensor.group;
-  DS_TRY(plan(e, err));
-  DS_TRY(ds_shard_connect(e->shards, e->n_params, tensor, &e->replicas, err));
-  DS_TRY(ds_local_splits(e->params, e->shards, &e->splits, err));
-  ds_ctx_bind_tensor(e->ctx, tensor, e->splits, e->config.sequence_parallel);
+  if (e->topology.model.size == 1) return DS_OK;
+  DS_TRY(divide(e, err));
   ds_params *local;
   DS_TRY(ds_params_localize(e->params, e->shards, &local, err));
   e->local = local;
@@ -39,7 +55,9 @@ ds_status ds_parts_init(ds_engine *e, ds_error *err) {
 
 void ds_parts_finish(ds_engine *e) {
   ds_group_destroy(e->replicas);
-  for (int r = 0; e->shards_of && r < e->topology.tensor.size; r++) free(e->shards_of[r]);
+  ds_group_destroy(e->tied);
+  ds_stages_finish(&e->stages);
+  for (int r = 0; e->shards_of && r < e->topology.model.size; r++) free(e->shards_of[r]);
   free(e->shards_of);
   free(e->splits);
   free(e->counted);
@@ -60,9 +78,9 @@ void ds_parts_take(const ds_engine *e, int index, const float *whole, float *her
 /* Rank r's part to all; bounce: device memory for n floats. */
 static ds_status share(ds_engine *e, int r, float *part, int64_t n, void *bounce, ds_error *err) {
   size_t bytes = (size_t)n * sizeof *part;
-  bool mine = e->topology.tensor.rank == r;
+  bool mine = e->topology.model.rank == r;
   if (mine) DS_TRY(ds_backend_upload(e->backend, bounce, part, bytes, err));
-  DS_TRY(ds_group_broadcast(e->topology.tensor.group, NULL, bounce, n, DS_F32, r, err));
+  DS_TRY(ds_group_broadcast(e->topology.model.group, NULL, bounce, n, DS_F32, r, err));
   return mine ? DS_OK : ds_backend_download(e->backend, part, bounce, bytes, err);
 }
 
@@ -70,11 +88,11 @@ static ds_status join(ds_engine *e, int index, const float *here, float *part, v
                       float *whole, ds_error *err) {
   int64_t shape[DS_MAX_RANK];
   ds_params_shape(e->params, index, shape);
-  for (int r = 0; r < e->topology.tensor.size; r++) {
+  for (int r = 0; r < e->topology.model.size; r++) {
     const ds_shard *s = &e->shards_of[r][index];
     int64_t n = ds_shard_numel(s);
     if (!s->counted || n == 0) continue; /* another rank has the same */
-    if (r == e->topology.tensor.rank) memcpy(part, here, (size_t)n * sizeof *part);
+    if (r == e->topology.model.rank) memcpy(part, here, (size_t)n * sizeof *part);
     DS_TRY(share(e, r, part, n, bounce, err));
     ds_shard_put(s, shape, sizeof *part, part, whole);
   }
@@ -88,7 +106,7 @@ ds_status ds_parts_join(ds_engine *e, int index, const float *here, float *whole
     return DS_OK;
   }
   size_t most = 0;
-  for (int r = 0; r < e->topology.tensor.size; r++) {
+  for (int r = 0; r < e->topology.model.size; r++) {
     size_t n = (size_t)ds_shard_numel(&e->shards_of[r][index]);
     if (n > most) most = n;
   }

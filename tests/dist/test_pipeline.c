@@ -142,7 +142,7 @@ static double run_alone(numbers *x, int micros, source s) {
 
 /* ---- the stages */
 
-static ds_pipeline *open_stage(numbers *x, const int *bounds, int blocks) {
+static ds_pipeline *open_stage(numbers *x, const int *bounds) {
   int stage = topology.pipe.rank;
   ds_pipeline *p = NULL;
   ds_pipeline_args a = {.backend = backend,
@@ -150,7 +150,6 @@ static ds_pipeline *open_stage(numbers *x, const int *bounds, int blocks) {
                         .pipe = &topology.pipe,
                         .first = bounds[stage],
                         .last = bounds[stage + 1],
-                        .blocks = blocks,
                         .slots = x->slots,
                         .n_slots = x->n,
                         .dtype = x->dtype};
@@ -205,7 +204,7 @@ static double run_stages(ds_pipeline *p, numbers *x, int micros, source s) {
   float host = NAN;
   forget(x);
   CHECK_OK(ds_backend_alloc(backend, sizeof(float), &loss, &err), err);
-  CHECK_OK(ds_pipeline_run(p, micros, next_batch, &s, loss, &err), err);
+  CHECK_OK(ds_pipeline_run(p, micros, 1, next_batch, &s, loss, &err), err);
   CHECK_OK(ds_backend_download(backend, &host, loss, sizeof host, &err), err);
   ds_backend_free(backend, loss, sizeof(float));
   CHECK(s.next == micros); /* every stage reads every micro batch once */
@@ -223,7 +222,7 @@ static void test_same(const char *config, int32_t dtype, const int64_t *weights,
   open_numbers(&stages, config, dtype);
   CHECK_OK(ds_model_blocks(stages.model, &blocks, &err), err);
   CHECK_OK(ds_pipe_partition(weights, blocks, ranks, bounds, &err), err);
-  ds_pipeline *p = open_stage(&stages, bounds, blocks);
+  ds_pipeline *p = open_stage(&stages, bounds);
   for (int i = 0; micros[i] > 0 && p; i++) {
     source s = fresh();
     s.same_shape = i == 1;
@@ -246,15 +245,15 @@ static void test_failure(void) {
   open_numbers(&stages, pipe_models[1], DS_F32);
   CHECK_OK(ds_pipe_partition(NULL, 5, ranks, bounds, &err), err);
   CHECK_OK(ds_backend_alloc(backend, sizeof(float), &loss, &err), err);
-  ds_pipeline *p = open_stage(&stages, bounds, 5);
+  ds_pipeline *p = open_stage(&stages, bounds);
   source bad = fresh(), broken = fresh();
   bad.bad_at = 2; /* only the first stage looks at ids */
-  ds_status status = ds_pipeline_run(p, 6, next_batch, &bad, loss, &err);
+  ds_status status = ds_pipeline_run(p, 6, 1, next_batch, &bad, loss, &err);
   CHECK(status == (stage == 0 ? DS_ERR_INVALID : DS_ERR_STATE));
   CHECK(strstr(err.message, stage == 0 ? "pipeline stage 0: " : "failed on stage 0") != NULL);
   if (stage == ranks - 1) broken.fail_at = 1;
   broken.same_shape = true;
-  status = ds_pipeline_run(p, 4, next_batch, &broken, loss, &err);
+  status = ds_pipeline_run(p, 4, 1, next_batch, &broken, loss, &err);
   CHECK(status == (stage == ranks - 1 ? DS_ERR_IO : DS_ERR_STATE));
   CHECK(strstr(err.message, stage == ranks - 1 ? "no batch 1" : "failed on stage") != NULL);
   double a = run_alone(&alone, MICROS, fresh());
@@ -282,7 +281,7 @@ static void test_frozen(void) {
         kept[k][i] = both[k]->slots[i].grad;
         if (uses(&alone, i, bounds, stage)) both[k]->slots[i].grad = NULL;
       }
-    ds_pipeline *p = open_stage(&stages, bounds, 5);
+    ds_pipeline *p = open_stage(&stages, bounds);
     double a = run_alone(&alone, 4, fresh());
     CHECK_NEAR(a, run_stages(p, &stages, 4, fresh()), 1e-6 * a);
     for (int i = 0; i < alone.n; i++) {
