@@ -239,8 +239,41 @@ static ds_status add_squares(ds_zero *z, const float *x, int64_t n, void *sum, b
                     (const ds_tensor *[]){&out}, 1, !first, NULL, 0, err);
 }
 
+static ds_status add_stretch(ds_zero *z, int unit, int64_t begin, int64_t end, void *sum,
+                             ds_error *err) {
+  if (begin >= end) return DS_OK;
+  int64_t own = ds_layout_own(&z->layout, unit, z->rank).begin;
+  return add_squares(z, ds_zero_step_grads(z, unit) + begin - own, end - begin, sum, false, err);
+}
+
+/* What lies between the parameters that other ranks count. */
+static ds_status add_counted(ds_zero *z, int unit, void *sum, ds_error *err) {
+  const ds_unit_layout *l = &z->layout;
+  const ds_unit *u = &l->units[unit];
+  ds_range own = ds_layout_own(l, unit, z->rank);
+  int64_t at = own.begin;
+  for (int m = u->first; m < u->first + u->count; m++) {
+    int p = l->order[m];
+    if (z->rules.counted[p]) continue;
+    ds_range all = {l->offset[p], l->offset[p] + ds_params_numel(z->params, p)};
+    ds_range skip = ds_partition_intersect(all, own);
+    if (skip.begin >= skip.end) continue;
+    DS_TRY(add_stretch(z, unit, at, skip.begin, sum, err));
+    at = skip.end;
+  }
+  return add_stretch(z, unit, at, own.end, sum, err);
+}
+
+static ds_status sum_counted(ds_zero *z, void *sum, ds_error *err) {
+  DS_TRY(ds_backend_fill(z->host, sum, 0, sizeof(double), err));
+  for (int u = 0; u < z->layout.n_units && !z->layout.units[u].frozen; u++)
+    DS_TRY(add_counted(z, u, sum, err));
+  return DS_OK;
+}
+
 ds_status ds_zero_sum_squares(ds_zero *z, void *sum, ds_error *err) {
   const ds_unit_layout *l = &z->layout;
+  if (z->rules.counted) return sum_counted(z, sum, err);
   const float *all = z->offloads ? z->host_grads : z->grads;
   if (l->shards == 1 || z->partial_grads || z->offloads)
     return add_squares(z, all, l->trained / l->shards, sum, true, err);

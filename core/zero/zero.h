@@ -39,6 +39,9 @@ typedef struct ds_zero_rules {
   bool reduce_scatter; /* false: all-reduce and keep the own part */
   bool all_gather;     /* allgather_partitions; false: a broadcast from each rank */
   bool sum;            /* gradients are summed over ranks, not averaged */
+  const bool
+      *counted; /* by parameter: whether ds_zero_sum_squares counts it; NULL: all. The caller's
+                          memory, to outlive it */
   int64_t reduce_bucket, gather_bucket, sub_group;
   int64_t prefetch_bucket, persistence, max_live, max_reuse, granularity; /* stage 3 */
   ds_offload offload_optimizer, offload_param; /* stages 1 to 3; stage 3, with the optimizer's */
