@@ -137,6 +137,30 @@ DS_API int ds_params_add(ds_params *params, const char *name, int32_t rank, cons
 /* Weight files store this matrix transposed, [K,N] for [N,K] (GPT-2's Conv1D). For loading and
  * saving only: the parameter keeps its shape. */
 DS_API void ds_params_set_transposed(ds_params *params, int index);
+/* How tensor parallelism divides a parameter over ranks. A column-parallel matrix [N,K] is divided by
+ * N, and what a linear makes of it is a part of the columns; a row-parallel one is divided by K, takes such a
+ * part, and its products are summed over the ranks. */
+typedef enum ds_split {
+  DS_SPLIT_NONE = 0,   /* every rank has all of it */
+  DS_SPLIT_COLUMN = 1, /* [N,K] by N, and its bias [N] with it */
+  DS_SPLIT_ROW = 2,    /* [N,K] by K */
+  DS_SPLIT_VOCAB = 3   /* [V,C] by V: an embedding's table, a language model's head */
+} ds_split;
+/* Into which pieces the divided dimension may be cut. */
+typedef enum ds_split_by {
+  DS_SPLIT_BY_ELEMENT = 0,
+  DS_SPLIT_BY_QUERY_HEAD = 1,
+  DS_SPLIT_BY_KV_HEAD = 2,
+  DS_SPLIT_BY_QKV = 3 /* all query heads, then all key heads, then all value heads */
+} ds_split_by;
+/* The model's attention: G of n_kv_heads divides H of n_heads, head_dim is D. Tensor parallelism divides
+ * attention by heads, and is refused where it isn't told. A forward that takes its head counts from the
+ * shapes of values (width / head_dim) works for any number of ranks. */
+DS_API void ds_params_set_heads(ds_params *params, int64_t n_heads, int64_t n_kv_heads,
+                                int64_t head_dim);
+/* For what the names of parameters don't tell (DeepSpeed's AutoTP: o_proj, down_proj, c_proj and their
+ * like are row-parallel, embeddings and heads by vocabulary, other matrices column-parallel). */
+DS_API void ds_params_set_split(ds_params *params, int index, ds_split split, ds_split_by by);
 DS_API int ds_params_count(const ds_params *params);
 DS_API const char *ds_params_name(const ds_params *params, int index);
 /* rank and shape (up to DS_MAX_RANK) of a parameter. */
@@ -164,6 +188,9 @@ typedef struct ds_model_info {
   int32_t bos_token, eos_token; /* -1 = none */
 } ds_model_info;
 
+struct ds_batch; /* below */
+enum { DS_PARAM_BLOCKS = 2 };
+
 typedef struct ds_model_vtable {
   uint32_t size; /* sizeof(ds_model_vtable) */
   const char *name;
@@ -182,6 +209,24 @@ typedef struct ds_model_vtable {
    * loaded anywhere. */
   char *(*config_json)(void *self);
   void (*destroy)(void *self); /* may be NULL */
+
+  /* Pipeline parallelism; all four, or NULL in a model that can't be split. The model is a row of
+   * blocks 0, 1, ..., n-1; what comes before the first one (embeddings) counts as of it, what comes
+   * after the last one (norm, head, loss) as of that. A stage runs some neighbouring blocks, and
+   * hands the hidden values between them to the next. */
+  int (*n_blocks)(void *self); /* at least 1 */
+  /* The blocks that use a parameter, into blocks; returns how many. Two: it is tied, and where the
+   * two are in different stages both have it and its gradients are added. */
+  int (*param_blocks)(void *self, int index, int blocks[DS_PARAM_BLOCKS]);
+  /* Shape of the hidden values for this batch, the same between all blocks; they are of the compute
+   * dtype. A batch that doesn't fit the model is an error here already. */
+  ds_status (*hidden_shape)(void *self, const struct ds_batch *batch, int32_t *rank, int64_t *shape,
+                            ds_error *err);
+  /* Blocks [first,last) on the hidden values (NULL where first is 0: they come from inputs) ->
+   * hidden values, contiguous; where last is n what forward returns. Only parameters that
+   * param_blocks says of these blocks are there. */
+  ds_value *(*forward_blocks)(void *self, ds_ctx *ctx, int first, int last, ds_value *hidden,
+                              ds_value *const *inputs, int n_inputs);
 } ds_model_vtable;
 
 typedef struct ds_model ds_model;
