@@ -4,6 +4,7 @@
 #include "data/dataloader.h"
 #include "train/observe.h"
 #include "train/recorded.h"
+#include "train/stretch.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -24,6 +25,7 @@ void ds_engine_destroy(ds_engine *e) {
     ds_optimizer_unbind(e->optimizer);
   if (e->norm_sum) ds_backend_free(e->backend, e->norm_sum, sizeof(ds_step_scalars));
   ds_zero_destroy(e->zero);
+  ds_stretch_finish(e->stretch);
   ds_observe_finish(e);
   ds_backend_close(e->backend);
   free(e->saved_dir);
