@@ -199,6 +199,122 @@ static void check_refused(const char *config, const char *text) {
   ds_model_destroy(model);
 }
 
+/* ---- engines */
+
+enum { SAMPLES = 24, STEPS = 4, BATCH = 4 };
+
+typedef struct sample {
+  int32_t ids[LENGTH], labels[LENGTH];
+} sample;
+
+static int64_t sample_count(void *self) {
+  (void)self;
+  return SAMPLES;
+}
+
+/* self: whether some labels don't count, of different stretches more or fewer. */
+static ds_status get_sample(void *self, int64_t index, ds_batch *out, ds_error *e) {
+  static sample x;
+  (void)e;
+  for (int t = 0; t < LENGTH; t++) {
+    x.ids[t] = (int32_t)((index * 5 + t * 3) % 23);
+    bool off = *(bool *)self && t < index % LENGTH;
+    x.labels[t] = off ? -100 : (int32_t)((index * 5 + t * 3 + 3) % 23);
+  }
+  out->n = 2;
+  out->tensors[0] = (ds_host_tensor){DS_I32, 1, {LENGTH}, x.ids};
+  out->tensors[1] = (ds_host_tensor){DS_I32, 1, {LENGTH}, x.labels};
+  return DS_OK;
+}
+
+static const ds_dataset_vtable samples = {
+    .size = sizeof samples, .length = sample_count, .get = get_sample};
+
+typedef struct trainer {
+  ds_model *model;
+  ds_dataset *data;
+  ds_engine *engine;
+} trainer;
+
+static ds_status open_trainer(trainer *t, const char *model, const char *config, bool *ignoring) {
+  ds_initialize_args a = DS_INITIALIZE_ARGS_INIT;
+  CHECK_OK(ds_model_from_config(model, &t->model, &err), err);
+  CHECK_OK(ds_dataset_create(&samples, ignoring, &t->data, &err), err);
+  t->engine = NULL;
+  a.model = t->model;
+  a.training_data = t->data;
+  a.config = config;
+  return ds_initialize(&a, &t->engine, NULL, NULL, NULL, &err);
+}
+
+static void close_trainer(trainer *t) {
+  ds_engine_destroy(t->engine);
+  ds_dataset_destroy(t->data);
+  ds_model_destroy(t->model);
+}
+
+static const char *config_of(char *out, size_t size, const char *where, int sequence, int stage,
+                             const char *more) {
+  snprintf(out, size,
+           "{\"backend\": %s, \"sequence_parallel_size\": %d, \"train_batch_size\": %d, "
+           "\"zero_optimization\": {\"stage\": %d}, "
+           "\"optimizer\": {\"type\": \"AdamW\", \"params\": {\"lr\": 0.01}}%s}",
+           where, sequence, BATCH, stage, more);
+  return out;
+}
+
+/* Steps of ranks, of which `sequence` share each sequence, and of one process. */
+static void check_engine(const char *section, int sequence, int stage, bool ignoring,
+                         const char *more) {
+  char text[1024];
+  trainer one, many;
+  float a, b;
+  CHECK_OK(open_trainer(&one, LLAMA(4, 2), config_of(text, sizeof text, "\"reference\"", 1, 0, ""),
+                        &ignoring),
+           err);
+  CHECK_OK(open_trainer(&many, LLAMA(4, 2),
+                        config_of(text, sizeof text, section, sequence, stage, more), &ignoring),
+           err);
+  if (!one.engine || !many.engine) exit(1);
+  bool summed = more[0] != '\0'; /* over data-parallel ranks, not averaged */
+  double times = summed ? ranks / sequence : 1;
+  CHECK(ds_engine_train_micro_batch_size_per_gpu(many.engine) == BATCH * sequence / ranks);
+  for (int i = 0; i < (summed ? 1 : STEPS); i++) {
+    CHECK_OK(ds_engine_train_batch(one.engine, &a, &err), err);
+    CHECK_OK(ds_engine_train_batch(many.engine, &b, &err), err);
+    CHECK_NEAR(b, a, 2e-6 * fabs((double)a));
+    double want = ds_engine_get_global_grad_norm(one.engine) * times;
+    CHECK_NEAR(ds_engine_get_global_grad_norm(many.engine), want, 2e-5 * want);
+  }
+  close_trainer(&many);
+  close_trainer(&one);
+}
+
+static void check_engines(const char *section) {
+  char text[1024];
+  bool none = false;
+  trainer t;
+  for (int stage = 0; stage <= 3; stage++) {
+    check_engine(section, ranks, stage, true, "");
+    check_engine(section, 2, stage, false, "");
+  }
+  check_engine(section, 2, 1, false, ", \"gradient_allreduce_op\": \"sum\"");
+  CHECK_FAILS(open_trainer(&t, GPT2, config_of(text, sizeof text, section, 3, 0, ""), &none),
+              DS_ERR_INVALID, err, "sequence parallel 3");
+  close_trainer(&t);
+  /* Longer than the model's positions, which no stretch is; and a length that isn't divided. */
+  CHECK_OK(open_trainer(&t, GPT2, config_of(text, sizeof text, section, 2, 0, ""), &none), err);
+  static int32_t numbers[16];
+  ds_batch batch = {.n = 1, .tensors = {{DS_I32, 2, {1, 10}, numbers}}};
+  ds_value *loss;
+  CHECK_FAILS(ds_engine_forward(t.engine, &batch, &loss, &err), DS_ERR_INVALID, err,
+              "10 tokens are more than the model's 9 positions");
+  batch.tensors[0].shape[1] = 7;
+  CHECK_FAILS(ds_engine_forward(t.engine, &batch, &loss, &err), DS_ERR_INVALID, err,
+              "sequence_parallel_size 2 doesn't divide the 7 tokens");
+  close_trainer(&t);
+}
+
 static ds_backend *open_backend(const char *section) {
   const ds_logger silent = {NULL, NULL};
   ds_backend_config config;
@@ -234,6 +350,7 @@ int main(int argc, char **argv) {
   check_refused(LLAMA(3, 3), "attention: 3 heads with 3 of keys and values can't be divided over "
                              "sequence_parallel_size");
   ds_world_finish(&world);
+  check_engines(section);
   ds_backend_close(alone);
   ds_backend_close(backend);
   return TEST_RESULT();
