@@ -27,10 +27,10 @@ void ds_engine_destroy(ds_engine *e) {
   ds_zero_destroy(e->zero);
   ds_stretch_finish(e->stretch);
   ds_observe_finish(e);
+  if (e->host != e->backend) ds_backend_close(e->host);
   ds_backend_close(e->backend);
   free(e->saved_dir);
   free(e->saved_tag);
-  free(e->slices);
   free(e->group_of);
   free(e->frozen);
   if (e->local != e->params) ds_params_destroy(e->local);
