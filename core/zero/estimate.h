@@ -54,7 +54,6 @@ typedef struct ds_estimate_bytes {
   double states;   /* the optimizer's, all together */
 } ds_estimate_bytes;
 
-
 typedef struct ds_estimate_layout {
   int data, sequence, tensor, pipe; /* ranks along each axis (parallel/topology.h) */
   int stage;                        /* ZeRO over data x sequence: 0 to 3 */
