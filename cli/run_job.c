@@ -78,7 +78,9 @@ static ds_status start(char *const *words, pid_t *out, ds_error *err) {
 /* The next step of asking it to end; when the one after that is due. */
 static int64_t press(pid_t child, int *pressed) {
   switch ((*pressed)++) {
-    case 0: kill(child, SIGUSR1); return now_ms() + POLITE_MS;
+    case 0: /* Open MPI 4.1 passes SIGUSR2 on, but not SIGUSR1 */
+      kill(child, SIGUSR2);
+      return now_ms() + POLITE_MS;
     case 1: kill(child, SIGTERM); return now_ms() + FIRM_MS;
     default: kill(-child, SIGKILL); return INT64_MAX;
   }

@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CLEAR_MS = 1000, NOT_FOUND = 127, NOT_RUN = 126 };
+enum { CLEAR_MS = 500, NOT_FOUND = 127, NOT_RUN = 126 };
 
 /* ---- which rank */
 
@@ -155,7 +155,7 @@ static int stay(pid_t child, const sigset_t *watched) {
       sig = SIGTERM; /* nobody is left to clear away */
       asked = false;
     }
-    if (sig == SIGUSR1) {
+    if (sig == SIGUSR2) {
       asked = true;
       kill(-child, SIGTERM);
     } else if (sig == SIGTERM || sig == SIGINT || sig == SIGHUP) {
@@ -173,7 +173,7 @@ static int stay(pid_t child, const sigset_t *watched) {
 static int run_command(char **command) {
   sigset_t watched, before;
   sigemptyset(&watched);
-  static const int signals[] = {SIGUSR1, SIGTERM, SIGINT, SIGHUP, SIGCHLD};
+  static const int signals[] = {SIGUSR2, SIGTERM, SIGINT, SIGHUP, SIGCHLD};
   for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) sigaddset(&watched, signals[i]);
   sigprocmask(SIG_BLOCK, &watched, &before);
   const pid_t parent = getpid(), child = fork();

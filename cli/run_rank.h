@@ -6,8 +6,8 @@
  * devices (LIST has one number for each rank of the job), and stays to end with it: the command never
  * outlives the launcher.
  *
- * SIGUSR1, which launchers pass on, asks the command to end (SIGTERM) and lets it take its time;
- * SIGTERM, by which launchers clear away, leaves it a second.
+ * SIGUSR2, which launchers pass on, asks the command to end (SIGTERM) and lets it take its time;
+ * SIGTERM, by which launchers clear away, leaves it half a second.
  */
 #ifndef DS_CLI_RUN_RANK_H
 #define DS_CLI_RUN_RANK_H
