@@ -6,6 +6,7 @@
 #include "backend/backend_impl.h"
 #include "backend/record.h"
 #include "backend/reference/reference.h"
+#include "backend/span.h"
 #include "base/str.h"
 
 static const char *skip(const char *text, const char *word) {
@@ -151,6 +152,7 @@ void ds_backend_close(ds_backend *b) {
   if (b->stream) {
     ds_status ignored = t->stream_sync(b->stream, NULL); /* nobody is left to be told */
     (void)ignored;
+    ds_span_stop(b);
     ds_record_drop(b);
     if (b->workspace) t->free(b->device, b->workspace);
     t->stream_destroy(b->stream);

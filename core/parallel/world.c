@@ -215,17 +215,22 @@ static ds_status check_mpu(ds_world *w, const ds_mpu *mpu, ds_error *err) {
   return DS_OK;
 }
 
+static size_t flag_bytes(const ds_world *w) {
+  return (size_t)w->size * DS_WORLD_EXCHANGE;
+}
+
 /* store: where the ranks may meet, or NULL, because of `placeless`. */
 static ds_status create(ds_world *w, const ds_store *store, const char *placeless, ds_error *err) {
   ds_error inner = {DS_OK, ""};
+  ds_comm *comm = NULL;
   int32_t *ranks = malloc((size_t)w->size * sizeof *ranks);
   if (!ranks) return ds_fail_memory(err, "the world's ranks");
   for (int i = 0; i < w->size; i++) ranks[i] = i;
   ds_status status =
       comm_table(w)->create(ds_backend_raw_device(w->backend), ranks, w->size,
-                            store ? ds_store_kv(store) : NULL, CREATE_TIMEOUT_MS, &w->comm, &inner);
+                            store ? ds_store_kv(store) : NULL, CREATE_TIMEOUT_MS, &comm, &inner);
   free(ranks);
-  if (status == DS_OK) return DS_OK;
+  if (status == DS_OK) return ds_group_create(w->backend, "world", comm, &w->group, err);
   return ds_fail(err, status, "%s%s%s", inner.message, placeless ? "; " : "",
                  placeless ? placeless : "");
 }
@@ -243,11 +248,8 @@ static ds_status connect(ds_world *w, ds_error *err) {
   if (status == DS_OK) status = create(w, store, placeless, err);
   ds_store_destroy(store);
   ds_str_finish(&job);
-  if (status != DS_OK) {
-    w->comm = NULL;
-    return status;
-  }
-  return ds_backend_alloc(w->backend, sizeof(float), &w->flag, err);
+  if (status != DS_OK) return status;
+  return ds_backend_alloc(w->backend, flag_bytes(w), &w->flag, err);
 }
 
 /* In DeepSpeed's three meanings. To be asked before the comm table, which may start MPI. */
@@ -279,29 +281,34 @@ ds_status ds_world_init(ds_world *out, ds_backend *b, const ds_world_args *args,
 
 void ds_world_finish(ds_world *w) {
   /* An aborted communicator may still write to memory until it is gone. */
-  if (w->comm) comm_table(w)->destroy(w->comm);
-  if (w->flag) ds_backend_free(w->backend, w->flag, sizeof(float));
+  ds_group_destroy(w->group);
+  if (w->flag) ds_backend_free(w->backend, w->flag, flag_bytes(w));
   memset(w, 0, sizeof *w);
 }
 
 ds_status ds_world_allreduce(ds_world *w, float *x, int64_t n, ds_reduce op, ds_error *err) {
-  if (!w->comm) return DS_OK;
-  ds_error inner = {DS_OK, ""};
-  ds_status status = comm_table(w)->allreduce(w->comm, ds_backend_raw_stream(w->backend), x, x, n,
-                                              DS_F32, op, &inner);
-  return ds_backend_wrap(w->backend, "allreduce", &inner, status, err);
+  if (!w->group) return DS_OK;
+  return ds_group_allreduce(w->group, NULL, x, x, n, DS_F32, op, err);
 }
 
 ds_status ds_world_broadcast(ds_world *w, float *x, int64_t n, ds_error *err) {
-  if (!w->comm) return DS_OK;
-  ds_error inner = {DS_OK, ""};
-  ds_status status =
-      comm_table(w)->broadcast(w->comm, ds_backend_raw_stream(w->backend), x, n, DS_F32, 0, &inner);
-  return ds_backend_wrap(w->backend, "broadcast", &inner, status, err);
+  if (!w->group) return DS_OK;
+  return ds_group_broadcast(w->group, NULL, x, n, DS_F32, 0, err);
+}
+
+ds_status ds_world_exchange(ds_world *w, const void *mine, void *all, size_t bytes, ds_error *err) {
+  if (!w->group) {
+    memcpy(all, mine, bytes);
+    return DS_OK;
+  }
+  char *own = (char *)w->flag + (size_t)w->rank * bytes;
+  DS_TRY(ds_backend_upload(w->backend, own, mine, bytes, err));
+  DS_TRY(ds_group_allgather(w->group, NULL, own, w->flag, (int64_t)bytes, DS_I8, err));
+  return ds_backend_download(w->backend, all, w->flag, (size_t)w->size * bytes, err);
 }
 
 ds_status ds_world_agree(ds_world *w, ds_status mine, const char *what, ds_error *err) {
-  if (!w->comm) return mine;
+  if (!w->group) return mine;
   float failed = mine != DS_OK;
   ds_error other;
   ds_status status = ds_backend_upload(w->backend, w->flag, &failed, sizeof failed, &other);

@@ -1,6 +1,7 @@
 #include "train/config.h"
 
 #include "train/config_keys.h"
+#include "train/observe.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,8 +207,11 @@ ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config 
   } else {
     warn_old_names(tree, logger);
     check_together(out->root, errors);
+    ds_comms_logger_check(out->root, errors);
     extract(tree, out);
+    ds_config_read_zero(out);
     ds_config_read_elastic(out, errors);
+    ds_config_read_pipeline(out, errors);
   }
   cJSON_Delete(tree);
   return status;

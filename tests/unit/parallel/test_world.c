@@ -68,7 +68,7 @@ static void test_alone(void) {
   CHECK_OK(ds_backend_config_parse(section, &config, &err), err);
   CHECK_OK(ds_backend_open(&config, &silent, &b, &err), err);
   CHECK_OK(ds_world_init(&w, b, &args, &silent, &err), err);
-  CHECK(w.rank == 0 && w.size == 1 && w.port == 29500 && !w.comm);
+  CHECK(w.rank == 0 && w.size == 1 && w.port == 29500 && !w.group);
   CHECK_OK(ds_world_allreduce(&w, &x, 1, DS_REDUCE_SUM, &err), err);
   CHECK_OK(ds_world_broadcast(&w, &x, 1, &err), err);
   CHECK(x == 3);
