@@ -126,7 +126,8 @@ static ds_status choose_master(const run_options *o, const char *this_host, run_
   /* Others don't find a host by this name. */
   if (several && strcmp(first, "localhost") == 0) first = this_host;
   const char *address = o->master_addr ? o->master_addr : several ? first : NULL;
-  p->master_port = o->master_port >= 0 ? (int)o->master_port : several ? 0 : -1;
+  const bool meet = several || p->launcher == RUN_SLURM;
+  p->master_port = o->master_port >= 0 ? (int)o->master_port : meet ? 0 : -1;
   if (!address) return DS_OK;
   p->master_addr = strdup(address);
   return p->master_addr ? DS_OK : ds_fail_memory(err, "an address");

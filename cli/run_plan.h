@@ -38,7 +38,7 @@ typedef struct run_plan {
   run_hosts hosts;   /* each with the slots that ranks take; none under Slurm */
   int ranks;         /* 0: as many as Slurm gives */
   char *master_addr; /* NULL: not needed */
-  int master_port;   /* -1: not to be set */
+  int master_port;   /* -1: not to be set; 0: the ranks find one */
 } run_plan;
 
 typedef struct run_words {

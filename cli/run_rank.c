@@ -137,8 +137,8 @@ static int64_t now_ms(void) {
   return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* Until the command has ended: its wait status. */
-static int stay(pid_t child, const sigset_t *watched) {
+/* Until the command has ended: its wait status. *cleared: it was ended because others had failed. */
+static int stay(pid_t child, const sigset_t *watched, bool *cleared) {
   const pid_t launcher = getppid();
   int status;
   int64_t kill_at = INT64_MAX;
@@ -167,6 +167,7 @@ static int stay(pid_t child, const sigset_t *watched) {
     }
   }
   kill(-child, SIGKILL); /* what it may have left */
+  *cleared = kill_at != INT64_MAX;
   return status;
 }
 
@@ -183,8 +184,11 @@ static int run_command(char **command) {
     return NOT_RUN;
   }
   setpgid(child, child); /* whoever of us two comes first */
-  const int status = stay(child, &watched);
+  bool cleared;
+  const int status = stay(child, &watched, &cleared);
   if (!WIFSIGNALED(status)) return WEXITSTATUS(status);
+  /* srun gives the largest of all exit codes: it is to be that of who failed by itself. */
+  if (cleared) return 1;
   /* The launcher is to see how it ended, without a second core file. */
   prctl(PR_SET_DUMPABLE, 0);
   signal(WTERMSIG(status), SIG_DFL);
