@@ -117,8 +117,13 @@ static int64_t epoch_steps(const train *t) {
   return steps > 0 ? steps : 1;
 }
 
+/* What all ranks would say alike, rank 0 says. */
+static bool is_speaker(const train *t) {
+  return ds_engine_global_rank(t->engine) == 0;
+}
+
 static ds_status remember(train *t, int64_t step, float loss, ds_error *err) {
-  if (!t->svg) return DS_OK;
+  if (!t->svg || !is_speaker(t)) return DS_OK;
   DS_TRY(ds_reserve(&t->curve_steps, &t->curve_steps_capacity, t->curve_count + 1,
                     sizeof *t->curve_steps, "the loss curve", err));
   DS_TRY(ds_reserve(&t->curve_losses, &t->curve_losses_capacity, t->curve_count + 1,
@@ -171,14 +176,14 @@ static ds_status run_steps(train *t, ds_error *err) {
                        ds_engine_get_global_grad_norm(t->engine),
                        cli_now() - start,
                        tokens};
-    progress_show(&p, &s);
+    if (is_speaker(t)) progress_show(&p, &s);
     status = remember(t, s.step, loss, err);
     if (status == DS_OK) status = is_stopped(t, &stopped, err);
     bool last = s.step == t->steps;
     if (status == DS_OK && t->save_every > 0 && s.step % t->save_every == 0 && !last)
       status = save(t, err);
   }
-  progress_end(&p);
+  if (is_speaker(t)) progress_end(&p);
   return status;
 }
 
@@ -188,14 +193,14 @@ static ds_status print_comms(const train *t, ds_error *err) {
   size_t n;
   ds_status status = ds_engine_comms_summary(t->engine, &rows, &n, err);
   if (status == DS_ERR_STATE) return DS_OK; /* the config doesn't ask for it */
-  if (status == DS_OK && ds_engine_global_rank(t->engine) == 0) comms_print(rows, n);
+  if (status == DS_OK && is_speaker(t)) comms_print(rows, n);
   return status;
 }
 
 static ds_status print_stats(const train *t, ds_error *err) {
   ds_backend_stats stats = {.size = sizeof stats};
   DS_TRY(print_comms(t, err));
-  if (!t->stats) return DS_OK;
+  if (!t->stats || !is_speaker(t)) return DS_OK;
   fflush(stdout);
   DS_TRY(ds_engine_backend_stats(t->engine, &stats, err));
   stats_print(&stats);
@@ -206,14 +211,16 @@ static ds_status train_all(train *t, ds_error *err) {
   DS_TRY(open_all(t, err));
   if (t->steps < 0) t->steps = epoch_steps(t);
   if (ds_engine_global_steps(t->engine) >= t->steps) {
-    fprintf(stderr, "ds train: %lld steps are done already; --steps %lld asks for no more\n",
-            (long long)ds_engine_global_steps(t->engine), (long long)t->steps);
+    if (is_speaker(t))
+      fprintf(stderr, "ds train: %lld steps are done already; --steps %lld asks for no more\n",
+              (long long)ds_engine_global_steps(t->engine), (long long)t->steps);
     return DS_OK;
   }
   catch_signals();
   DS_TRY(run_steps(t, err));
   DS_TRY(save(t, err));
   if (t->trace) DS_TRY(ds_engine_save_trace(t->engine, err));
+  if (!is_speaker(t)) return DS_OK;
   if (t->svg) {
     if (t->curve_count > 0)
       DS_TRY(plot_loss(t->svg, t->curve_steps, t->curve_losses, (int64_t)t->curve_count, err));

@@ -169,4 +169,4 @@ RANK=0 ok on host-a "$DS" train $(train) --config emu0.json
 cp .out rank0
 wait $pid || { cat err1; fail "rank 1"; }
 compare rank0 1
-compare rank1 1
+[ ! -s rank1 ] || fail "rank 0 speaks for all"
