@@ -2,20 +2,13 @@
 
 #include "base/str.h"
 #include "parallel/slurm.h"
+#include "run_guard.h"
 
-#include <errno.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-enum { CLEAR_MS = 500, NOT_FOUND = 127, NOT_RUN = 126 };
 
 /* ---- which rank */
 
@@ -117,86 +110,6 @@ static ds_status set_environment(const run_identity *me, const char *devices, ds
   return ok ? DS_OK : ds_fail_memory(err, "a rank's environment");
 }
 
-/* ---- its life */
-
-static void start_command(char **command, pid_t parent, const sigset_t *before) {
-  setpgid(0, 0);
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) _exit(NOT_RUN); /* gone before we could ask to be told */
-  signal(SIGPIPE, SIG_DFL);
-  sigprocmask(SIG_SETMASK, before, NULL);
-  execvp(command[0], command);
-  const int code = errno == ENOENT ? NOT_FOUND : NOT_RUN;
-  fprintf(stderr, "ds run: cannot start %s: %s\n", command[0], strerror(errno));
-  _exit(code);
-}
-
-static int64_t now_ms(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-/* Until the command has ended: its wait status. *cleared: it was ended because others had failed. */
-static int stay(pid_t child, const sigset_t *watched, bool *cleared) {
-  const pid_t launcher = getppid();
-  int status;
-  int64_t kill_at = INT64_MAX;
-  bool asked = false;
-  while (waitpid(child, &status, WNOHANG) != child) {
-    int64_t left = kill_at == INT64_MAX ? 1000 : kill_at - now_ms();
-    if (left < 0) {
-      kill(-child, SIGKILL);
-      left = 1000;
-    }
-    struct timespec wait = {left / 1000, left % 1000 * 1000000};
-    int sig = sigtimedwait(watched, NULL, &wait);
-    if (getppid() != launcher && kill_at == INT64_MAX) {
-      sig = SIGTERM; /* nobody is left to clear away */
-      asked = false;
-    }
-    if (sig == SIGUSR2) {
-      asked = true;
-      kill(-child, SIGTERM);
-    } else if (sig == SIGTERM || sig == SIGINT || sig == SIGHUP) {
-      /* Who was asked already is about to end; who launches kills us if it takes too long. */
-      if (!asked) {
-        kill(-child, sig);
-        if (kill_at == INT64_MAX) kill_at = now_ms() + CLEAR_MS;
-      }
-    }
-  }
-  kill(-child, SIGKILL); /* what it may have left */
-  *cleared = kill_at != INT64_MAX;
-  return status;
-}
-
-static int run_command(char **command) {
-  sigset_t watched, before;
-  sigemptyset(&watched);
-  static const int signals[] = {SIGUSR2, SIGTERM, SIGINT, SIGHUP, SIGCHLD};
-  for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) sigaddset(&watched, signals[i]);
-  sigprocmask(SIG_BLOCK, &watched, &before);
-  const pid_t parent = getpid(), child = fork();
-  if (child == 0) start_command(command, parent, &before);
-  if (child < 0) {
-    fprintf(stderr, "ds run: cannot start %s: %s\n", command[0], strerror(errno));
-    return NOT_RUN;
-  }
-  setpgid(child, child); /* whoever of us two comes first */
-  bool cleared;
-  const int status = stay(child, &watched, &cleared);
-  if (!WIFSIGNALED(status)) return WEXITSTATUS(status);
-  /* srun gives the largest of all exit codes: it is to be that of who failed by itself. */
-  if (cleared) return 1;
-  /* The launcher is to see how it ended, without a second core file. */
-  prctl(PR_SET_DUMPABLE, 0);
-  signal(WTERMSIG(status), SIG_DFL);
-  sigprocmask(SIG_SETMASK, &before, NULL);
-  raise(WTERMSIG(status));
-  return 128 + WTERMSIG(status);
-}
-
 int run_rank(int argc, char **argv) {
   const char *devices = NULL;
   bool bind = false;
@@ -216,5 +129,5 @@ int run_rank(int argc, char **argv) {
     return 1;
   }
   share_cores(&me, bind);
-  return run_command(argv + i + 1);
+  return run_guard(argv + i + 1);
 }

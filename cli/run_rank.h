@@ -3,11 +3,7 @@
  *
  * It tells the command which rank it is, as torchrun does (RANK, WORLD_SIZE, LOCAL_RANK,
  * LOCAL_WORLD_SIZE), shares the host's cores out (OMP_NUM_THREADS, unless set), shows it its host's
- * devices (LIST has one number for each rank of the job), and stays to end with it: the command never
- * outlives the launcher.
- *
- * SIGUSR2, which launchers pass on, asks the command to end (SIGTERM) and lets it take its time;
- * SIGTERM, by which launchers clear away, leaves it half a second.
+ * devices (LIST has one number for each rank of the job), and stays to end with it (run_guard.h).
  */
 #ifndef DS_CLI_RUN_RANK_H
 #define DS_CLI_RUN_RANK_H

@@ -67,17 +67,24 @@ command_line="$DS run -n 2 -- ./nothing" code=0
 told 'cannot start ./nothing: No such file'
 
 # Asked to end, the ranks are; killed, it leaves none behind. They hold a pipe open, which ends with the last of them.
-for how in TERM INT KILL; do
+children() { cat "/proc/$1/task/$1/children" 2>/dev/null; }
+for how in TERM INT KILL ALL; do
   mkfifo "fifo.$how"
   "$DS" run -n 3 -- sh -c "exec 9>fifo.$how; : >started.$how.\$RANK; sleep 1000" >/dev/null 2>&1 &
   pid=$!
   exec 3<"fifo.$how"
   until [ -f started.$how.0 ] && [ -f started.$how.1 ] && [ -f started.$how.2 ]; do sleep 0.05; done
-  kill -$how $pid
+  if [ $how = ALL ]; then # mpirun and its children, which clear nothing away then
+    mpirun=$(children $pid)
+    # shellcheck disable=SC2046,SC2086
+    kill -9 $(children $mpirun) $mpirun
+  else
+    kill -$how $pid
+  fi
   code=0
   wait $pid || code=$?
   command_line="ds run, and SIG$how"
-  case $how in TERM) want=143 ;; INT) want=130 ;; KILL) want=137 ;; esac
+  case $how in TERM) want=143 ;; INT) want=130 ;; KILL | ALL) want=137 ;; esac
   [ "$code" -eq $want ] || fail "exit code $want wanted"
   timeout 30 cat <&3 >/dev/null || fail "a rank is still there"
   exec 3<&-
