@@ -12,6 +12,7 @@ static const struct {
   const char *summary;
 } commands[] = {
     {"train", cmd_train, "train a GPT-2 or LLaMA model on text files"},
+    {"run", cmd_run, "start a program as several ranks, on this machine or on many"},
     {"generate", cmd_generate, "continue a prompt with a trained model"},
     {"backends", cmd_backends, "list the backends: chosen, available, or rejected and why"},
     {"config", cmd_config, "check a ds_config.json and print what it resolves to"},

@@ -462,10 +462,11 @@ typedef struct ds_initialize_args {
   ds_lr_scheduler_fn lr_scheduler_fn;
   void *lr_scheduler_ctx;
   int distributed_port; /* where ranks meet, if the backend needs it, at MASTER_ADDR: -1 = not given
-                           (MASTER_PORT, else 29500); 0 = any free port, on one host */
+                           (MASTER_PORT, else 29500); 0 = any free port, for ranks that mpirun, srun or
+                           torchrun started */
   const ds_mpu *mpu;
-  int dist_init_required; /* -1 = initialize if needed; 0 = must be initialized; 1 = initialize or
-                             nothing to do */
+  int dist_init_required; /* -1 = initialize if needed; 0 = must be initialized: the host runs MPI, or
+                             gives an mpu; 1 = initialize or nothing to do */
   ds_collate_fn collate_fn;
   void *collate_ctx;
   const char *config;        /* a path or JSON text */

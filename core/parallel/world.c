@@ -115,7 +115,9 @@ static const char *find_place(const ds_world *w, const char *job, char *room, si
   const char *host = here ? getenv("MASTER_ADDR") : find_host(room, size);
   if (host && !host[0]) host = NULL;
   if (!host && !here)
-    return "the ranks are on several hosts: set MASTER_ADDR to the name or address of rank 0's";
+    return "the ranks are on several hosts: start them with ds run, or set MASTER_ADDR to the name "
+           "or "
+           "address of rank 0's";
   if (any && !job[0])
     return "port 0, \"any free one\", is found only by ranks whose launcher gave them a name in "
            "common (ds run, mpirun, srun, torchrun): give a port (distributed_port, or "
