@@ -1,0 +1,120 @@
+/* zero.h - a model's numbers in training, partitioned over the ranks that have the same parameters
+ * (ZeRO, Rajbhandari et al. 2020; DeepSpeed's "zero_optimization").
+ *
+ *     stage   weights   gradients   masters and optimizer states   what is communicated in a step
+ *       0     all       all         all                            all-reduce of gradients
+ *       1     all       all         own part                       reduce-scatter, all-gather of weights
+ *       2     all       own part    own part                       the same, for each micro batch
+ *       3     own part  own part    own part                       all-gather forward and backward, reduce-scatter
+ *
+ * What lies where is layout.h's. Gradients and masters are f32. In bf16 weights are the bf16 copy of
+ * the masters that is computed with; in f32 the weights are the masters, so that at stages 1 and 2
+ * the own part of them lies within all of them.
+ *
+ * The engine tells what happens: ds_zero_begin before a forward, ds_zero_reduce after the backward,
+ * ds_zero_gather after the update. In between the context asks through its hooks (ops/ctx.h): at
+ * stage 3 weights are gathered before an op that needs them, ahead of it where the order of use is
+ * known from the step before, and dropped after use; at stages 2 and 3 gradients get a buffer for as
+ * long as their unit is not reduced; units are reduced as they become complete, on a stream beside
+ * the backward pass. Units are reduced in one fixed order, the last first, on every rank.
+ *
+ * The answer is that of stage 0: sums over ranks are the comm table's, which adds in the same order
+ * for each of them or says otherwise.
+ */
+#ifndef DS_ZERO_ZERO_H
+#define DS_ZERO_ZERO_H
+
+#include "backend/group.h"
+#include "ops/ctx.h"
+#include "optim/optimizer.h"
+#include "zero/layout.h"
+
+typedef struct ds_zero_rules {
+  int stage;
+  bool bf16;
+  int n_states;          /* of the optimizer; 0 without one */
+  bool overlap;          /* overlap_comm */
+  bool reduce_scatter;   /* false: all-reduce and keep the own part */
+  bool all_gather;       /* allgather_partitions; false: a broadcast from each rank */
+  bool sum;              /* gradients are summed over ranks, not averaged */
+  int64_t reduce_bucket, gather_bucket, sub_group;
+  int64_t prefetch_bucket, persistence, max_live, max_reuse, granularity; /* stage 3 */
+} ds_zero_rules;
+
+typedef struct ds_zero ds_zero;
+
+/* params: what is here (declarations); frozen: by parameter. group: the ranks that have the same;
+ * NULL: this one alone. All are the caller's and must outlive it. Everything is zero afterwards. */
+DS_MUST_USE ds_status ds_zero_create(const ds_zero_rules *rules, ds_ctx *ctx, ds_group *group,
+                                     const ds_params *params, const bool *frozen, ds_zero **out,
+                                     ds_error *err);
+void ds_zero_destroy(ds_zero *z);
+const ds_layout *ds_zero_layout(const ds_zero *z);
+/* Everything is zero, and nothing under way: after a failure. */
+DS_MUST_USE ds_status ds_zero_clear(ds_zero *z, ds_error *err);
+
+/* By parameter; bound to the context. */
+ds_param_slot *ds_zero_slots(ds_zero *z);
+
+/* ---- a step */
+
+/* Before the first forward of a micro batch. boundary: its backward completes the gradients of the
+ * step. */
+DS_MUST_USE ds_status ds_zero_begin(ds_zero *z, bool boundary, ds_error *err);
+/* After its backward: what wasn't reduced on the way is. */
+DS_MUST_USE ds_status ds_zero_end(ds_zero *z, ds_error *err);
+/* Before the update: gradients of parameters that took no part count as zero, and the own parts of
+ * gradients are complete. */
+DS_MUST_USE ds_status ds_zero_finish_gradients(ds_zero *z, ds_error *err);
+/* Gradients so far are forgotten. */
+void ds_zero_drop(ds_zero *z);
+/* The sum of squares of the gradients' own parts, to a device address of an f64. */
+DS_MUST_USE ds_status ds_zero_sum_squares(ds_zero *z, void *sum, ds_error *err);
+/* After the update of masters (and of bf16 copies of the own part): weights are made whole. */
+DS_MUST_USE ds_status ds_zero_gather(ds_zero *z, ds_error *err);
+
+/* ---- for the optimizer: slices of the own part, of parameters of one group each (group_of: by
+ * parameter). New (free()); none longer than sub_group. */
+DS_MUST_USE ds_status ds_zero_slices(ds_zero *z, const int *group_of, ds_optimizer_slice **out,
+                                     int *n, ds_error *err);
+
+/* ---- numbers, by piece: what this rank has of a parameter */
+
+typedef struct ds_piece {
+  int param;
+  int64_t begin, end; /* elements of the parameter (of what is here of it), row by row */
+  bool mine;          /* this rank is the one of the group that saves it */
+} ds_piece;
+
+enum { DS_ZERO_MASTER = 0, DS_ZERO_STATE = 1 }; /* kinds; states are DS_ZERO_STATE + i */
+
+int ds_zero_n_pieces(const ds_zero *z);
+const ds_piece *ds_zero_piece(const ds_zero *z, int piece);
+/* Elements [from, from + n) of a piece: from >= 0 counts from the piece's begin. host: n floats. */
+DS_MUST_USE ds_status ds_zero_read(ds_zero *z, int kind, int piece, int64_t from, int64_t n,
+                                   float *host, ds_error *err);
+DS_MUST_USE ds_status ds_zero_write(ds_zero *z, int kind, int piece, int64_t from, int64_t n,
+                                    const float *host, ds_error *err);
+/* After writes of masters: weights are made from them. Collective over the group. */
+DS_MUST_USE ds_status ds_zero_settle(ds_zero *z, ds_error *err);
+
+/* All of a parameter's masters, states (kind) or gradients, numel floats, on every rank. Collective
+ * over the group where it is partitioned. */
+DS_MUST_USE ds_status ds_zero_read_all(ds_zero *z, int kind, int param, float *host, ds_error *err);
+DS_MUST_USE ds_status ds_zero_read_grad(ds_zero *z, int param, float *host, ds_error *err);
+/* The masters of a parameter: every rank gives all of it. ds_zero_settle afterwards. */
+DS_MUST_USE ds_status ds_zero_write_all(ds_zero *z, int param, const float *host, ds_error *err);
+/* n floats of the group's rank `root` to the others. Collective. */
+DS_MUST_USE ds_status ds_zero_share(ds_zero *z, float *host, int64_t n, int root, ds_error *err);
+
+/* The first parameter, by index, whose gradient isn't finite in this rank's own part; -1: none. */
+DS_MUST_USE ds_status ds_zero_first_nonfinite(ds_zero *z, void *sum, int *param, ds_error *err);
+
+/* Bytes held on the device, by what they are. */
+typedef struct ds_zero_bytes {
+  uint64_t weights, masters, gradients, states; /* constant */
+  uint64_t buffers, buffers_peak;               /* gathered units and gradients on their way */
+} ds_zero_bytes;
+ds_zero_bytes ds_zero_get_bytes(const ds_zero *z);
+
+#endif
