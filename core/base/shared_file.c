@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -128,4 +129,17 @@ void ds_shared_file_close(ds_shared_file *f) {
   free(f->path);
   memset(f, 0, sizeof *f);
   f->fd = -1;
+}
+
+ds_status ds_shared_file_rename(const char *from, const char *to, ds_error *err) {
+  if (rename(from, to) != 0) return fail_errno(err, "rename to", to);
+  char *folder = strdup(to), *slash = folder ? strrchr(folder, '/') : NULL;
+  if (slash) slash[1] = '\0';
+  int fd = open(slash ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd >= 0) {
+    fsync(fd); /* a file system that can't sync a folder is left be */
+    close(fd);
+  }
+  free(folder);
+  return DS_OK;
 }

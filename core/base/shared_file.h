@@ -39,6 +39,9 @@ DS_MUST_USE ds_status ds_shared_file_sync(ds_shared_file *f, ds_error *err);
 /* Drops what was not synced. Harmless on a zeroed struct. */
 void ds_shared_file_close(ds_shared_file *f);
 
+/* Gives a file that all have synced its name, and makes that durable. */
+DS_MUST_USE ds_status ds_shared_file_rename(const char *from, const char *to, ds_error *err);
+
 /* Waits until a path is to be seen, which another process has made: network file systems show new
  * names late. DS_ERR_NOT_FOUND after a few seconds, with the host's name and what to do. */
 DS_MUST_USE ds_status ds_shared_file_wait(const char *path, ds_error *err);

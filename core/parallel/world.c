@@ -223,7 +223,7 @@ static ds_status connect(ds_world *w, ds_error *err) {
   ds_store_destroy(store);
   ds_str_finish(&job);
   if (status != DS_OK) return status;
-  return ds_backend_alloc(w->backend, sizeof(float), &w->flag, err);
+  return ds_backend_alloc(w->backend, DS_WORLD_FLAG * sizeof(float), &w->flag, err);
 }
 
 ds_status ds_world_init(ds_world *out, ds_backend *b, const ds_world_args *args,
@@ -251,7 +251,7 @@ ds_status ds_world_init(ds_world *out, ds_backend *b, const ds_world_args *args,
 void ds_world_finish(ds_world *w) {
   /* An aborted communicator may still write to memory until it is gone. */
   ds_group_destroy(w->group);
-  if (w->flag) ds_backend_free(w->backend, w->flag, sizeof(float));
+  if (w->flag) ds_backend_free(w->backend, w->flag, DS_WORLD_FLAG * sizeof(float));
   memset(w, 0, sizeof *w);
 }
 

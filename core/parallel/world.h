@@ -13,6 +13,8 @@
 #include "backend/group.h"
 #include "ds.h"
 
+enum { DS_WORLD_FLAG = 512 };
+
 typedef struct ds_world {
   int rank, size, local_rank, local_size;
   char origin[64]; /* where the size came from, for messages */
@@ -20,7 +22,7 @@ typedef struct ds_world {
   bool port_given; /* by distributed_port or MASTER_PORT */
   ds_backend *backend;
   ds_group *group; /* all ranks; NULL in a world of one */
-  void *flag;    /* device memory for one f32: ds_world_agree */
+  void *flag; /* device memory for DS_WORLD_FLAG f32: ds_world_agree, and others that say little */
 } ds_world;
 
 /* What ds_initialize was given about the world. */
