@@ -170,17 +170,31 @@ static ds_status export_config(const char *from, const char *to, bool bits16, ds
   return status;
 }
 
+/* dir/manifest is there: dir is one checkpoint. */
+static ds_status is_checkpoint(const char *dir, bool *out, ds_error *err) {
+  char *manifest = ds_path_join(dir, "manifest");
+  if (!manifest) return ds_fail_memory(err, "an export");
+  *out = ds_file_exists(manifest);
+  free(manifest);
+  return DS_OK;
+}
+
+static ds_status find(const char *dir, const char *tag, char **out, ds_error *err) {
+  bool itself = false;
+  if (!tag) DS_TRY(is_checkpoint(dir, &itself, err));
+  if (!itself) return ds_checkpoint_folder_find(dir, tag, out, NULL, err);
+  *out = strdup(dir);
+  return *out ? DS_OK : ds_fail_memory(err, "an export");
+}
+
 ds_status ds_export_checkpoint(const char *dir, const char *tag, const char *to, bool bits16,
                                ds_error *err) {
-  char *from = NULL, *manifest = ds_path_join(dir, "manifest");
-  if (!manifest) return ds_fail_memory(err, "an export");
-  bool is_one = !tag && ds_file_exists(manifest); /* dir/tag itself */
-  free(manifest);
-  if (is_one)
-    from = strdup(dir);
-  else
-    DS_TRY(ds_checkpoint_folder_find(dir, tag, &from, NULL, err));
-  if (!from) return ds_fail_memory(err, "an export");
+  bool taken;
+  char *from;
+  DS_TRY(is_checkpoint(to, &taken, err));
+  if (taken)
+    return ds_fail(err, DS_ERR_INVALID, "%s is a checkpoint: an export would damage it", to);
+  DS_TRY(find(dir, tag, &from, err));
   ds_status status = ds_checkpoint_folder_verify(from, err);
   if (status == DS_OK) status = ds_make_folders(to, err);
   if (status == DS_OK) status = export_weights(from, to, bits16, err);
