@@ -189,7 +189,7 @@ static ds_status find(const char *dir, const char *tag, char **out, ds_error *er
 
 ds_status ds_export_checkpoint(const char *dir, const char *tag, const char *to, bool bits16,
                                ds_error *err) {
-  bool taken;
+  bool taken = false;
   char *from;
   DS_TRY(is_checkpoint(to, &taken, err));
   if (taken)
