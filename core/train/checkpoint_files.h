@@ -52,7 +52,7 @@ typedef struct ds_checkpoint_files {
 DS_MUST_USE ds_status ds_checkpoint_files_open(ds_checkpoint_files *f, ds_engine *e,
                                                const char *folder, ds_error *err);
 /* This rank's numbers to the device. After a successful open only the device can fail here.
- * ds_engine_pieces_settle() must follow. */
+ * ds_zero_settle() must follow. */
 DS_MUST_USE ds_status ds_checkpoint_files_read(ds_checkpoint_files *f, ds_engine *e, ds_error *err);
 void ds_checkpoint_files_finish(ds_checkpoint_files *f);
 

@@ -18,7 +18,5 @@ int ds_engine_n_states(const ds_engine *e);
 /* Zero-initialize out; finish it in any case. The engine must outlive it. */
 DS_MUST_USE ds_status ds_engine_pieces_init(ds_engine_pieces *out, ds_engine *e, ds_error *err);
 void ds_engine_pieces_finish(ds_engine_pieces *p);
-/* After masters were written: what is made of them is made again. Collective over the world. */
-DS_MUST_USE ds_status ds_engine_pieces_settle(ds_engine *e, ds_error *err);
 
 #endif

@@ -9,7 +9,7 @@ enum { PART = 2048 }; /* elements converted at once */
 int64_t ds_pieces_room(const ds_pieces *p) {
   int64_t most = 1;
   for (int i = 0; i < p->n; i++) {
-    ds_pieces_part part = p->at(p->ctx, i);
+    ds_piece part = p->at(p->ctx, i);
     if (part.end - part.begin > most) most = part.end - part.begin;
   }
   return most < DS_PIECES_BLOCK ? most : DS_PIECES_BLOCK;
@@ -56,7 +56,7 @@ ds_status ds_pieces_save(const ds_pieces *p, int kind, const ds_stored *stored, 
                          ds_error *err) {
   int64_t most = ds_pieces_room(p);
   for (int i = 0; i < p->n; i++) {
-    ds_pieces_part part = p->at(p->ctx, i);
+    ds_piece part = p->at(p->ctx, i);
     const ds_stored *s = &stored[part.param];
     if (!part.mine || at[part.param] == 0) continue;
     for (int64_t a = part.begin, b; a < part.end; a = b) {
@@ -97,7 +97,7 @@ ds_status ds_pieces_load(const ds_pieces *p, int kind, const ds_stored *stored,
                          const ds_safetensor *const *tensors, float *room, ds_error *err) {
   int64_t most = ds_pieces_room(p);
   for (int i = 0; i < p->n; i++) {
-    ds_pieces_part part = p->at(p->ctx, i);
+    ds_piece part = p->at(p->ctx, i);
     const ds_stored *s = &stored[part.param];
     if (!tensors[part.param]) continue;
     for (int64_t a = part.begin, b; a < part.end; a = b) {

@@ -10,22 +10,17 @@
 #include "base/shared_file.h"
 #include "model/safetensors.h"
 #include "train/extents.h"
+#include "zero/zero.h"
 
 /* Elements of a block: what is read or written at once. */
 enum { DS_PIECES_BLOCK = 4 << 20 };
 
-typedef struct ds_pieces_part {
-  int param;
-  int64_t begin, end; /* of the parameter's elements here */
-  bool mine;          /* this rank writes it; of all ranks that have those elements one does */
-} ds_pieces_part;
-
-/* A rank's pieces; kind 0 is the master weights, 1.. are the optimizer's states. Functions of the
- * caller's; host memory, f32; elements [from, from + n) of piece i. */
+/* A rank's pieces (zero/zero.h) and functions that read and write them: host memory, f32; elements
+ * [from, from + n) of piece i. */
 typedef struct ds_pieces {
   void *ctx;
   int n;
-  ds_pieces_part (*at)(void *ctx, int i);
+  ds_piece (*at)(void *ctx, int i);
   ds_status (*read)(void *ctx, int kind, int i, int64_t from, int64_t n, float *host,
                     ds_error *err);
   ds_status (*write)(void *ctx, int kind, int i, int64_t from, int64_t n, const float *host,

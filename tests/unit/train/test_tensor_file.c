@@ -41,7 +41,7 @@ typedef struct rank {
   ds_shard shards[PARAMS];
   ds_stored stored[PARAMS];
   int n;
-  ds_pieces_part parts[MOST_PIECES];
+  ds_piece parts[MOST_PIECES];
   float *have[KINDS][PARAMS]; /* its part of each parameter */
   int64_t count[PARAMS];
 } rank;
@@ -87,7 +87,7 @@ static int64_t *indices(int p, const ds_shard *s, int64_t *count) {
 
 static void add_piece(rank *r, int p, int64_t begin, int64_t end, bool mine) {
   CHECK(r->n < MOST_PIECES);
-  r->parts[r->n++] = (ds_pieces_part){p, begin, end, mine};
+  r->parts[r->n++] = (ds_piece){p, begin, end, mine};
 }
 
 /* What ZeRO rank z of n has: with stage 3 its part alone, cut where it falls; else all, of which it
@@ -137,14 +137,14 @@ static void free_rank(rank *r) {
   free(r);
 }
 
-static ds_pieces_part at(void *ctx, int i) {
+static ds_piece at(void *ctx, int i) {
   return ((rank *)ctx)->parts[i];
 }
 
 static ds_status read_part(void *ctx, int kind, int i, int64_t from, int64_t n, float *host,
                            ds_error *err) {
   rank *r = ctx;
-  const ds_pieces_part *p = &r->parts[i];
+  const ds_piece *p = &r->parts[i];
   (void)err;
   CHECK(from >= 0 && n > 0 && p->begin + from + n <= p->end);
   memcpy(host, r->have[kind][p->param] + p->begin + from, (size_t)n * sizeof *host);
@@ -154,7 +154,7 @@ static ds_status read_part(void *ctx, int kind, int i, int64_t from, int64_t n, 
 static ds_status write_part(void *ctx, int kind, int i, int64_t from, int64_t n, const float *host,
                             ds_error *err) {
   rank *r = ctx;
-  const ds_pieces_part *p = &r->parts[i];
+  const ds_piece *p = &r->parts[i];
   (void)err;
   CHECK(from >= 0 && n > 0 && p->begin + from + n <= p->end);
   memcpy(r->have[kind][p->param] + p->begin + from, host, (size_t)n * sizeof *host);
@@ -269,7 +269,7 @@ static void read_back(layout l, const char *path, int first, int n_kinds, bool t
       }
       CHECK_OK(ds_pieces_load(&pieces, k, r->stored, tensors, room, &err), err);
       for (int n = 0; n < r->n; n++) {
-        const ds_pieces_part *part = &r->parts[n];
+        const ds_piece *part = &r->parts[n];
         if (!tensors[part->param]) continue;
         CHECK(memcmp(r->have[k][part->param] + part->begin,
                      want->have[k][part->param] + part->begin,
@@ -315,9 +315,9 @@ enum { TALL = 3000, WIDE = 1700 };
 static float big(int64_t i) {
   return (float)(i % 16777213);
 }
-static ds_pieces_part big_at(void *ctx, int i) {
+static ds_piece big_at(void *ctx, int i) {
   int64_t cut = *(int64_t *)ctx, all = (int64_t)TALL * WIDE;
-  return (ds_pieces_part){0, i ? cut : 0, i ? all : cut, true};
+  return (ds_piece){0, i ? cut : 0, i ? all : cut, true};
 }
 static ds_status big_read(void *ctx, int kind, int i, int64_t from, int64_t n, float *host,
                           ds_error *err) {
