@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WAIT_STEP_MS = 50, WAIT_STEPS = 60, PART = 1 << 30 };
+enum { WAIT_STEP_MS = 50, WAIT_STEPS = 40, PART = 1 << 30 };
 
 static ds_status fail_errno(ds_error *err, const char *what, const char *path) {
   int e = errno;
