@@ -129,9 +129,11 @@ static ds_status save(saving *s, const char *tag, ds_error *err) {
   DS_TRY(agree(e, create(s, err), err));
   DS_TRY(agree(e, ds_checkpoint_plan_write(&s->plan, &elements, err), err));
   DS_TRY(ds_checkpoint_plan_count(&s->plan, e, elements, err));
+  DS_TRY(agree(e, ds_checkpoint_plan_turn(&s->plan, e, err), err));
   DS_TRY(agree(e, sum(s, err), err));
   ds_status status = DS_OK;
   if (e->world.rank == 0) {
+    ds_checkpoint_plan_clean(&s->plan);
     status = ds_checkpoint_folder_commit(s->dir, s->tag, s->folder, err);
     if (status != DS_OK) ds_checkpoint_folder_abort(s->folder);
     free(s->folder); /* it has its name now, or is gone */

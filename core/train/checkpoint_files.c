@@ -40,7 +40,7 @@ static ds_status plan_optimizer(ds_checkpoint_plan *p, ds_engine *e, const char 
   if (status == DS_OK) status = declare_states(e, w, has, err);
   if (status == DS_OK)
     status = ds_tensor_file_plan(&p->files[p->n_files++], path, w, p->pieces.states, e->n_params, 1,
-                                 ds_engine_n_states(e), has, DS_F32, err);
+                                 ds_engine_n_states(e), has, DS_F32, e->world.size, err);
   ds_safetensors_writer_destroy(w);
   free(has);
   return status;
@@ -55,7 +55,7 @@ ds_status ds_checkpoint_plan_model(ds_checkpoint_plan *p, ds_engine *e, const ch
   if (status == DS_OK) status = ds_model_declare_weights(e->params, dtype, w, err);
   if (status == DS_OK)
     status = ds_tensor_file_plan(&p->files[p->n_files++], path, w, p->pieces.masters, e->n_params,
-                                 0, 1, NULL, dtype, err);
+                                 0, 1, NULL, dtype, e->world.size, err);
   ds_safetensors_writer_destroy(w);
   return status;
 }
@@ -88,6 +88,16 @@ ds_status ds_checkpoint_plan_write(const ds_checkpoint_plan *p, uint64_t *elemen
   for (int i = 0; i < p->n_files; i++)
     DS_TRY(ds_tensor_file_write(&p->files[i], &p->pieces.pieces, stored[i], elements, err));
   return DS_OK;
+}
+
+ds_status ds_checkpoint_plan_turn(const ds_checkpoint_plan *p, const ds_engine *e, ds_error *err) {
+  for (int i = 0; i < p->n_files; i++)
+    DS_TRY(ds_tensor_file_turn(&p->files[i], e->world.rank, e->world.size, err));
+  return DS_OK;
+}
+
+void ds_checkpoint_plan_clean(const ds_checkpoint_plan *p) {
+  for (int i = 0; i < p->n_files; i++) ds_tensor_file_clean(&p->files[i]);
 }
 
 ds_status ds_checkpoint_plan_count(const ds_checkpoint_plan *p, ds_engine *e, uint64_t elements,

@@ -33,6 +33,11 @@ DS_MUST_USE ds_status ds_checkpoint_plan_create(const ds_checkpoint_plan *p, ds_
 /* Each rank: its own pieces, on the disk afterwards. *elements: how many were written. */
 DS_MUST_USE ds_status ds_checkpoint_plan_write(const ds_checkpoint_plan *p, uint64_t *elements,
                                                ds_error *err);
+/* Each rank, when all have written: what is stored transposed (turn.h). */
+DS_MUST_USE ds_status ds_checkpoint_plan_turn(const ds_checkpoint_plan *p, const ds_engine *e,
+                                              ds_error *err);
+/* One rank, when all have done that, or given up: scratch files go. */
+void ds_checkpoint_plan_clean(const ds_checkpoint_plan *p);
 /* Each rank, with how many it wrote: DS_ERR_STATE where they aren't all there are, since an element
  * that is nobody's would be zero in the file. Collective over the world. */
 DS_MUST_USE ds_status ds_checkpoint_plan_count(const ds_checkpoint_plan *p, ds_engine *e,

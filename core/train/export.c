@@ -71,6 +71,7 @@ static ds_status save(saving *s, ds_error *err) {
   DS_TRY(agree(e, create(s, err), err));
   DS_TRY(agree(e, ds_checkpoint_plan_write(&s->plan, &elements, err), err));
   DS_TRY(ds_checkpoint_plan_count(&s->plan, e, elements, err));
+  DS_TRY(agree(e, ds_checkpoint_plan_turn(&s->plan, e, err), err));
   return agree(e, finish(s, err), err);
 }
 
@@ -78,6 +79,7 @@ ds_status ds_engine_save_model(ds_engine *e, const char *folder, bool bits16, ds
   saving s = {.e = e, .folder = folder, .bits16 = bits16};
   ds_error inner = {DS_OK, ""};
   ds_status status = save(&s, &inner);
+  if (e->world.rank == 0) ds_checkpoint_plan_clean(&s.plan);
   if (status != DS_OK && s.temporary && e->world.rank == 0) unlink(s.temporary);
   ds_checkpoint_plan_finish(&s.plan);
   free(s.temporary);

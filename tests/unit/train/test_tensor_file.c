@@ -206,7 +206,7 @@ static void write_alone(const char *path, int first, int n_kinds, bool turned, i
 /* ---- together */
 
 static void plan(ds_tensor_file *f, const char *path, const rank *r, int first, int n_kinds,
-                 bool turned, int32_t dtype, ds_stored *stored) {
+                 bool turned, int32_t dtype, int ranks, ds_stored *stored) {
   ds_error err;
   ds_safetensors_writer *w;
   bool has[KINDS * PARAMS];
@@ -216,27 +216,34 @@ static void plan(ds_tensor_file *f, const char *path, const rank *r, int first, 
   for (int p = 0; p < PARAMS; p++) stored[p].transposed = turned && params[p].transposed;
   CHECK_OK(ds_safetensors_writer_create(path, &w, &err), err);
   declare(w, first, n_kinds, turned, dtype);
-  CHECK_OK(ds_tensor_file_plan(f, path, w, stored, PARAMS, first, n_kinds, has, dtype, &err), err);
+  CHECK_OK(ds_tensor_file_plan(f, path, w, stored, PARAMS, first, n_kinds, has, dtype, ranks, &err),
+           err);
   ds_safetensors_writer_destroy(w);
 }
 
+/* scratch: by way of a scratch file, as many ranks do. */
 static void write_together(layout l, const char *path, int first, int n_kinds, bool turned,
-                           int32_t dtype) {
+                           int32_t dtype, bool scratch) {
   ds_error err;
   uint64_t elements = 0, want = 0;
-  for (int i = ranks_of(l) - 1; i >= 0; i--) { /* rank 0 creates, before the others write */
-    int index = i == ranks_of(l) - 1 ? 0 : i + 1;
-    rank *r = make_rank(l, index, true);
-    ds_pieces pieces = pieces_of(r);
-    ds_tensor_file f = {0};
-    ds_stored stored[PARAMS];
-    plan(&f, path, r, first, n_kinds, turned, dtype, stored);
-    if (index == 0) CHECK_OK(ds_tensor_file_create(&f, &err), err);
-    CHECK_OK(ds_tensor_file_write(&f, &pieces, stored, &elements, &err), err);
-    want = ds_tensor_file_elements(&f);
-    ds_tensor_file_finish(&f);
-    free_rank(r);
-  }
+  int n = ranks_of(l);
+  for (int phase = 0; phase < 2; phase++)
+    for (int i = n; i > 0; i--) { /* rank 0 creates; then in any order */
+      rank *r = make_rank(l, i % n, true);
+      ds_pieces pieces = pieces_of(r);
+      ds_tensor_file f = {0};
+      ds_stored stored[PARAMS];
+      plan(&f, path, r, first, n_kinds, turned, dtype, scratch ? n : 1, stored);
+      CHECK((f.scratch_bytes > 0) == (scratch && n > 1 && turned));
+      if (phase == 0 && i == n) CHECK_OK(ds_tensor_file_create(&f, &err), err);
+      if (phase == 0) CHECK_OK(ds_tensor_file_write(&f, &pieces, stored, &elements, &err), err);
+      if (phase == 1) CHECK_OK(ds_tensor_file_turn(&f, i % n, n, &err), err);
+      if (phase == 1 && i == 1) ds_tensor_file_clean(&f);
+      if (phase == 1 && i == 1) CHECK(!ds_file_exists(f.scratch));
+      want = ds_tensor_file_elements(&f);
+      ds_tensor_file_finish(&f);
+      free_rank(r);
+    }
   CHECK(elements == want);
 }
 
@@ -294,17 +301,19 @@ static void test_layouts(void) {
   char alone[512], together[512];
   snprintf(alone, sizeof alone, "%s", temp_path("alone"));
   snprintf(together, sizeof together, "%s", temp_path("together"));
-  for (int i = 0; i < LAYOUTS; i++) {
+  for (int i = 0; i < 2 * LAYOUTS; i++) {
+    layout l = layouts[i / 2];
+    bool scratch = i % 2;
     write_alone(alone, 0, 1, true, DS_F32); /* masters */
-    write_together(layouts[i], together, 0, 1, true, DS_F32);
+    write_together(l, together, 0, 1, true, DS_F32, scratch);
     same_bytes(alone, together);
     for (int j = 0; j < LAYOUTS; j++) read_back(layouts[j], together, 0, 1, true);
     write_alone(alone, 1, 2, false, DS_F32); /* states */
-    write_together(layouts[i], together, 1, 2, false, DS_F32);
+    write_together(l, together, 1, 2, false, DS_F32, scratch);
     same_bytes(alone, together);
     for (int j = 0; j < LAYOUTS; j++) read_back(layouts[j], together, 1, 2, false);
     write_alone(alone, 0, 1, true, DS_BF16); /* an export */
-    write_together(layouts[i], together, 0, 1, true, DS_BF16);
+    write_together(l, together, 0, 1, true, DS_BF16, scratch);
     same_bytes(alone, together);
   }
 }
@@ -333,7 +342,8 @@ static ds_status big_write(void *ctx, int kind, int i, int64_t from, int64_t n, 
   return DS_OK;
 }
 
-static void test_blocks(void) {
+/* Of so many ranks, of which this one has everything; they turn tiles together. */
+static void test_blocks(int ranks) {
   ds_error err;
   char path[512];
   snprintf(path, sizeof path, "%s", temp_path("big"));
@@ -346,10 +356,13 @@ static void test_blocks(void) {
   CHECK(cut > DS_PIECES_BLOCK && ds_pieces_room(&pieces) == DS_PIECES_BLOCK);
   CHECK_OK(ds_safetensors_writer_create(path, &w, &err), err);
   CHECK_OK(ds_safetensors_writer_add(w, "big", DS_F32, 2, (int64_t[]){WIDE, TALL}, &err), err);
-  CHECK_OK(ds_tensor_file_plan(&f, path, w, &stored, 1, 0, 1, NULL, DS_F32, &err), err);
+  CHECK_OK(ds_tensor_file_plan(&f, path, w, &stored, 1, 0, 1, NULL, DS_F32, ranks, &err), err);
   CHECK_OK(ds_tensor_file_create(&f, &err), err);
   CHECK_OK(ds_tensor_file_write(&f, &pieces, &stored, &elements, &err), err);
   CHECK(elements == (uint64_t)TALL * WIDE);
+  CHECK((f.scratch_bytes > 0) == (ranks > TALL / DS_TURN_ROWS));
+  for (int i = 0; i < ranks; i++) CHECK_OK(ds_tensor_file_turn(&f, i, ranks, &err), err);
+  ds_tensor_file_clean(&f);
   ds_safetensors *file;
   CHECK_OK(ds_safetensors_open(path, &file, &err), err);
   const ds_safetensor *t = ds_safetensors_find(file, "big");
@@ -400,7 +413,7 @@ static void test_refusals(void) {
   ds_safetensors_writer *w;
   CHECK_OK(ds_safetensors_writer_create(path, &w, &err), err);
   CHECK_OK(ds_safetensors_writer_add(w, "x", DS_F32, 1, (int64_t[]){5}, &err), err);
-  CHECK_FAILS(ds_tensor_file_plan(&plan_of, path, w, &s, 1, 0, 1, NULL, DS_F32, &err),
+  CHECK_FAILS(ds_tensor_file_plan(&plan_of, path, w, &s, 1, 0, 1, NULL, DS_F32, 1, &err),
               DS_ERR_INVALID, err, "its header says");
   ds_tensor_file_finish(&plan_of);
   ds_safetensors_writer_destroy(w);
@@ -409,7 +422,9 @@ static void test_refusals(void) {
 int main(void) {
   if (!temp_folder_create()) return 1;
   test_layouts();
-  test_blocks();
+  test_blocks(1);
+  test_blocks(TALL / DS_TURN_ROWS);
+  test_blocks(101);
   test_refusals();
   temp_folder_destroy();
   return TEST_RESULT();
