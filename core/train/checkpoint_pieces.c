@@ -7,9 +7,13 @@ int ds_engine_n_states(const ds_engine *e) {
   return e->optimizer ? e->optimizer->vtable->n_states : 0;
 }
 
+/* One of the ranks of its ZeRO group has it to save; and of the groups that have the same part of the
+ * parameter one. */
 static ds_piece piece_at(void *ctx, int i) {
   const ds_engine *e = ctx;
-  return *ds_zero_piece(e->zero, i);
+  ds_piece p = *ds_zero_piece(e->zero, i);
+  p.mine = p.mine && (!e->shards || e->shards[p.param].counted);
+  return p;
 }
 
 static ds_status read_piece(void *ctx, int kind, int i, int64_t from, int64_t n, float *host,
@@ -33,6 +37,7 @@ ds_status ds_engine_pieces_init(ds_engine_pieces *out, ds_engine *e, ds_error *e
   if (!out->masters || !out->states) return ds_fail_memory(err, "a checkpoint");
   for (int i = 0; i < e->n_params; i++) {
     ds_stored *s = &out->states[i];
+    s->shard = e->shards ? &e->shards[i] : NULL;
     s->rank = ds_params_shape(e->params, i, s->whole);
     out->masters[i] = *s;
     out->masters[i].transposed = ds_params_transposed(e->params, i);

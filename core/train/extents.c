@@ -29,9 +29,9 @@ static int64_t local_size(const ds_stored *s, int dim) {
 }
 
 int64_t ds_stored_count(const ds_stored *s) {
-  if (s->shard && !s->shard->present) return 0;
+  if (s->shard) return ds_shard_numel(s->shard);
   int64_t n = 1;
-  for (int i = 0; i < s->rank; i++) n *= local_size(s, i);
+  for (int i = 0; i < s->rank; i++) n *= s->whole[i];
   return n;
 }
 
@@ -47,25 +47,14 @@ static ds_status emit(const walk *w, int64_t stored, int64_t local, int64_t step
   return n > 0 ? w->fn(w->ctx, &x, w->err) : DS_OK;
 }
 
-/* ---- stored as it is: [outer, dim, inner], each outer index a row of runs */
+/* ---- stored as it is */
 
 static ds_status plain(const walk *w, int64_t begin, int64_t end) {
-  const ds_stored *s = w->s;
-  int dim = s->shard && s->shard->dim >= 0 ? s->shard->dim : -1;
-  if (dim < 0) return emit(w, begin, begin, 1, end - begin);
-  int64_t inner = 1;
-  for (int i = dim + 1; i < s->rank; i++) inner *= s->whole[i];
-  int64_t here = local_size(s, dim) * inner, there = s->whole[dim] * inner;
-  for (int64_t o = here > 0 ? begin / here : 0; here > 0 && o * here < end; o++) {
-    int64_t at = o * here; /* of the run, here */
-    for (int r = 0; r < n_runs(s->shard); r++) {
-      int64_t first, last;
-      get_run(s->shard, r, s->whole[dim], &first, &last);
-      int64_t from = max(begin, at), to = min(end, at + (last - first) * inner);
-      if (from < to) DS_TRY(emit(w, o * there + first * inner + (from - at), from, 1, to - from));
-      at += (last - first) * inner;
-    }
-  }
+  if (!w->s->shard) return emit(w, begin, begin, 1, end - begin);
+  ds_shard_walk along;
+  ds_shard_run run;
+  ds_shard_walk_begin(&along, w->s->shard, w->s->whole, begin, end);
+  while (ds_shard_walk_next(&along, &run)) DS_TRY(emit(w, run.whole, run.local, 1, run.count));
   return DS_OK;
 }
 

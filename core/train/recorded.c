@@ -43,8 +43,10 @@ static const char *lacks_update(ds_engine *e) {
   if (!offers_clip(e)) return "the backend lacks the op clip_factor";
   ds_tensor schedule = ds_tensor_make(e->loss_sum, DS_F32, 1, (int64_t[]){3});
   ds_tensor factor = ds_tensor_make(e->loss_sum, DS_F32, 1, (int64_t[]){1});
-  for (int i = 0; i < e->n_slices; i++)
-    if (!o->scheduled->offers(o->self, e->ctx, &e->slices[i], &schedule, &factor))
+  int n;
+  const ds_optimizer_slice *slices = ds_zero_slices(e->zero, &n);
+  for (int i = 0; i < n; i++)
+    if (!o->scheduled->offers(o->self, e->ctx, &slices[i], &schedule, &factor))
       return "the backend lacks the op adamw_scheduled";
   return NULL;
 }
@@ -74,7 +76,9 @@ ds_status ds_recorded_init(ds_engine *e, ds_error *err) {
   bool parts = ds_zero_collective(e->zero), joins = ds_zero_in_backward(e->zero);
   if (offered && joins)
     why = "gradients and weights are exchanged with other ranks amid the backward pass";
-  offered = offered && !joins;
+  if (offered && e->shards)
+    why = "tensor parallelism or a pipeline exchanges with other ranks amid the model";
+  offered = offered && !joins && !e->shards;
   const char *no_update = !offered ? why
                           : parts  ? "the norm is of gradients on several ranks"
                                    : lacks_update(e);
