@@ -1,11 +1,11 @@
 #!/bin/sh
 # A training run that changes its layout of ranks at every checkpoint has the losses of one that doesn't.
 #
-# usage: elastic.sh TEST_ELASTIC PLUGIN_FOLDER SCRATCH TOLERANCE KEYS MPIRUN...
+# usage: elastic.sh TEST_ELASTIC PLUGIN_FOLDER SCRATCH MODEL TOLERANCE KEYS MPIRUN...
 # TOLERANCE: of losses, relative; of gradient norms ten times that. KEYS: more of the config, for all. Layouts stand below: number of ranks and keys of the config.
 set -u
-link=$1 plugins=$2 scratch=$3 tolerance=$4 keys=$5
-shift 5
+link=$1 plugins=$2 scratch=$3 model=$4 tolerance=$5 keys=$6
+shift 6
 rm -rf "$scratch" && mkdir -p "$scratch/one" "$scratch/chain" || exit 1
 
 fail() {
@@ -14,8 +14,6 @@ fail() {
 }
 zero() { echo "\"zero_optimization\": {\"stage\": $1}${keys:+, $keys}"; }
 
-"$link" "$plugins" "$scratch/one" - 16 end "$keys" || fail "one process"
-
 from=- at=0
 # go RANKS CONFIG...: two steps on so many ranks
 go() {
@@ -23,9 +21,9 @@ go() {
   shift
   to="step$at-of-$ranks"
   if [ "$ranks" = 1 ]; then
-    "$link" "$plugins" "$scratch/chain" "$from" 2 "$to" "$1" || fail "$to from $from: $1"
+    "$link" "$plugins" "$scratch/chain" $model "$from" 2 "$to" "$1" || fail "$to from $from: $1"
   else
-    $MPIRUN -n "$ranks" $EXTRA "$link" "$plugins" "$scratch/chain" "$from" 2 "$to" "$1" ||
+    $MPIRUN -n "$ranks" $EXTRA "$link" "$plugins" "$scratch/chain" $model "$from" 2 "$to" "$1" ||
       fail "$to from $from: $1"
   fi
   from=$to
@@ -34,16 +32,38 @@ MPIRUN=$1
 shift
 EXTRA=$*
 
-go 2 "$(zero 3)"
-go 1 "$keys"
-go 3 "$(zero 1)"
-go 4 "$(zero 3), \"gradient_accumulation_steps\": 3"
-go 2 "$(zero 2)"
-go 4 "$(zero 0)"
-go 3 "$(zero 3)"
-go 1 "$(zero 3)"
+tensor() { echo "\"tensor_parallel\": {\"autotp_size\": $1}"; }
+pipe() { echo "\"pipeline\": {\"stages\": $1}, \"gradient_accumulation_steps\": 3"; }
 
-[ "$(wc -l <"$scratch/chain/losses")" = 16 ] || fail "16 losses wanted"
+case $model in
+gpt2)
+  go 2 "$(zero 3)"
+  go 1 "$keys"
+  go 3 "$(zero 1)"
+  go 4 "$(zero 3), \"gradient_accumulation_steps\": 3"
+  go 2 "$(zero 2)"
+  go 4 "$(zero 0)"
+  go 2 "$(zero 0), $(tensor 2)"
+  go 3 "$(zero 3)"
+  go 4 "$(zero 3), $(tensor 2)"
+  go 2 "$(zero 0), $(pipe 2)"
+  go 3 "$(zero 1), $(tensor 3)"
+  go 4 "$(zero 1), $(pipe 2)"
+  go 4 "$(zero 1), $(tensor 2), $(pipe 2)"
+  go 1 "$(zero 3)"
+  ;;
+llama) # two key/value heads, which three and four ranks have to share
+  go 3 "$(zero 0), $(tensor 3)"
+  go 1 "$keys"
+  go 4 "$(zero 1), $(tensor 4)"
+  go 2 "$(zero 3)"
+  go 4 "$(zero 3), $(tensor 2)"
+  go 3 "$(zero 0), $(pipe 3)"
+  ;;
+esac
+
+"$link" "$plugins" "$scratch/one" $model - $at end "$keys" || fail "one process"
+[ "$(wc -l <"$scratch/chain/losses")" = $at ] || fail "$at losses wanted"
 paste -d ' ' "$scratch/one/losses" "$scratch/chain/losses" | awk -v most="$tolerance" '
   function far(a, b, x) { d = a - b; if (d < 0) d = -d; return !(d <= x * (a < 0 ? -a : a)) }
   far($1, $3, most) || far($2, $4, 10 * most) { print "step " NR ": " $0; bad = 1 }

@@ -1,9 +1,10 @@
 /* test_elastic.c - one link of a chain: goes on from a checkpoint that some layout of ranks wrote, at
  * another. elastic.sh joins the links and compares losses.
  *
- * usage: [mpirun -n N] test_elastic PLUGIN_FOLDER FOLDER FROM STEPS TO CONFIG
- * FROM: the tag to go on from; "-": begin. CONFIG: more keys of the config. After STEPS steps it is saved as
- * TO. FOLDER/losses gets a line for each step.
+ * usage: [mpirun -n N] test_elastic PLUGIN_FOLDER FOLDER MODEL FROM STEPS TO CONFIG
+ * MODEL: gpt2 or llama. FROM: the tag to go on from; "-": begin. CONFIG: more keys of the config. After STEPS steps it is saved as
+ * TO. FOLDER/losses gets a line for each step. TO "every": saved after every step, in turn as two tags; FOLDER/pid.RANK
+ * gets the process's id first.
  */
 #include "unit/test.h"
 
@@ -22,11 +23,16 @@ enum { VOCAB = 61, T = 7, SAMPLES = 96, BATCH = 12 };
 
 /* Epochs are whole batches: the rest of one is dealt out by rank, which is another batch for another
  * number of ranks (data/dataloader.h). Sizes that divide by little; a parameter in two places, matrices that files have transposed. */
-static const char model_config[] =
+static const char gpt2[] =
     "{\"model_type\": \"gpt2\", \"vocab_size\": 61, \"n_positions\": 9, \"n_embd\": 12,"
     " \"n_layer\": 3, \"n_head\": 4, \"n_inner\": 29, \"tie_word_embeddings\": true}";
+static const char llama[] =
+    "{\"model_type\": \"llama\", \"vocab_size\": 61, \"max_position_embeddings\": 9,"
+    " \"hidden_size\": 24, \"intermediate_size\": 29, \"num_hidden_layers\": 3,"
+    " \"num_attention_heads\": 4, \"num_key_value_heads\": 2, \"rms_norm_eps\": 1e-5,"
+    " \"tie_word_embeddings\": false}";
 
-static const char *plugins, *folder;
+static const char *plugins, *folder, *family;
 
 static char *path(const char *a, const char *b) {
   static char paths[8][512];
@@ -47,7 +53,7 @@ typedef struct run {
   ds_engine *engine;
 } run;
 
-/* All but the positions' table is trained, in two groups. */
+/* All but one table or matrix is trained, in two groups. */
 static ds_status open_run(run *r, const char *more, ds_error *err) {
   static int32_t ids[SAMPLES * T + 1];
   static char config[2048];
@@ -60,14 +66,14 @@ static ds_status open_run(run *r, const char *more, ds_error *err) {
       "\"AdamW\", \"params\": {\"lr\": 0.02, \"weight_decay\": 0.1}}, \"scheduler\": {\"type\": "
       "\"WarmupLR\", \"params\": {\"warmup_num_steps\": 9}}%s%s}",
       plugins, BATCH, more[0] ? ", " : "", more);
-  DS_TRY(ds_model_from_config(model_config, &r->model, err));
+  DS_TRY(ds_model_from_config(strcmp(family, "llama") == 0 ? llama : gpt2, &r->model, err));
   DS_TRY(ds_dataset_tokens(ids, SAMPLES * T + 1, T, VOCAB, &r->data, err));
   ds_params *p;
   DS_TRY(ds_model_declare(r->model, &p, err));
   for (int i = 0; i < ds_params_count(p); i++) {
-    bool wpe = strstr(ds_params_name(p, i), "wpe") != NULL;
-    if (wpe) frozen = i;
-    if (!wpe) which[i % 2][n[i % 2]++] = i;
+    bool still = strstr(ds_params_name(p, i), "wpe") || strstr(ds_params_name(p, i), "1.mlp.up");
+    if (still) frozen = i;
+    if (!still) which[i % 2][n[i % 2]++] = i;
   }
   ds_params_destroy(p);
   CHECK(frozen >= 0);
@@ -123,21 +129,40 @@ static void train(run *r, int steps) {
   if (f) fclose(f);
 }
 
+static void save_every(run *r, int steps) {
+  ds_error err;
+  char name[32];
+  const char *rank = getenv("OMPI_COMM_WORLD_RANK");
+  snprintf(name, sizeof name, "pid.%s", rank ? rank : "0");
+  FILE *f = fopen(path(name, ""), "w");
+  if (f) fprintf(f, "%ld\n", (long)getpid());
+  if (f) fclose(f);
+  for (int i = 0; i < steps; i++) {
+    train(r, 1);
+    CHECK_OK(ds_engine_save_checkpoint(r->engine, folder, i % 2 ? "odd" : "even", NULL, &err), err);
+  }
+}
+
 int main(int argc, char **argv) {
-  if (argc < 7) return 2;
+  if (argc < 8) return 2;
   plugins = argv[1];
   folder = argv[2];
-  const char *from = argv[3], *to = argv[5];
+  family = argv[3];
+  const char *from = argv[4], *to = argv[6];
   ds_error err;
   run r = {0};
-  CHECK_OK(open_run(&r, argv[6], &err), err);
+  CHECK_OK(open_run(&r, argv[7], &err), err);
   if (!r.engine) return TEST_RESULT();
   if (strcmp(from, "-") != 0) {
     CHECK_OK(ds_engine_load_checkpoint(r.engine, folder, from, NULL, &err), err);
     test_same_bytes(&r, from);
   }
-  train(&r, atoi(argv[4]));
-  CHECK_OK(ds_engine_save_checkpoint(r.engine, folder, to, NULL, &err), err);
+  if (strcmp(to, "every") == 0) {
+    save_every(&r, atoi(argv[5]));
+  } else {
+    train(&r, atoi(argv[5]));
+    CHECK_OK(ds_engine_save_checkpoint(r.engine, folder, to, NULL, &err), err);
+  }
   ds_engine_destroy(r.engine);
   ds_dataset_destroy(r.data);
   ds_model_destroy(r.model);
