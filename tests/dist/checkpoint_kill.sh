@@ -13,7 +13,7 @@ fail() {
 stage() { echo "\"zero_optimization\": {\"stage\": $1}"; }
 
 rm -rf "$scratch"
-for round in 0 1 2 3; do
+for round in 1 2 3; do
   folder=$scratch/$round
   mkdir -p "$folder"
   timeout 60 "$@" -n 3 "$link" "$plugins" "$folder" gpt2 - 100000 every "$(stage $round)" \
