@@ -50,6 +50,8 @@ gpt2)
   go 3 "$(zero 1), $(tensor 3)"
   go 4 "$(zero 1), $(pipe 2)"
   go 4 "$(zero 1), $(tensor 2), $(pipe 2)"
+  go 2 "$(zero 3), \"sequence_parallel_size\": 2"
+  go 4 "$(zero 1), $(tensor 2), \"sequence_parallel_size\": 2"
   go 1 "$(zero 3)"
   ;;
 llama) # two key/value heads, which three and four ranks have to share
