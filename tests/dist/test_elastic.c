@@ -19,7 +19,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { VOCAB = 61, T = 7, SAMPLES = 96, BATCH = 12 };
+enum { VOCAB = 61, T = 8, SAMPLES = 96, BATCH = 12 };
 
 /* Epochs are whole batches: the rest of one is dealt out by rank, which is another batch for another
  * number of ranks (data/dataloader.h). Sizes that divide by little; a parameter in two places, matrices that files have transposed. */
@@ -63,7 +63,7 @@ static ds_status open_run(run *r, const char *more, ds_error *err) {
       config, sizeof config,
       "{\"backend\": {\"name\": \"cpu\", \"plugin_path\": \"%s\", \"options\": {\"threads\": 1}}, "
       "\"train_batch_size\": %d, \"gradient_clipping\": 0.5, \"optimizer\": {\"type\": "
-      "\"AdamW\", \"params\": {\"lr\": 0.02, \"weight_decay\": 0.1}}, \"scheduler\": {\"type\": "
+      "\"AdamW\", \"params\": {\"lr\": 0.005, \"weight_decay\": 0.1}}, \"scheduler\": {\"type\": "
       "\"WarmupLR\", \"params\": {\"warmup_num_steps\": 9}}%s%s}",
       plugins, BATCH, more[0] ? ", " : "", more);
   DS_TRY(ds_model_from_config(strcmp(family, "llama") == 0 ? llama : gpt2, &r->model, err));
@@ -82,7 +82,7 @@ static ds_status open_run(run *r, const char *more, ds_error *err) {
     groups[i].indices = which[i];
     groups[i].n_indices = n[i];
   }
-  groups[1].lr = 0.01;
+  groups[1].lr = 0.003;
   ds_initialize_args a = DS_INITIALIZE_ARGS_INIT;
   a.model = r->model;
   a.training_data = r->data;
