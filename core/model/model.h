@@ -54,13 +54,4 @@ DS_MUST_USE ds_status ds_model_save_config(ds_model *m, const char *folder, bool
 DS_MUST_USE ds_status ds_model_stamp_config(const char *text, const char *path, bool bits16,
                                             ds_error *err);
 
-/* Gives the f32 values of a parameter; out has its numel floats. */
-typedef ds_status (*ds_param_source)(void *ctx, int index, float *out, ds_error *err);
-/* Writes a folder that transformers (and ds_model_load) can load: model.safetensors in bf16
- * (bits16) or f32, and config.json where the model has one. One parameter is in memory at a time;
- * each file is replaced whole or not at all. The folder is made if need be. */
-DS_MUST_USE ds_status ds_model_save_weights(ds_model *m, const ds_params *p, const char *folder,
-                                            bool bits16, ds_param_source source, void *ctx,
-                                            ds_error *err);
-
 #endif

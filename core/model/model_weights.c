@@ -218,43 +218,6 @@ ds_status ds_model_declare_weights(const ds_params *p, int32_t dtype, ds_safeten
   return DS_OK;
 }
 
-/* One parameter: from the source, through scratch of as many floats, to the file. */
-static ds_status write_param(ds_safetensors_writer *w, const ds_params *p, int index, int32_t dtype,
-                             ds_param_source source, void *ctx, float *values, float *scratch,
-                             ds_error *err) {
-  int64_t n = ds_params_numel(p, index), shape[DS_MAX_RANK];
-  DS_TRY(source(ctx, index, values, err));
-  if (ds_params_transposed(p, index)) {
-    ds_params_shape(p, index, shape);
-    transpose(scratch, values, shape[0], shape[1]);
-    float *swap = values;
-    values = scratch;
-    scratch = swap;
-  }
-  ds_convert_from_f32(scratch, dtype, values, (size_t)n);
-  return ds_safetensors_writer_write(w, scratch, (size_t)n * ds_dtype_size(dtype), err);
-}
-
-static ds_status write_tensors(const ds_params *p, const char *path, int32_t dtype,
-                               ds_param_source source, void *ctx, ds_error *err) {
-  int64_t most = 1;
-  for (int i = 0; i < ds_params_count(p); i++)
-    if (ds_params_numel(p, i) > most) most = ds_params_numel(p, i);
-  ds_safetensors_writer *w = NULL;
-  float *values = new_floats(most), *scratch = new_floats(most);
-  ds_status status = values && scratch ? ds_safetensors_writer_create(path, &w, err)
-                                       : ds_fail_memory(err, "saving a model");
-  if (status == DS_OK) status = ds_model_declare_weights(p, dtype, w, err);
-  if (status == DS_OK) status = ds_safetensors_writer_begin(w, err);
-  for (int i = 0; i < ds_params_count(p) && status == DS_OK; i++)
-    status = write_param(w, p, i, dtype, source, ctx, values, scratch, err);
-  if (status == DS_OK) status = ds_safetensors_writer_commit(w, err);
-  ds_safetensors_writer_destroy(w);
-  free(values);
-  free(scratch);
-  return status;
-}
-
 /* Replaces (or adds) the dtype in the config by that of the file. */
 static ds_status stamp_dtype(cJSON *config, bool bits16, ds_error *err) {
   const char *key = cJSON_GetObjectItemCaseSensitive(config, "dtype") ? "dtype" : "torch_dtype";
@@ -286,15 +249,4 @@ ds_status ds_model_save_config(ds_model *m, const char *folder, bool bits16, ds_
   free(path);
   free(text);
   return status;
-}
-
-ds_status ds_model_save_weights(ds_model *m, const ds_params *p, const char *folder, bool bits16,
-                                ds_param_source source, void *ctx, ds_error *err) {
-  DS_TRY(ds_make_folders(folder, err));
-  char *weights = ds_path_join(folder, "model.safetensors");
-  ds_status status = weights ? DS_OK : ds_fail_memory(err, folder);
-  if (status == DS_OK)
-    status = write_tensors(p, weights, bits16 ? DS_BF16 : DS_F32, source, ctx, err);
-  free(weights);
-  return status == DS_OK ? ds_model_save_config(m, folder, bits16, err) : status;
 }

@@ -107,14 +107,18 @@ static void test_full_disk(const char *stage, int last) {
       bool good = victim > 0 || bytes < 352; /* rank 0's manifest and `latest` fit from there on */
       if (good) CHECK(leftovers(at("full")) == 0);
     }
-  /* A model alone. */
+  /* A model alone; what was there stays. */
+  struct stat before, after;
+  CHECK_OK(ds_engine_save_model(r.engine, at("model"), true, &err), err);
+  CHECK(stat(at("model/model.safetensors"), &before) == 0);
   limit = old;
   if (rank == last) limit.rlim_cur = 100;
   CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
   CHECK(ds_engine_save_model(r.engine, at("model"), false, &err) != DS_OK);
   CHECK(setrlimit(RLIMIT_FSIZE, &old) == 0);
   wait_all(r.engine);
-  CHECK(!ds_file_exists(at("model/model.safetensors")) && leftovers(at("model")) == 0);
+  CHECK(leftovers(at("model")) == 0);
+  CHECK(stat(at("model/model.safetensors"), &after) == 0 && after.st_ino == before.st_ino);
   CHECK_OK(ds_engine_save_checkpoint(r.engine, at("full"), "last", NULL, &err), err);
   tiny_close(&r);
   check_latest(at("full"), 2);
