@@ -440,7 +440,8 @@ typedef struct ds_args {
 #define DS_ARGS_INIT                                                                               \
   { sizeof(ds_args), -1, NULL, NULL }
 
-/* Model-parallel groups that the host app made. */
+/* Model-parallel groups that the host app made. They must be those of the config: tensor-parallel ranks
+ * are neighbours, pipeline stages furthest apart (Megatron's order), and model_parallel is both. */
 typedef struct ds_mpu {
   uint32_t size;
   void *ctx;

@@ -195,24 +195,11 @@ static ds_status check_alone(const ds_world *w, const ds_logger *logger, ds_erro
   return DS_OK;
 }
 
-/* The host app's groups must be ones that data parallelism over the whole world can serve. */
+/* What it says of groups is compared once the config's layout is known (topology.h). */
 static ds_status check_mpu(ds_world *w, const ds_mpu *mpu, ds_error *err) {
-  int rank = -1, size = -1;
-  ds_error inner = {DS_OK, ""};
   if (mpu->size < sizeof(ds_mpu) || !mpu->data_parallel || !mpu->model_parallel)
     return ds_fail(err, DS_ERR_INVALID,
                    "mpu: needs size = sizeof(ds_mpu), data_parallel and model_parallel");
-  ds_status status = mpu->model_parallel(mpu->ctx, &rank, &size, &inner);
-  if (status != DS_OK) return ds_fail(err, status, "mpu.model_parallel failed: %s", inner.message);
-  if (size != 1)
-    return ds_fail(err, DS_ERR_UNSUPPORTED,
-                   "mpu: a model-parallel group of %d is not there yet; only 1 is", size);
-  status = mpu->data_parallel(mpu->ctx, &rank, &size, &inner);
-  if (status != DS_OK) return ds_fail(err, status, "mpu.data_parallel failed: %s", inner.message);
-  if (rank != w->rank || size != w->size)
-    return ds_fail(err, DS_ERR_INVALID,
-                   "mpu says data-parallel rank %d of %d, but this is rank %d of %d (%s)", rank,
-                   size, w->rank, w->size, w->origin);
   snprintf(w->origin, sizeof w->origin, "mpu");
   return DS_OK;
 }

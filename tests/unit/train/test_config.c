@@ -202,6 +202,11 @@ static void test_bad(void) {
       {"{" M1 ", \"scheduler\": {\"type\": \"StepLR\"}}", "unknown type \"StepLR\""},
       {"{" M1 ", \"backend\": {\"nam\": \"cpu\"}}", "nam"},
       {"{" M1 ", \"backend\": 3}", "backend"},
+      {"{" M1 ", \"tensor_parallel\": {\"autotp_size\": 2, \"tp\": {\"tp_size\": 4}}}",
+       "tensor_parallel.tp.tp_size: is 4, but tensor_parallel.autotp_size is 2"},
+      {"{" M1 ", \"tensor_parallel\": {\"sequence_parallel\": true}}",
+       "tensor_parallel.sequence_parallel: needs tensor parallelism"},
+      {"{" M1 ", \"tensor_parallel\": {\"tp_size\": 3}}", "tensor parallel 3"},
       {"[1]", "must be an object, not an array"},
       {"  ", "empty"},
   };
