@@ -30,6 +30,7 @@ void ds_ctx_destroy(ds_ctx *ctx) {
   for (size_t i = 0; i < ctx->pool.n_chunks; i++) free(ctx->pool.chunks[i]);
   free(ctx->pool.chunks);
   free(ctx->nodes);
+  free(ctx->uses);
   free(ctx);
 }
 
@@ -46,6 +47,10 @@ void ds_ctx_drop_packed(ds_ctx *ctx) {
 void ds_ctx_bind_params(ds_ctx *ctx, ds_param_slot *slots, int n) {
   ctx->slots = slots;
   ctx->n_slots = n;
+}
+
+void ds_ctx_bind_hooks(ds_ctx *ctx, const ds_param_hooks *hooks) {
+  ctx->hooks = *hooks;
 }
 
 void ds_ctx_set_constant_weights(ds_ctx *ctx, bool constant) {
@@ -72,6 +77,7 @@ ds_status ds_ctx_begin(ds_ctx *ctx, ds_error *err) {
   ds_arena_reset(ctx->arena);
   ctx->pool.chunk = ctx->pool.offset = 0;
   ctx->n_nodes = 0;
+  for (size_t i = 0; i < ctx->uses_capacity; i++) ctx->uses[i] = 0;
   ctx->n_scopes = 0;
   ctx->input_bytes = 0;
   ctx->failure.status = DS_OK;

@@ -22,11 +22,27 @@ typedef struct ds_param_slot {
   bool pack_tried;
 } ds_param_slot;
 
+/* What an engine does about parameters that aren't always where the slots say: it is asked as the
+ * work is given. NULL members: nothing is to be done. */
+typedef struct ds_param_hooks {
+  void *self;
+  /* The next op reads these parameters: their slots' value.data is to be right for it, in the order
+   * of the backend's stream. Until now it may be any address that isn't NULL. */
+  ds_status (*need)(void *self, const int *params, int n, ds_error *err);
+  /* The next op writes to this parameter's gradient: its slot's grad is to be right. Until now it may
+   * be any address that isn't NULL. */
+  ds_status (*grad)(void *self, int param, ds_error *err);
+  /* Nothing that is on the tape adds to this parameter's gradient any more. */
+  ds_status (*done)(void *self, int param, ds_error *err);
+} ds_param_hooks;
+
 /* dtype of activations: DS_F32 or DS_BF16. The backend stays the caller's. */
 DS_MUST_USE ds_status ds_ctx_create(ds_backend *b, int32_t dtype, ds_ctx **out, ds_error *err);
 void ds_ctx_destroy(ds_ctx *ctx);
 /* slots: one per parameter index; stays the caller's and must stay valid. */
 void ds_ctx_bind_params(ds_ctx *ctx, ds_param_slot *slots, int n);
+/* hooks: copied. All NULL: none, as it is at first. */
+void ds_ctx_bind_hooks(ds_ctx *ctx, const ds_param_hooks *hooks);
 void ds_ctx_set_training(ds_ctx *ctx, bool training);
 /* Promises that parameter values don't change: a weight is then packed once, at its first product
  * with many rows, where the backend says that pays. Packed copies are freed with the context (while

@@ -117,7 +117,9 @@ static ds_value *linear(ds_ctx *ctx, ds_value *x, ds_value *w, ds_value *b, ds_e
   for (int32_t i = 0; i < x->t.rank; i++) shape[i] = x->t.shape[i];
   shape[x->t.rank - 1] = w->t.shape[0];
   ds_value *y = ds_value_new(ctx, x->t.dtype, x->t.rank, shape);
+  ds_error err;
   if (!y) return NULL;
+  if (ds_need(ctx, (ds_value *[]){x, w, b}, 3, &err) != DS_OK) return ds_ctx_take_error(ctx, &err);
   ds_gemm g = {.size = sizeof g,
                .flags = DS_GEMM_TRANS_B,
                .m = rows,
@@ -142,7 +144,6 @@ static ds_value *linear(ds_ctx *ctx, ds_value *x, ds_value *w, ds_value *b, ds_e
     g.b = packed;
     g.flags |= DS_GEMM_PACKED_B;
   }
-  ds_error err;
   if (ds_backend_gemm(ctx->backend, &g, &err) != DS_OK) return ds_ctx_take_error(ctx, &err);
   return ds_record(ctx, linear_backward, (ds_value *[]){x, w, b}, 3, &y, 1, NULL, 0);
 }

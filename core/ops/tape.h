@@ -35,6 +35,7 @@ struct ds_value {
   ds_tensor t;
   ds_storage *storage; /* NULL: a view, a parameter, or wrapped memory */
   ds_value *base;      /* of a view: the contiguous value it looks into */
+  size_t base_offset;  /* of a view: bytes from the base's first element */
   ds_value *grad;      /* of a base value, while the tape is walked; contiguous, dtype of t */
   int param;           /* parameter index, or -1 */
   bool needs_grad;
@@ -63,6 +64,9 @@ ds_value *ds_value_view(ds_ctx *ctx, ds_value *x, const ds_tensor *t);
 /* Runs a backend op. NULL entries are absent tensors. False after recording the failure. */
 bool ds_run(ds_ctx *ctx, uint32_t op, ds_value *const *in, int n_in, ds_value *const *out,
             int n_out, const ds_attr *attr, int n_attr);
+/* Parameters among these values (and views of them; NULL entries are passed over) are where the next
+ * op can read them. ds_run does it by itself. */
+DS_MUST_USE ds_status ds_need(ds_ctx *ctx, ds_value *const *values, int n, ds_error *err);
 /* Puts the gradient rule on the tape if training and some input needs it. Returns out[0]. Unused
  * outputs may be NULL. */
 ds_value *ds_record(ds_ctx *ctx, ds_backward_fn backward, ds_value *const *in, int n_in,
@@ -128,6 +132,9 @@ struct ds_ctx {
   bool constant_weights;
   ds_param_slot *slots;
   int n_slots;
+  ds_param_hooks hooks;
+  int *uses; /* by parameter: what is on the tape and reads it; only where hooks.done is wanted */
+  size_t uses_capacity;
   ds_node **nodes; /* the tape */
   size_t n_nodes, node_capacity;
   struct {

@@ -34,6 +34,7 @@ ds_value *ds_value_view(ds_ctx *ctx, ds_value *x, const ds_tensor *t) {
   ds_value *v = make_value(ctx, t);
   if (!v) return NULL;
   v->base = x->base ? x->base : x;
+  v->base_offset = (size_t)((char *)t->data - (char *)x->t.data) + x->base_offset;
   v->needs_grad = x->needs_grad;
   v->id_min = x->id_min;
   v->id_max = x->id_max;

@@ -194,6 +194,10 @@ static ds_status check_mpu(ds_world *w, const ds_mpu *mpu, ds_error *err) {
   return DS_OK;
 }
 
+static size_t flag_bytes(const ds_world *w) {
+  return (size_t)w->size * DS_WORLD_EXCHANGE;
+}
+
 /* store: where the ranks may meet, or NULL, because of `placeless`. */
 static ds_status create(ds_world *w, const ds_store *store, const char *placeless, ds_error *err) {
   ds_error inner = {DS_OK, ""};
@@ -223,7 +227,7 @@ static ds_status connect(ds_world *w, ds_error *err) {
   ds_store_destroy(store);
   ds_str_finish(&job);
   if (status != DS_OK) return status;
-  return ds_backend_alloc(w->backend, sizeof(float), &w->flag, err);
+  return ds_backend_alloc(w->backend, flag_bytes(w), &w->flag, err);
 }
 
 ds_status ds_world_init(ds_world *out, ds_backend *b, const ds_world_args *args,
@@ -251,7 +255,7 @@ ds_status ds_world_init(ds_world *out, ds_backend *b, const ds_world_args *args,
 void ds_world_finish(ds_world *w) {
   /* An aborted communicator may still write to memory until it is gone. */
   ds_group_destroy(w->group);
-  if (w->flag) ds_backend_free(w->backend, w->flag, sizeof(float));
+  if (w->flag) ds_backend_free(w->backend, w->flag, flag_bytes(w));
   memset(w, 0, sizeof *w);
 }
 
@@ -263,6 +267,17 @@ ds_status ds_world_allreduce(ds_world *w, float *x, int64_t n, ds_reduce op, ds_
 ds_status ds_world_broadcast(ds_world *w, float *x, int64_t n, ds_error *err) {
   if (!w->group) return DS_OK;
   return ds_group_broadcast(w->group, NULL, x, n, DS_F32, 0, err);
+}
+
+ds_status ds_world_exchange(ds_world *w, const void *mine, void *all, size_t bytes, ds_error *err) {
+  if (!w->group) {
+    memcpy(all, mine, bytes);
+    return DS_OK;
+  }
+  char *own = (char *)w->flag + (size_t)w->rank * bytes;
+  DS_TRY(ds_backend_upload(w->backend, own, mine, bytes, err));
+  DS_TRY(ds_group_allgather(w->group, NULL, own, w->flag, (int64_t)bytes, DS_I8, err));
+  return ds_backend_download(w->backend, all, w->flag, (size_t)w->size * bytes, err);
 }
 
 ds_status ds_world_agree(ds_world *w, ds_status mine, const char *what, ds_error *err) {

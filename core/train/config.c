@@ -207,6 +207,7 @@ ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config 
     warn_old_names(tree, logger);
     check_together(out->root, errors);
     extract(tree, out);
+    ds_config_read_zero(out);
   }
   cJSON_Delete(tree);
   return status;

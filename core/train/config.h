@@ -11,6 +11,7 @@
 #include "base/schema.h"
 #include "ds.h"
 #include "train/batch.h"
+#include "zero/zero.h"
 
 typedef struct ds_config {
   char *name;  /* for messages: the path, or "config" */
@@ -21,6 +22,9 @@ typedef struct ds_config {
   double gradient_clipping; /* 0 = off */
   int64_t steps_per_print;  /* 0 = never */
   bool bf16, check_grad_overflow, drop_last, sum_gradients;
+  bool ignore_unused;         /* zero_optimization.ignore_unused_parameters */
+  ds_zero_rules zero;         /* without the optimizer's n_states */
+  int tensor, sequence, pipe; /* ranks that share a model, or a sequence (parallel/topology.h) */
 } ds_config;
 
 /* config: a path, or JSON text (it then begins with '{', '[' or a comment, or has a brace or a line
@@ -34,6 +38,9 @@ DS_MUST_USE ds_status ds_config_read(const char *config, const ds_logger *logger
 bool ds_config_set_world(ds_config *config, int world, const char *origin,
                          ds_schema_errors *errors);
 void ds_config_finish(ds_config *config);
+
+/* config_zero.c: "zero_optimization" of the resolved tree into config->zero. */
+void ds_config_read_zero(ds_config *config);
 
 /* The optimizer and the schedule that the config asks for; *out NULL where it asks for none. base:
  * the optimizer that the schedule will drive. */

@@ -8,24 +8,28 @@
 #include "ops/ctx.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
-#include "parallel/world.h"
+#include "parallel/shard.h"
+#include "parallel/topology.h"
 #include "train/config.h"
-#include "train/flat.h"
+#include "zero/zero.h"
 
 struct ds_engine {
   ds_logger logger;
   ds_config config; /* batch sizes are the current ones */
   ds_backend *backend;
   ds_world world;
+  ds_topology topology;
   ds_ctx *ctx;
   uint64_t seed;
 
-  ds_model *model; /* the caller's */
-  ds_params *params;
+  ds_model *model;   /* the caller's */
+  ds_params *params; /* whole */
   int n_params;
-  ds_param_slot *slots; /* by parameter */
+  ds_params *local;     /* what of them is on this rank; params itself where that is all */
+  ds_param_slot *slots; /* by parameter; zero's */
   int *group_of;        /* by parameter; -1 = frozen */
-  ds_flat flat;
+  bool *frozen;         /* by parameter */
+  ds_zero *zero;
 
   ds_optimizer *optimizer; /* NULL = none: the engine can only evaluate */
   bool owns_optimizer;
@@ -65,8 +69,6 @@ void ds_engine_drop_gradients(ds_engine *e);
 /* Sets the groups' learning rates (and betas, where the schedule moves them) for the next update.
  */
 void ds_engine_apply_schedule(ds_engine *e);
-/* Elements of a parameter's place in the flat buffers, padding included. */
-int64_t ds_engine_room(const ds_engine *e, int index);
 
 /* failure.c. First in a public function: DS_ERR_STATE while the parameters are undefined. */
 DS_MUST_USE ds_status ds_engine_check(const ds_engine *e, const char *who, ds_error *err);

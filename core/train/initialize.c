@@ -1,10 +1,8 @@
 /* ds_initialize: from arguments to a running engine, one stage after the other. */
 #include "data/dataloader.h"
-#include "tensor/tensor.h"
 #include "train/engine.h"
 #include "train/groups.h"
 #include "train/recorded.h"
-#include "zero/partition.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -84,8 +82,12 @@ static ds_status open_world(ds_engine *e, const ds_initialize_args *a, ds_error 
                          .mpu = a->mpu};
   DS_TRY(ds_backend_open(&e->config.backend, &e->logger, &e->backend, err));
   DS_TRY(ds_world_init(&e->world, e->backend, &world, &e->logger, err));
+  const ds_config *c = &e->config;
+  DS_TRY(ds_topology_place(&e->topology, e->world.rank, e->world.size, c->tensor, c->sequence,
+                           c->pipe, err));
+  DS_TRY(ds_topology_connect(&e->topology, &e->world, err));
   ds_schema_errors errors = {0};
-  if (!ds_config_set_world(&e->config, e->world.size, e->world.origin, &errors)) {
+  if (!ds_config_set_world(&e->config, e->topology.data.size, e->world.origin, &errors)) {
     ds_str_finish(&errors.text);
     return ds_fail_memory(err, "the config");
   }
@@ -100,9 +102,10 @@ static ds_status declare(ds_engine *e, ds_error *err) {
   if (e->n_params == 0)
     return ds_fail(err, DS_ERR_INVALID, "model \"%s\" declares no parameters",
                    ds_model_name(e->model));
-  e->slots = calloc((size_t)e->n_params, sizeof *e->slots);
+  e->local = e->params;
+  e->frozen = calloc((size_t)e->n_params, sizeof *e->frozen);
   e->group_of = calloc((size_t)e->n_params, sizeof *e->group_of);
-  return e->slots && e->group_of ? DS_OK : ds_fail_memory(err, "parameters");
+  return e->frozen && e->group_of ? DS_OK : ds_fail_memory(err, "parameters");
 }
 
 static ds_status initial_values(ds_engine *e, int index, float *out, ds_error *err) {
@@ -111,47 +114,39 @@ static ds_status initial_values(ds_engine *e, int index, float *out, ds_error *e
   return ds_params_init_values(e->params, index, e->seed, out);
 }
 
+/* One rank of those that have the same finds the values, the others get them from it. */
 static ds_status fill_masters(ds_engine *e, ds_error *err) {
   int64_t largest = 0;
   for (int i = 0; i < e->n_params; i++)
     if (ds_params_numel(e->params, i) > largest) largest = ds_params_numel(e->params, i);
   float *host = malloc((size_t)largest * sizeof *host);
-  if (!host) return ds_fail_memory(err, "initial weights");
-  ds_status status = DS_OK;
-  for (int i = 0; i < e->n_params && status == DS_OK; i++) {
-    status = initial_values(e, i, host, err);
+  ds_status status = ds_world_agree(
+      &e->world, host ? DS_OK : ds_fail_memory(err, "initial weights"), "ds_initialize", err);
+  for (int i = 0, piece = 0; i < e->n_params && status == DS_OK; i++) {
+    status = e->topology.zero.rank == 0 ? initial_values(e, i, host, err) : DS_OK;
+    status = ds_world_agree(&e->world, status, "reading the initial weights", err);
     if (status == DS_OK)
-      status = ds_backend_upload(e->backend, e->flat.master + ds_params_offset(e->params, i), host,
-                                 (size_t)ds_params_numel(e->params, i) * sizeof *host, err);
+      status = ds_zero_share(e->zero, host, ds_params_numel(e->local, i), 0, err);
+    for (; status == DS_OK && piece < ds_zero_n_pieces(e->zero); piece++) {
+      const ds_piece *p = ds_zero_piece(e->zero, piece);
+      if (p->param != i) break;
+      status =
+          ds_zero_write(e->zero, DS_ZERO_MASTER, piece, 0, p->end - p->begin, host + p->begin, err);
+    }
   }
   free(host);
-  return status;
-}
-
-static void bind_slots(ds_engine *e) {
-  ds_flat *f = &e->flat;
-  for (int i = 0; i < e->n_params; i++) {
-    int64_t offset = ds_params_offset(e->params, i), shape[DS_MAX_RANK];
-    int32_t rank = ds_params_shape(e->params, i, shape);
-    bool wanted = e->group_of[i] >= 0;
-    e->slots[i].value = f->compute ? ds_tensor_make(f->compute + offset, DS_BF16, rank, shape)
-                                   : ds_tensor_make(f->master + offset, DS_F32, rank, shape);
-    e->slots[i].grad = wanted ? f->grad + offset : NULL;
-  }
-  ds_ctx_bind_params(e->ctx, e->slots, e->n_params);
+  return status == DS_OK ? ds_zero_settle(e->zero, err) : status;
 }
 
 static ds_status make_parameters(ds_engine *e, ds_error *err) {
-  int states = e->optimizer ? e->optimizer->vtable->n_states : 0;
-  const int shards = 1; /* ZeRO stage 0: every rank updates everything */
-  int64_t count = ds_partition_padded(ds_params_total(e->params), shards, DS_PARAM_ALIGN);
-  if (count < 0) return ds_fail(err, DS_ERR_INVALID, "the model has too many parameters");
-  DS_TRY(ds_flat_init(&e->flat, e->backend, count, e->config.bf16, states, err));
+  ds_zero_rules rules = e->config.zero;
+  rules.n_states = e->optimizer ? e->optimizer->vtable->n_states : 0;
+  for (int i = 0; i < e->n_params; i++) e->frozen[i] = e->group_of[i] < 0;
+  DS_TRY(
+      ds_zero_create(&rules, e->ctx, e->topology.zero.group, e->local, e->frozen, &e->zero, err));
+  e->slots = ds_zero_slots(e->zero);
   DS_TRY(fill_masters(e, err));
-  DS_TRY(ds_world_broadcast(&e->world, e->flat.master, count, err));
-  DS_TRY(ds_flat_refresh(&e->flat, e->ctx, 0, count, err));
-  bind_slots(e);
-  return e->optimizer ? ds_groups_slice(e, shards, 0, err) : DS_OK;
+  return e->optimizer ? ds_zero_slices(e->zero, e->group_of, &e->slices, &e->n_slices, err) : DS_OK;
 }
 
 /* ---- optimizer and schedule */
@@ -224,8 +219,8 @@ static ds_status make_loader(ds_engine *e, const ds_initialize_args *a, ds_error
                                    .collate = a->collate_fn,
                                    .collate_ctx = a->collate_ctx,
                                    .micro_batch = e->config.batch.micro,
-                                   .rank = e->world.rank,
-                                   .world_size = e->world.size,
+                                   .rank = e->topology.data.rank,
+                                   .world_size = e->topology.data.size,
                                    .seed = e->seed,
                                    .shuffle = true,
                                    .drop_last = e->config.drop_last};
@@ -291,7 +286,7 @@ ds_status ds_initialize(const ds_initialize_args *args, ds_engine **engine,
          ds_model_name(e->model), ds_backend_name(e->backend), ds_backend_device(e->backend),
          e->config.bf16 ? "bf16" : "fp32", (long long)ds_params_total(e->params),
          (long long)e->config.batch.train, (long long)e->config.batch.micro,
-         (long long)e->config.batch.accumulation, e->world.size);
+         (long long)e->config.batch.accumulation, e->topology.data.size);
   *engine = e;
   if (optimizer) *optimizer = e->optimizer;
   if (training_dataloader) *training_dataloader = e->loader;

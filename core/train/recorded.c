@@ -8,7 +8,7 @@
 /* ---- what can be */
 
 static bool offers_sum(const ds_engine *e) {
-  ds_tensor in = ds_tensor_make(e->flat.grad, DS_F32, 1, &e->flat.count);
+  ds_tensor in = ds_tensor_make(e->loss_sum, DS_F32, 1, &ds_zero_layout(e->zero)->trained);
   ds_tensor out = ds_tensor_make(e->norm_sum, DS_F64, 1, (int64_t[]){1});
   const ds_op op = {.size = sizeof op,
                     .id = DS_OP_SUM_SQUARES,
@@ -70,7 +70,13 @@ ds_status ds_recorded_init(ds_engine *e, ds_error *err) {
   bool wanted = ds_record_wanted(e->backend);
   if (!e->optimizer) return DS_OK;
   bool offered = ds_record_offered(e->backend, &why);
-  const char *no_update = offered ? lacks_update(e) : why;
+  bool parts = ds_zero_collective(e->zero), joins = ds_zero_in_backward(e->zero);
+  if (offered && joins)
+    why = "gradients and weights are exchanged with other ranks amid the backward pass";
+  offered = offered && !joins;
+  const char *no_update = !offered ? why
+                          : parts  ? "the norm is of gradients on several ranks"
+                                   : lacks_update(e);
   if (wanted && no_update)
     return ds_fail(err, DS_ERR_UNSUPPORTED, "\"graph\": true, but %s can't record steps: %s",
                    ds_backend_name(e->backend), no_update);

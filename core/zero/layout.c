@@ -36,7 +36,7 @@ static bool ends(const ds_params *p, const ds_layout_rules *r, int64_t length, i
   return length >= r->least && !same_module(ds_params_name(p, last), ds_params_name(p, next));
 }
 
-static ds_status close_unit(ds_layout *l, ds_unit *u, int64_t length, ds_error *err) {
+static ds_status close_unit(ds_unit_layout *l, ds_unit *u, int64_t length, ds_error *err) {
   int64_t padded = ds_partition_padded(length, l->shards, DS_PARAM_ALIGN), end;
   if (padded < 0 || __builtin_add_overflow(u->place.begin, padded, &end))
     return ds_fail(err, DS_ERR_INVALID, "the model has too many parameters");
@@ -46,7 +46,7 @@ static ds_status close_unit(ds_layout *l, ds_unit *u, int64_t length, ds_error *
 }
 
 /* Units of all parameters of one kind, in the order of declaration. *n: of order. */
-static ds_status add_kind(ds_layout *l, const ds_params *p, const bool *frozen,
+static ds_status add_kind(ds_unit_layout *l, const ds_params *p, const bool *frozen,
                           const ds_layout_rules *r, bool want_frozen, bool want_persistent, int *n,
                           ds_error *err) {
   ds_unit *u = NULL;
@@ -72,10 +72,10 @@ static ds_status add_kind(ds_layout *l, const ds_params *p, const bool *frozen,
   return u ? close_unit(l, u, length, err) : DS_OK;
 }
 
-ds_status ds_layout_init(ds_layout *out, const ds_params *p, const bool *frozen,
+ds_status ds_layout_init(ds_unit_layout *out, const ds_params *p, const bool *frozen,
                          const ds_layout_rules *rules, ds_error *err) {
   int count = ds_params_count(p), n = 0;
-  *out = (ds_layout){.shards = rules->shards, .n_params = count};
+  *out = (ds_unit_layout){.shards = rules->shards, .n_params = count};
   out->offset = calloc((size_t)count + 1, sizeof *out->offset);
   out->unit_of = calloc((size_t)count + 1, sizeof *out->unit_of);
   out->order = calloc((size_t)count + 1, sizeof *out->order);
@@ -91,7 +91,7 @@ ds_status ds_layout_init(ds_layout *out, const ds_params *p, const bool *frozen,
   return status;
 }
 
-void ds_layout_finish(ds_layout *l) {
+void ds_layout_finish(ds_unit_layout *l) {
   free(l->offset);
   free(l->unit_of);
   free(l->order);
@@ -99,20 +99,20 @@ void ds_layout_finish(ds_layout *l) {
   memset(l, 0, sizeof *l);
 }
 
-int64_t ds_layout_shard(const ds_layout *l, int unit) {
+int64_t ds_layout_shard(const ds_unit_layout *l, int unit) {
   return (l->units[unit].place.end - l->units[unit].place.begin) / l->shards;
 }
 
-ds_range ds_layout_own(const ds_layout *l, int unit, int rank) {
+ds_range ds_layout_own(const ds_unit_layout *l, int unit, int rank) {
   int64_t n = ds_layout_shard(l, unit), begin = l->units[unit].place.begin + n * rank;
   return (ds_range){begin, begin + n};
 }
 
-int64_t ds_layout_local(const ds_layout *l, int unit) {
+int64_t ds_layout_local(const ds_unit_layout *l, int unit) {
   return l->units[unit].place.begin / l->shards;
 }
 
-ds_range ds_layout_part(const ds_layout *l, const ds_params *p, int param, int rank) {
+ds_range ds_layout_part(const ds_unit_layout *l, const ds_params *p, int param, int rank) {
   int64_t at = l->offset[param];
   ds_range all = {at, at + ds_params_numel(p, param)};
   ds_range part = ds_partition_intersect(all, ds_layout_own(l, l->unit_of[param], rank));

@@ -32,11 +32,11 @@
 typedef struct ds_zero_rules {
   int stage;
   bool bf16;
-  int n_states;          /* of the optimizer; 0 without one */
-  bool overlap;          /* overlap_comm */
-  bool reduce_scatter;   /* false: all-reduce and keep the own part */
-  bool all_gather;       /* allgather_partitions; false: a broadcast from each rank */
-  bool sum;              /* gradients are summed over ranks, not averaged */
+  int n_states;        /* of the optimizer; 0 without one */
+  bool overlap;        /* overlap_comm */
+  bool reduce_scatter; /* false: all-reduce and keep the own part */
+  bool all_gather;     /* allgather_partitions; false: a broadcast from each rank */
+  bool sum;            /* gradients are summed over ranks, not averaged */
   int64_t reduce_bucket, gather_bucket, sub_group;
   int64_t prefetch_bucket, persistence, max_live, max_reuse, granularity; /* stage 3 */
 } ds_zero_rules;
@@ -49,12 +49,16 @@ DS_MUST_USE ds_status ds_zero_create(const ds_zero_rules *rules, ds_ctx *ctx, ds
                                      const ds_params *params, const bool *frozen, ds_zero **out,
                                      ds_error *err);
 void ds_zero_destroy(ds_zero *z);
-const ds_layout *ds_zero_layout(const ds_zero *z);
+const ds_unit_layout *ds_zero_layout(const ds_zero *z);
 /* Everything is zero, and nothing under way: after a failure. */
 DS_MUST_USE ds_status ds_zero_clear(ds_zero *z, ds_error *err);
 
 /* By parameter; bound to the context. */
 ds_param_slot *ds_zero_slots(ds_zero *z);
+
+/* Whether the forward or backward pass has collectives in it; whether the update does. */
+bool ds_zero_in_backward(const ds_zero *z);
+bool ds_zero_collective(const ds_zero *z);
 
 /* ---- a step */
 
@@ -102,7 +106,7 @@ DS_MUST_USE ds_status ds_zero_settle(ds_zero *z, ds_error *err);
  * over the group where it is partitioned. */
 DS_MUST_USE ds_status ds_zero_read_all(ds_zero *z, int kind, int param, float *host, ds_error *err);
 DS_MUST_USE ds_status ds_zero_read_grad(ds_zero *z, int param, float *host, ds_error *err);
-/* The masters of a parameter: every rank gives all of it. ds_zero_settle afterwards. */
+/* The masters of a parameter: every rank gives all of it. Its weights are made anew. Collective. */
 DS_MUST_USE ds_status ds_zero_write_all(ds_zero *z, int param, const float *host, ds_error *err);
 /* n floats of the group's rank `root` to the others. Collective. */
 DS_MUST_USE ds_status ds_zero_share(ds_zero *z, float *host, int64_t n, int root, ds_error *err);
