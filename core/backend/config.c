@@ -20,6 +20,7 @@ static const ds_schema_key keys[] = {
     KEY("fallback", STRING, "\"warn\"", "allow|warn|error"),
     KEY("graph", ANY, NULL, NULL),
     KEY("probe_timeout", NUMBER, NULL, NULL),
+    KEY("trace", STRING, NULL, NULL),
 };
 static const ds_schema schema = {keys, sizeof keys / sizeof *keys};
 
@@ -99,10 +100,16 @@ static ds_status read_object(const cJSON *checked, ds_backend_config *out, ds_sc
   DS_TRY(read_texts(cJSON_GetObjectItemCaseSensitive(checked, "plugin_path"), "plugin_path: ", ':',
                     &out->plugin_path, &out->n_plugin_path, errors, err));
   const cJSON *probe = cJSON_GetObjectItemCaseSensitive(checked, "probe_timeout");
+  const cJSON *trace = cJSON_GetObjectItemCaseSensitive(checked, "trace");
   if (probe) out->probe_timeout = probe->valuedouble > 0 ? probe->valuedouble : -1;
   if (device) out->device = (int)device->valuedouble;
   out->graph = graph_of(cJSON_GetObjectItemCaseSensitive(checked, "graph"), errors);
   if (fallback) out->fallback = policy_of(fallback->valuestring);
+  if (trace) {
+    out->trace = strdup(trace->valuestring);
+    if (!out->trace) return ds_fail_memory(err, "the backend's config");
+    if (!out->trace[0]) ds_schema_error(errors, "trace: must name a file");
+  }
   if (!options) return DS_OK;
   out->options = cJSON_PrintUnformatted(options);
   return out->options ? DS_OK : ds_fail_memory(err, "the backend's options");
@@ -154,5 +161,6 @@ void ds_backend_config_finish(ds_backend_config *config) {
   clear(&config->names, &config->n_names);
   clear(&config->plugin_path, &config->n_plugin_path);
   cJSON_free(config->options);
+  free(config->trace);
   memset(config, 0, sizeof *config);
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "backend/backend_impl.h"
+#include "backend/span.h"
 #include "base/dtype.h"
 
 struct ds_group {
@@ -88,13 +89,17 @@ static size_t bytes_of(int64_t count, int32_t dtype) {
   return (size_t)count * ds_dtype_size(dtype);
 }
 
-/* times: of (n-1)/n of the payload; 0: all of it. */
-static void count_call(ds_group *g, ds_group_op op, size_t payload, int times) {
+/* times: of (n-1)/n of the payload; 0: all of it. Counts the call and begins its span. */
+static ds_span *count_call(ds_group *g, ds_side *on, ds_group_op op, size_t payload, int times) {
   ds_group_counter *c = &g->counters[op];
   size_t n = (size_t)g->size;
+  size_t bus =
+      times ? (size_t)times * (payload / n * (n - 1) + payload % n * (n - 1) / n) : payload;
   c->calls++;
   c->payload += payload;
-  c->bus += times ? (size_t)times * (payload / n * (n - 1) + payload % n * (n - 1) / n) : payload;
+  c->bus += bus;
+  return ds_span_begin_comm(g->backend, on, (int)op, ds_group_op_name(op), g->name, g->size,
+                            payload, bus);
 }
 
 static ds_status wrap(ds_group *g, ds_group_op op, const ds_error *from, ds_status status,
@@ -112,9 +117,10 @@ ds_status ds_group_allreduce(ds_group *g, ds_side *on, const void *send, void *r
   DS_BLANK_ERROR(e);
   size_t bytes = bytes_of(count, dtype);
   if (!g->comm) return alone(g, on, send, recv, bytes, err);
-  count_call(g, DS_GROUP_ALLREDUCE, bytes, 2);
+  ds_span *span = count_call(g, on, DS_GROUP_ALLREDUCE, bytes, 2);
   ds_status status = table(g)->allreduce(g->comm, ds_side_stream(g->backend, on), send, recv, count,
                                          dtype, op, &e);
+  ds_span_end(span);
   return wrap(g, DS_GROUP_ALLREDUCE, &e, status, err);
 }
 
@@ -123,9 +129,10 @@ ds_status ds_group_reduce_scatter(ds_group *g, ds_side *on, const void *send, vo
   DS_BLANK_ERROR(e);
   size_t bytes = bytes_of(recv_count, dtype);
   if (!g->comm) return alone(g, on, send, recv, bytes, err);
-  count_call(g, DS_GROUP_REDUCE_SCATTER, bytes * (size_t)g->size, 1);
+  ds_span *span = count_call(g, on, DS_GROUP_REDUCE_SCATTER, bytes * (size_t)g->size, 1);
   ds_status status = table(g)->reduce_scatter(g->comm, ds_side_stream(g->backend, on), send, recv,
                                               recv_count, dtype, op, &e);
+  ds_span_end(span);
   return wrap(g, DS_GROUP_REDUCE_SCATTER, &e, status, err);
 }
 
@@ -134,9 +141,10 @@ ds_status ds_group_allgather(ds_group *g, ds_side *on, const void *send, void *r
   DS_BLANK_ERROR(e);
   size_t bytes = bytes_of(send_count, dtype);
   if (!g->comm) return alone(g, on, send, recv, bytes, err);
-  count_call(g, DS_GROUP_ALLGATHER, bytes * (size_t)g->size, 1);
+  ds_span *span = count_call(g, on, DS_GROUP_ALLGATHER, bytes * (size_t)g->size, 1);
   ds_status status = table(g)->allgather(g->comm, ds_side_stream(g->backend, on), send, recv,
                                          send_count, dtype, &e);
+  ds_span_end(span);
   return wrap(g, DS_GROUP_ALLGATHER, &e, status, err);
 }
 
@@ -144,9 +152,10 @@ ds_status ds_group_broadcast(ds_group *g, ds_side *on, void *buffer, int64_t cou
                              int root, ds_error *err) {
   DS_BLANK_ERROR(e);
   if (!g->comm) return DS_OK;
-  count_call(g, DS_GROUP_BROADCAST, bytes_of(count, dtype), 0);
+  ds_span *span = count_call(g, on, DS_GROUP_BROADCAST, bytes_of(count, dtype), 0);
   ds_status status =
       table(g)->broadcast(g->comm, ds_side_stream(g->backend, on), buffer, count, dtype, root, &e);
+  ds_span_end(span);
   return wrap(g, DS_GROUP_BROADCAST, &e, status, err);
 }
 
@@ -155,9 +164,10 @@ ds_status ds_group_alltoall(ds_group *g, ds_side *on, const void *send, void *re
   DS_BLANK_ERROR(e);
   size_t bytes = bytes_of(count_per_rank, dtype);
   if (!g->comm) return alone(g, on, send, recv, bytes, err);
-  count_call(g, DS_GROUP_ALLTOALL, bytes * (size_t)g->size, 1);
+  ds_span *span = count_call(g, on, DS_GROUP_ALLTOALL, bytes * (size_t)g->size, 1);
   ds_status status = table(g)->alltoall(g->comm, ds_side_stream(g->backend, on), send, recv,
                                         count_per_rank, dtype, &e);
+  ds_span_end(span);
   return wrap(g, DS_GROUP_ALLTOALL, &e, status, err);
 }
 
@@ -171,9 +181,10 @@ ds_status ds_group_send(ds_group *g, ds_side *on, const void *buffer, int64_t co
                         int peer, ds_error *err) {
   DS_BLANK_ERROR(e);
   DS_TRY(check_peer(g, peer, err));
-  count_call(g, DS_GROUP_SEND, bytes_of(count, dtype), 0);
+  ds_span *span = count_call(g, on, DS_GROUP_SEND, bytes_of(count, dtype), 0);
   ds_status status =
       table(g)->send(g->comm, ds_side_stream(g->backend, on), buffer, count, dtype, peer, &e);
+  ds_span_end(span);
   return wrap(g, DS_GROUP_SEND, &e, status, err);
 }
 
@@ -181,8 +192,9 @@ ds_status ds_group_recv(ds_group *g, ds_side *on, void *buffer, int64_t count, i
                         int peer, ds_error *err) {
   DS_BLANK_ERROR(e);
   DS_TRY(check_peer(g, peer, err));
-  count_call(g, DS_GROUP_RECV, bytes_of(count, dtype), 0);
+  ds_span *span = count_call(g, on, DS_GROUP_RECV, bytes_of(count, dtype), 0);
   ds_status status =
       table(g)->recv(g->comm, ds_side_stream(g->backend, on), buffer, count, dtype, peer, &e);
+  ds_span_end(span);
   return wrap(g, DS_GROUP_RECV, &e, status, err);
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "backend/backend_impl.h"
+#include "backend/span.h"
 
 struct ds_side {
   ds_backend *backend;
@@ -150,8 +151,10 @@ ds_status ds_side_upload(ds_backend *b, ds_side *s, void *dst, const void *src, 
   DS_BLANK_ERROR(e);
   ds_stream *stream = ds_side_stream(b, s);
   if (bytes == 0) return DS_OK;
+  ds_span *span = ds_span_begin_transfer(b, s, "upload", bytes);
   ds_status status = table(b)->upload_async ? table(b)->upload_async(stream, dst, src, bytes, &e)
                                             : table(b)->upload(stream, dst, src, bytes, &e);
+  ds_span_end(span);
   return ds_backend_wrap(b, "upload", &e, status, err);
 }
 
@@ -160,9 +163,11 @@ ds_status ds_side_download(ds_backend *b, ds_side *s, void *dst, const void *src
   DS_BLANK_ERROR(e);
   ds_stream *stream = ds_side_stream(b, s);
   if (bytes == 0) return DS_OK;
+  ds_span *span = ds_span_begin_transfer(b, s, "download", bytes);
   ds_status status = table(b)->download_async
                          ? table(b)->download_async(stream, dst, src, bytes, &e)
                          : table(b)->download(stream, dst, src, bytes, &e);
+  ds_span_end(span);
   return ds_backend_wrap(b, "download", &e, status, err);
 }
 

@@ -31,6 +31,7 @@ void ds_ctx_destroy(ds_ctx *ctx) {
   free(ctx->pool.chunks);
   free(ctx->nodes);
   free(ctx->uses);
+  free(ctx->tensor.ids);
   free(ctx);
 }
 
@@ -80,6 +81,7 @@ ds_status ds_ctx_begin(ds_ctx *ctx, ds_error *err) {
   for (size_t i = 0; i < ctx->uses_capacity; i++) ctx->uses[i] = 0;
   ctx->n_scopes = 0;
   ctx->input_bytes = 0;
+  ctx->tensor.n_ids = 0;
   ctx->failure.status = DS_OK;
   return DS_OK;
 }
@@ -127,6 +129,8 @@ ds_value *ds_scope_end(ds_ctx *ctx, ds_value *keep) {
   keep = ds_contiguous(ctx, keep);
   if (!keep) return NULL;
   ds_tensor from = keep->t;
+  ds_part part = keep->part;
+  const ds_param_split *vocab = keep->vocab;
   size_t bytes = ds_tensor_bytes(&from);
   ds_value *detour = ds_value_new(ctx, from.dtype, from.rank, from.shape);
   if (!detour) return NULL;
@@ -136,7 +140,10 @@ ds_value *ds_scope_end(ds_ctx *ctx, ds_value *keep) {
   ctx->pool.chunk = ctx->scopes[ctx->n_scopes].pool.chunk;
   ctx->pool.offset = ctx->scopes[ctx->n_scopes].pool.offset;
   ds_value *y = ds_value_new(ctx, from.dtype, from.rank, from.shape);
-  if (!y || bytes == 0 || y->t.data == from.data) return y;
+  if (!y) return NULL;
+  y->part = part;
+  y->vocab = vocab;
+  if (bytes == 0 || y->t.data == from.data) return y;
   ds_error err;
   ds_status status = DS_OK;
   if (overlap(y->t.data, from.data, bytes)) {

@@ -60,6 +60,15 @@ DS_MUST_USE ds_status ds_ctx_begin(ds_ctx *ctx, ds_error *err);
  * recorded. */
 DS_MUST_USE ds_status ds_ctx_backward(ds_ctx *ctx, ds_value *loss, double scale, ds_error *err);
 
+/* The same from any value, whose gradient the caller has written to what ds_ctx_gradient gave: for
+ * a pipeline stage. */
+DS_MUST_USE ds_status ds_ctx_backward_from(ds_ctx *ctx, ds_value *v, ds_error *err);
+/* Where d(v) goes: memory of v's shape and dtype, contiguous, for the caller to write all of it
+ * before any backward. v must be contiguous and need a gradient (ds_ctx_needs_gradient), else
+ * DS_ERR_STATE. */
+DS_MUST_USE ds_status ds_ctx_gradient(ds_ctx *ctx, ds_value *v, ds_tensor *out, ds_error *err);
+bool ds_ctx_needs_gradient(const ds_value *v);
+
 /* Room that ds_record_begin needs for what the work since the last begin took from the host. */
 size_t ds_ctx_input_bytes(const ds_ctx *ctx);
 /* n elements of host data as ds_input takes it (f32, which may become bf16, or i32) to device memory;
@@ -71,5 +80,10 @@ void ds_input_range(const int32_t *ids, size_t n, int32_t *least, int32_t *most)
 /* Device memory for engines' own long-lived values: wraps without copying, no gradient. The value
  * lives until the next begin; the memory is the caller's. */
 ds_value *ds_ctx_wrap(ds_ctx *ctx, const ds_tensor *t);
+/* The same with a gradient: contiguous memory that an earlier pipeline stage's values are in. After
+ * the backward ds_ctx_leaf_gradient gives d(v), valid until the next begin; NULL where nothing
+ * depended on it. */
+ds_value *ds_ctx_wrap_leaf(ds_ctx *ctx, const ds_tensor *t);
+const ds_tensor *ds_ctx_leaf_gradient(const ds_value *v);
 
 #endif

@@ -43,6 +43,7 @@ ds_status ds_need(ds_ctx *ctx, ds_value *const *values, int n, ds_error *err) {
 bool ds_run(ds_ctx *ctx, uint32_t op, ds_value *const *in, int n_in, ds_value *const *out,
             int n_out, const ds_attr *attr, int n_attr) {
   if (ctx->failure.status != DS_OK) return false;
+  if (!ds_parallel_check(ctx, op, in, n_in, out, n_out)) return false;
   const ds_tensor *ti[8], *to[8];
   ds_error err;
   if (ds_need(ctx, in, n_in, &err) != DS_OK) return ds_ctx_take_error(ctx, &err) != NULL;
@@ -274,6 +275,20 @@ static ds_status seed_gradient(ds_ctx *ctx, ds_value *loss, double scale, ds_err
   return ds_backend_upload(ctx->backend, loss->grad->t.data, &s, sizeof s, err);
 }
 
+/* To the tape's begin. */
+static ds_status walk(ds_ctx *ctx, ds_error *err) {
+  while (ctx->n_nodes > 0) {
+    ds_node *node = ctx->nodes[--ctx->n_nodes];
+    if (node->out[0]->grad) {
+      DS_TRY(ds_need(ctx, node->in, node->n_in, err));
+      DS_TRY(node->backward(ctx, node, err));
+    }
+    DS_TRY(uncount_uses(ctx, node, err));
+    release_outputs(ctx, node);
+  }
+  return DS_OK;
+}
+
 ds_status ds_ctx_backward(ds_ctx *ctx, ds_value *loss, double scale, ds_error *err) {
   DS_TRY(ds_ctx_status(ctx, err));
   if (!loss) return ds_fail(err, DS_ERR_INVALID, "backward of no value");
@@ -289,14 +304,27 @@ ds_status ds_ctx_backward(ds_ctx *ctx, ds_value *loss, double scale, ds_error *e
                    "mode first, once per backward");
   loss->keep = true;
   DS_TRY(seed_gradient(ctx, loss, scale, err));
-  while (ctx->n_nodes > 0) {
-    ds_node *node = ctx->nodes[--ctx->n_nodes];
-    if (node->out[0]->grad) {
-      DS_TRY(ds_need(ctx, node->in, node->n_in, err));
-      DS_TRY(node->backward(ctx, node, err));
-    }
-    DS_TRY(uncount_uses(ctx, node, err));
-    release_outputs(ctx, node);
-  }
+  return walk(ctx, err);
+}
+
+bool ds_ctx_needs_gradient(const ds_value *v) {
+  return v->needs_grad;
+}
+
+ds_status ds_ctx_gradient(ds_ctx *ctx, ds_value *v, ds_tensor *out, ds_error *err) {
+  DS_TRY(ds_ctx_status(ctx, err));
+  ds_value *root = v->base ? v->base : v;
+  if (!v->needs_grad || root->param >= 0 || !covers(v, root) || !ds_tensor_is_contiguous(&v->t))
+    return ds_fail(err, DS_ERR_STATE, "the gradient of a value that has no place for one");
+  if (!root->grad) DS_TRY(new_grad(ctx, root, &root->grad, err));
+  *out = root->grad->t;
   return DS_OK;
+}
+
+ds_status ds_ctx_backward_from(ds_ctx *ctx, ds_value *v, ds_error *err) {
+  DS_TRY(ds_ctx_status(ctx, err));
+  if (ctx->n_nodes == 0 || !(v->base ? v->base : v)->grad)
+    return ds_fail(err, DS_ERR_STATE,
+                   "backward from a value without a gradient, or that nothing was recorded of");
+  return walk(ctx, err);
 }

@@ -20,6 +20,7 @@
 #define DS_OPS_TAPE_H
 
 #include "ops/ctx.h"
+#include "ops/parallel.h"
 #include "tensor/tensor.h"
 
 enum { DS_NODE_IN = 5, DS_NODE_OUT = 3, DS_NODE_ATTR = 3 };
@@ -42,6 +43,12 @@ struct ds_value {
   bool keep;              /* not released by the walk */
   int uses;               /* of a base value: recorded ops that read it or a view of it */
   int32_t id_min, id_max; /* of an i32 input: the range of its elements */
+  /* Under tensor parallelism (parallel.h): */
+  ds_part part;
+  const ds_param_split *vocab; /* of DS_PART_VOCAB: which */
+  ds_value *entered;           /* in training: what column-parallel products read in its place */
+  size_t host;                 /* of an i32 input: where its elements are in the context's ids, + 1;
+                                  0: not there */
 };
 
 typedef struct ds_node ds_node;
@@ -143,7 +150,14 @@ struct ds_ctx {
   } scopes[DS_MAX_SCOPES];
   int n_scopes;
   size_t input_bytes; /* of host data since the last begin, as ds_record_begin wants to know it */
-  ds_error failure;   /* status DS_OK: none */
+  struct {
+    ds_group *group; /* NULL: nothing is divided */
+    const ds_param_split *splits;
+    bool sequence;
+    int32_t *ids; /* host copies of i32 inputs since the last begin */
+    size_t n_ids, id_capacity;
+  } tensor;
+  ds_error failure; /* status DS_OK: none */
 };
 
 /* 16-byte aligned, zeroed; NULL after recording the failure. */

@@ -3,9 +3,11 @@
  * The world is what the launcher made: the backend's comm table tells (Open MPI), or RANK and
  * WORLD_SIZE do. Core has no collective algorithm: a world of more than one needs a backend with a
  * comm table that sees the same world. Where that needs a rendezvous, the ranks meet in a store of
- * ours (store.h): at MASTER_ADDR and distributed_port (MASTER_PORT, 29500), which rank 0 serves; without
- * MASTER_ADDR, where all ranks are on one host, at the port given, else by a name that is the
- * launcher's job's. In a world of one every function here does nothing.
+ * ours (store.h): at MASTER_ADDR (where srun started them, the step's first host) and distributed_port
+ * (MASTER_PORT, 29500), which rank 0 serves; without MASTER_ADDR, where all ranks are on one host, at
+ * the port given, else by a name that is the launcher's job's. Port 0 is that name on one host, and across
+ * hosts one of the ports that follow from it; a launcher that gives the job no name has none. In a
+ * world of one every function here does nothing.
  */
 #ifndef DS_PARALLEL_WORLD_H
 #define DS_PARALLEL_WORLD_H
@@ -27,7 +29,8 @@ typedef struct ds_world {
 typedef struct ds_world_args {
   int local_rank;         /* args.local_rank; -1 = not given */
   int distributed_port;   /* -1 = not given */
-  int dist_init_required; /* -1, 0, 1 */
+  int dist_init_required; /* -1: whatever is needed; 0: MPI must be running already, or mpu be there;
+                             1: as -1 */
   const ds_mpu *mpu;      /* NULL = none */
 } ds_world_args;
 

@@ -1,6 +1,7 @@
 #include "train/config.h"
 
 #include "train/config_keys.h"
+#include "train/observe.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,8 +207,11 @@ ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config 
   } else {
     warn_old_names(tree, logger);
     check_together(out->root, errors);
+    ds_comms_logger_check(out->root, errors);
     extract(tree, out);
     ds_config_read_zero(out);
+    ds_config_read_elastic(out, errors);
+    ds_config_read_pipeline(out, errors);
   }
   cJSON_Delete(tree);
   return status;
@@ -215,7 +219,9 @@ ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config 
 
 bool ds_config_set_world(ds_config *c, int world, const char *origin, ds_schema_errors *errors) {
   ds_error err;
-  if (ds_batch_resolve(&c->batch, world, origin, c->batch_auto, &err) != DS_OK) {
+  if (c->elastic && c->elasticity.n_micro == 0) return true; /* wrong, and told so */
+  if ((c->elastic && ds_config_resolve_elastic(c, world, &err) != DS_OK) ||
+      ds_batch_resolve(&c->batch, world, origin, c->batch_auto, &err) != DS_OK) {
     ds_schema_error(errors, "%s", err.message);
     return true;
   }

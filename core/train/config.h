@@ -12,6 +12,7 @@
 #include "ds.h"
 #include "train/batch.h"
 #include "zero/zero.h"
+#include "train/elasticity.h"
 
 typedef struct ds_config {
   char *name;  /* for messages: the path, or "config" */
@@ -25,6 +26,9 @@ typedef struct ds_config {
   bool ignore_unused;         /* zero_optimization.ignore_unused_parameters */
   ds_zero_rules zero;         /* without the optimizer's n_states */
   int tensor, sequence, pipe; /* ranks that share a model, or a sequence (parallel/topology.h) */
+  bool elastic;             /* elasticity chooses the batch sizes */
+  ds_elasticity elasticity; /* checked; without micro batches when it is wrong */
+  bool pipe_uniform;          /* stages of as many blocks each, not of as many parameters */
 } ds_config;
 
 /* config: a path, or JSON text (it then begins with '{', '[' or a comment, or has a brace or a line
@@ -41,6 +45,15 @@ void ds_config_finish(ds_config *config);
 
 /* config_zero.c: "zero_optimization" of the resolved tree into config->zero. */
 void ds_config_read_zero(ds_config *config);
+/* config_elastic.c. The first is part of ds_config_read, the second of ds_config_set_world. */
+void ds_config_read_elastic(ds_config *config, ds_schema_errors *errors);
+DS_MUST_USE ds_status ds_config_resolve_elastic(ds_config *config, int world, ds_error *err);
+/* The largest number of ranks, `most` at most, with the config's elastic train batch; 0 where elasticity
+ * is not enabled. DS_ERR_INVALID: there is none. */
+DS_MUST_USE ds_status ds_config_elastic_ranks(const char *config, int most, int *ranks,
+                                              ds_error *err);
+/* config_pipeline.c: "pipeline", after the former; what doesn't go together goes to errors. */
+void ds_config_read_pipeline(ds_config *config, ds_schema_errors *errors);
 
 /* The optimizer and the schedule that the config asks for; *out NULL where it asks for none. base:
  * the optimizer that the schedule will drive. */

@@ -2,6 +2,7 @@
 #include "train/engine.h"
 
 #include "data/dataloader.h"
+#include "train/observe.h"
 #include "train/recorded.h"
 
 #include <math.h>
@@ -23,6 +24,7 @@ void ds_engine_destroy(ds_engine *e) {
     ds_optimizer_unbind(e->optimizer);
   if (e->norm_sum) ds_backend_free(e->backend, e->norm_sum, sizeof(ds_step_scalars));
   ds_zero_destroy(e->zero);
+  ds_observe_finish(e);
   ds_backend_close(e->backend);
   free(e->saved_dir);
   free(e->saved_tag);
@@ -80,6 +82,12 @@ ds_status ds_engine_zero_grad(ds_engine *e, ds_error *err) {
 
 bool ds_engine_is_gradient_accumulation_boundary(const ds_engine *e) {
   return e->micro_in_step + 1 >= e->config.batch.accumulation;
+}
+int ds_engine_global_rank(const ds_engine *e) {
+  return e->world.rank;
+}
+int ds_engine_world_size(const ds_engine *e) {
+  return e->world.size;
 }
 int64_t ds_engine_global_steps(const ds_engine *e) {
   return e->global_steps;

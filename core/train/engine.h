@@ -41,6 +41,7 @@ struct ds_engine {
   double *norm_sum; /* device memory: a ds_step_scalars, of which these are parts */
   float *loss_sum;
   struct ds_recorded *recorded; /* recorded.h; NULL: nothing is recorded */
+  struct ds_observe *observe;   /* observe.h; NULL: nothing is watched */
 
   bool training;
   bool begin_next;    /* the next forward starts afresh: the tape was used up, or there was none */

@@ -2,6 +2,7 @@
 #include "data/dataloader.h"
 #include "train/engine.h"
 #include "train/groups.h"
+#include "train/observe.h"
 #include "train/recorded.h"
 
 #include <math.h>
@@ -241,6 +242,7 @@ static ds_status build(ds_engine *e, const ds_initialize_args *a, const char *co
   int n_groups = 0;
   DS_TRY(read_config(e, config, err));
   DS_TRY(open_world(e, a, err));
+  DS_TRY(ds_observe_init(e, err));
   DS_TRY(ds_ctx_create(e->backend, e->config.bf16 ? DS_BF16 : DS_F32, &e->ctx, err));
   ds_engine_train(e, true);
   DS_TRY(declare(e, err));

@@ -1,4 +1,5 @@
 /* recorded.c - what can be recorded, and micro batches. */
+#include "backend/span.h"
 #include "tensor/tensor.h"
 #include "train/recorded_impl.h"
 
@@ -250,7 +251,11 @@ static ds_status upload_inputs(ds_engine *e, const ds_recorded_kind *k, const ds
 }
 
 static ds_status launch(ds_engine *e, const ds_recorded_kind *k, ds_error *err) {
-  DS_TRY(ds_recording_launch(e->backend, k->recording, err));
+  ds_span_at(e->backend, e->global_steps + 1, e->micro_in_step);
+  ds_span *span = ds_span_begin(e->backend, NULL, DS_SPAN_COMPUTE, "forward and backward");
+  ds_status status = ds_recording_launch(e->backend, k->recording, err);
+  ds_span_end(span);
+  if (status != DS_OK) return status;
   set_gradients(e, k->after);
   e->begin_next = true;
   e->backward_done = true;

@@ -1,4 +1,5 @@
 /* The life of a training step: forward, backward, step. */
+#include "backend/span.h"
 #include "data/dataloader.h"
 #include "ops/tape.h"
 #include "optim/clip.h"
@@ -11,7 +12,7 @@
 
 /* ---- forward and backward */
 
-static ds_status run_forward(ds_engine *e, const ds_batch *batch, ds_value **out, ds_error *err) {
+static ds_status forward(ds_engine *e, const ds_batch *batch, ds_value **out, ds_error *err) {
   ds_value *inputs[DS_MAX_BATCH_TENSORS];
   if (e->begin_next || !e->training) {
     DS_TRY(ds_ctx_begin(e->ctx, err));
@@ -25,6 +26,14 @@ static ds_status run_forward(ds_engine *e, const ds_batch *batch, ds_value **out
   }
   *out = ds_model_forward(e->model, e->ctx, inputs, batch->n);
   return ds_ctx_status(e->ctx, err);
+}
+
+static ds_status run_forward(ds_engine *e, const ds_batch *batch, ds_value **out, ds_error *err) {
+  ds_span_at(e->backend, e->global_steps + 1, e->micro_in_step);
+  ds_span *span = ds_span_begin(e->backend, NULL, DS_SPAN_COMPUTE, "forward");
+  ds_status status = forward(e, batch, out, err);
+  ds_span_end(span);
+  return status;
 }
 
 ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss, ds_error *err) {
@@ -45,8 +54,10 @@ ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss
 static ds_status run_backward(ds_engine *e, ds_value *loss, ds_error *err) {
   size_t nodes = e->ctx->n_nodes;
   e->begin_next = true;
+  ds_span *span = ds_span_begin(e->backend, NULL, DS_SPAN_COMPUTE, "backward");
   ds_status status = ds_ctx_backward(e->ctx, loss, 1.0 / (double)e->config.batch.accumulation, err);
   if (status == DS_OK) status = ds_zero_end(e->zero, err);
+  ds_span_end(span);
   if (status == DS_OK)
     e->backward_done = true;
   else if (e->ctx->n_nodes != nodes) /* some gradients are added to, some are not */
@@ -187,11 +198,13 @@ static ds_status norm_then_update(ds_engine *e, float *loss, bool *sound, ds_err
 static ds_status boundary_step(ds_engine *e, float *loss, ds_error *err) {
   bool sound;
   DS_TRY(check_unused(e, err));
+  ds_span_at(e->backend, e->global_steps + 1, -1);
   DS_TRY(ds_zero_finish_gradients(e->zero, err));
-  if (ds_recorded_updates(e))
-    DS_TRY(ds_recorded_update(e, loss, &sound, err));
-  else
-    DS_TRY(norm_then_update(e, loss, &sound, err));
+  ds_span *span = ds_span_begin(e->backend, NULL, DS_SPAN_COMPUTE, "update");
+  ds_status status = ds_recorded_updates(e) ? ds_recorded_update(e, loss, &sound, err)
+                                            : norm_then_update(e, loss, &sound, err);
+  ds_span_end(span);
+  if (status != DS_OK) return status;
   if (e->config.check_grad_overflow && !sound) return skip(e, loss ? (double)*loss : 0, err);
   end_step(e, true);
   ds_engine_apply_schedule(e);

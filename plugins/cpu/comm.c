@@ -9,8 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const call_names[] = {"allreduce", "reduce_scatter", "allgather", "broadcast",
-                                         "send",      "recv",           "alltoall",  "barrier"};
+const char *ds_cpu_call_name(int32_t call) {
+  static const char *const names[] = {"allreduce", "reduce_scatter", "allgather", "broadcast",
+                                      "send",      "recv",           "alltoall",  "barrier"};
+  return call >= 0 && call <= DS_CPU_BARRIER ? names[call] : "?";
+}
 
 /* ---------------------------------------------------------------- failures and limits */
 
@@ -41,6 +44,7 @@ static ds_status explain(ds_comm *c, ds_status st, const char *what, ds_error *e
 /* A call that failed halfway leaves its peers at different places. */
 static void give_up(ds_comm *c) {
   atomic_store(&c->aborted, true);
+  ds_cpu_local_lose(c->local);
   pthread_mutex_lock(&c->lock);
   pthread_cond_broadcast(&c->changed);
   pthread_mutex_unlock(&c->lock);
@@ -97,8 +101,15 @@ static ds_comm *comm_alloc(int rank, int size, int64_t timeout_ms, ds_error *err
   return c;
 }
 
+/* Collective over c: whether its ranks can do without messages. */
+static ds_status meet_local(ds_comm *c, const ds_cpu_limit *limit, ds_error *err) {
+  if (c->group == NULL) return DS_OK;
+  return ds_cpu_local_create(c->group, c->rank, c->size, c->share, limit, &c->local, err);
+}
+
 static void let_go(ds_comm *c) {
   if (atomic_fetch_sub(&c->owners, 1) != 1) return;
+  ds_cpu_local_destroy(c->local);
   ds_cpu_mpi_destroy(c->group, atomic_load(&c->aborted));
   pthread_cond_destroy(&c->changed);
   pthread_mutex_destroy(&c->lock);
@@ -108,7 +119,7 @@ static void let_go(ds_comm *c) {
 static ds_status comm_create(ds_device *dev, const int32_t *ranks, int32_t rank_count,
                              const ds_kv_store *kv, int64_t timeout_ms, ds_comm **out,
                              ds_error *err) {
-  (void)dev, (void)kv;
+  (void)kv;
   ds_comm_world w = {.size = sizeof w};
   int own = -1;
   if (timeout_ms < 0)
@@ -120,7 +131,9 @@ static ds_status comm_create(ds_device *dev, const int32_t *ranks, int32_t rank_
   ds_comm *c = comm_alloc(own, rank_count, timeout_ms, err);
   if (c == NULL) return DS_ERR_MEMORY;
   ds_cpu_limit limit = limit_of(c);
+  c->share = dev->shared_memory;
   if (rank_count > 1) st = ds_cpu_mpi_create(ranks, rank_count, own, &limit, &c->group, err);
+  if (st == DS_OK) st = meet_local(c, &limit, err);
   if (st != DS_OK) {
     st = explain(c, st, "create", err);
     let_go(c);
@@ -150,7 +163,10 @@ static ds_status end(ds_comm *c, ds_status st, const char *what, ds_error *err) 
   st = explain(c, st, what, err);
   pthread_mutex_lock(&c->lock);
   c->running--;
-  if (st != DS_OK) atomic_store(&c->aborted, true);
+  if (st != DS_OK) {
+    atomic_store(&c->aborted, true);
+    ds_cpu_local_lose(c->local);
+  }
   pthread_cond_broadcast(&c->changed);
   pthread_mutex_unlock(&c->lock);
   return st;
@@ -169,6 +185,8 @@ static ds_status comm_split(ds_comm *c, int32_t color, int32_t key, ds_comm **ou
   ds_status st = c->group == NULL ? DS_OK
                                   : ds_cpu_mpi_split(c->group, color, key, &limit, &part->group,
                                                      &part->rank, &part->size, err);
+  part->share = c->share;
+  if (st == DS_OK && color >= 0) st = meet_local(part, &limit, err);
   st = end(c, st, "split", err);
   if (st == DS_OK && color >= 0)
     *out = part;
@@ -249,7 +267,7 @@ static ds_status run(ds_stream *s, const ds_cpu_work *w, const ds_error *failure
     begin(c);
     st = atomic_load(&c->aborted) ? DS_ERR_ABORTED : ds_cpu_comm_run(c, s, w, &limit, err);
     if (st != DS_OK)
-      snprintf(what, sizeof what, "%s of %lld %s", call_names[w->call], (long long)w->count,
+      snprintf(what, sizeof what, "%s of %lld %s", ds_cpu_call_name(w->call), (long long)w->count,
                ds_cpu_dtype_name(w->dtype));
     st = end(c, st, what, err);
   }
@@ -257,26 +275,36 @@ static ds_status run(ds_stream *s, const ds_cpu_work *w, const ds_error *failure
   return st;
 }
 
-/* The queue's, or where MPI wants no other threads, this thread's. */
-static ds_status enqueue(ds_comm *c, ds_stream *s, const ds_cpu_work *w, ds_error *err) {
+/* The queue's; or now, on this thread. */
+static ds_status enqueue(ds_comm *c, ds_stream *s, const ds_cpu_work *w, bool now, ds_error *err) {
   atomic_fetch_add(&c->owners, 1);
   pthread_mutex_lock(&c->lock);
   c->queued++;
   pthread_mutex_unlock(&c->lock);
-  if (!ds_cpu_mpi_asynchronous()) return ds_cpu_queue_run(s, w, err);
+  if (now) return ds_cpu_queue_run(s, w, err);
   ds_status st = ds_cpu_queue_push(s, w, err);
-  if (st != DS_OK) over(c);
+  if (st == DS_OK) return st;
+  if (w->arrived) give_up(c); /* the others count on us */
+  over(c);
   return st;
+}
+
+static ds_status give_local(ds_comm *c, ds_stream *s, ds_cpu_work *w, ds_error *err) {
+  enum ds_cpu_try how = DS_CPU_TRY_LATER;
+  if (!atomic_load_explicit(&s->busy, memory_order_acquire)) how = ds_cpu_comm_try_local(c, s, w);
+  return how == DS_CPU_TRY_DONE ? DS_OK : enqueue(c, s, w, how == DS_CPU_TRY_READY, err);
 }
 
 /* A checked call. */
 static ds_status give(ds_comm *c, ds_stream *s, ds_cpu_work w, ds_error *err) {
   size_t bytes = ds_cpu_dtype_bytes(w.dtype, w.count);
-  if (atomic_load(&c->aborted)) return gave_up(c, call_names[w.call], err);
+  if (atomic_load(&c->aborted)) return gave_up(c, ds_cpu_call_name(w.call), err);
   if (bytes == 0) return DS_OK;
   w.run = run;
   w.object = c;
-  if (c->group != NULL) return enqueue(c, s, &w, err);
+  if (c->local != NULL && w.call != DS_CPU_SEND && w.call != DS_CPU_RECV)
+    return give_local(c, s, &w, err);
+  if (c->group != NULL) return enqueue(c, s, &w, !ds_cpu_mpi_asynchronous(), err);
   ds_status st = ds_cpu_ready(s, err);
   if (st == DS_OK && w.send != NULL && w.send != w.recv) memcpy(w.recv, w.send, bytes);
   return st;

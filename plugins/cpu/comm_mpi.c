@@ -193,6 +193,21 @@ bool ds_cpu_mpi_asynchronous(void) {
 
 /* ---------------------------------------------------------------- messages */
 
+bool ds_cpu_mpi_begin_wait(void) {
+  atomic_fetch_add(&waiting, 1);
+  if (!atomic_load(&closing)) return true;
+  atomic_fetch_sub(&waiting, 1);
+  return false;
+}
+
+void ds_cpu_mpi_end_wait(void) {
+  atomic_fetch_sub(&waiting, 1);
+}
+
+bool ds_cpu_mpi_closing(void) {
+  return atomic_load_explicit(&closing, memory_order_relaxed);
+}
+
 /* How a waiting thread asks: at once while the answer may be on its way, then between other
  * threads' work, then ever more seldom. MPI moves data only while it is asked. */
 enum { SPINS = 200, YIELD_US = 1000, SHORT_SLEEP_US = 50, SHORT_UNTIL_US = 20000, SLEEP_US = 500 };
@@ -214,7 +229,7 @@ static ds_status wait_all(MPI_Request *requests, int count, const ds_cpu_limit *
     if (done) return DS_OK;
     if (limit->aborted != NULL && atomic_load_explicit(limit->aborted, memory_order_relaxed))
       return DS_ERR_ABORTED;
-    if (atomic_load_explicit(&closing, memory_order_relaxed)) return DS_ERR_ABORTED;
+    if (ds_cpu_mpi_closing()) return DS_ERR_ABORTED;
     if (spins++ < SPINS) continue;
     int64_t now = ds_cpu_now_ns();
     if (begin == 0) begin = now;
@@ -254,8 +269,7 @@ ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel cha
   *left = false;
   ds_status st = ds_cpu_mpi_may_call(err);
   if (st != DS_OK) return st;
-  atomic_fetch_add(&waiting, 1);
-  if (atomic_load(&closing)) st = DS_ERR_ABORTED;
+  if (!ds_cpu_mpi_begin_wait()) return DS_ERR_ABORTED;
   for (; posted < count && st == DS_OK; posted++) {
     int code = post(g, g->tag + (int)channel, &messages[posted], &r[posted]);
     st = check(code, messages[posted].send ? "Isend" : "Irecv", err);
@@ -267,7 +281,7 @@ ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel cha
     atomic_store(&left_behind, true);
     ds_cpu_memory_keep();
   }
-  atomic_fetch_sub(&waiting, 1);
+  ds_cpu_mpi_end_wait();
   return st;
 }
 
@@ -311,6 +325,22 @@ ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel cha
                               const ds_cpu_limit *limit, bool *left, ds_error *err) {
   (void)g, (void)channel, (void)messages, (void)count, (void)requests, (void)limit, (void)left;
   return absent(err);
+}
+
+ds_status ds_cpu_mpi_tell_all(const ds_cpu_mpi_group *g, void *all, size_t bytes,
+                              const ds_cpu_limit *limit, ds_error *err) {
+  (void)g, (void)all, (void)bytes, (void)limit;
+  return absent(err);
+}
+
+bool ds_cpu_mpi_begin_wait(void) {
+  return true;
+}
+
+void ds_cpu_mpi_end_wait(void) {}
+
+bool ds_cpu_mpi_closing(void) {
+  return false;
 }
 
 #endif

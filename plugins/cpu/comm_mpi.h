@@ -87,4 +87,15 @@ ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel cha
                               const ds_cpu_message *messages, int count, void **requests,
                               const ds_cpu_limit *limit, bool *left, ds_error *err);
 
+/* Collective over g: all[r] of `bytes` each, of which each rank has filled its own. log2 n messages a
+ * rank, rounded up. */
+ds_status ds_cpu_mpi_tell_all(const ds_cpu_mpi_group *g, void *all, size_t bytes,
+                              const ds_cpu_limit *limit, ds_error *err);
+
+/* Around a wait for other ranks that is not MPI's: such a process can't finalize MPI, since the
+ * others may wait for it as well. False: the process ends, and nobody may begin. [any-thread] */
+bool ds_cpu_mpi_begin_wait(void);
+void ds_cpu_mpi_end_wait(void);
+bool ds_cpu_mpi_closing(void);
+
 #endif

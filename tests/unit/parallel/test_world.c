@@ -103,6 +103,12 @@ static void test_alone(void) {
   unsetenv("MASTER_PORT");
   args.dist_init_required = 2;
   CHECK_FAILS(ds_world_init(&w, b, &args, &silent, &err), DS_ERR_INVALID, err, "-1, 0 or 1");
+  args.dist_init_required = 0; /* (with MPI running: tests/dist/test_owner.c) */
+  CHECK_FAILS(ds_world_init(&w, b, &args, &silent, &err), DS_ERR_STATE, err,
+              "MPI isn't initialized");
+  args.dist_init_required = 1;
+  CHECK_OK(ds_world_init(&w, b, &args, &silent, &err), err);
+  ds_world_finish(&w);
   ds_backend_close(b);
   ds_backend_config_finish(&config);
   cJSON_Delete(section);

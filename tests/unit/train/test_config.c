@@ -60,6 +60,19 @@ static void test_good(void) {
            "true, \"amsgrad\": false, \"fp32_optimizer_states\": true}");
   resolves("{" M1 ", \"scheduler\": {\"type\": \"WarmupLR\"}, \"optimizer\": {\"type\": \"Adam\"}}",
            "scheduler.params.warmup_num_steps", "1000");
+  /* Elasticity chooses: 24 = 3 x 4 x 2. (The arithmetic: test_elasticity.c.) */
+#define ELASTIC                                                                                    \
+  "\"elasticity\": {\"enabled\": true, \"max_train_batch_size\": 32, \"micro_batch_sizes\": "      \
+  "[1, 2, 3, 7]"
+  resolves("{" ELASTIC "}}", "train_batch_size", "24");
+  resolves("{" ELASTIC "}}", "train_micro_batch_size_per_gpu", "3");
+  resolves("{" ELASTIC "}}", "gradient_accumulation_steps", "4");
+  resolves("{\"train_batch_size\": \"auto\", " ELASTIC ", \"version\": 0.1}}", "train_batch_size",
+           "24");
+  resolves("{\"train_batch_size\": 7, " ELASTIC ", \"ignore_non_elastic_batch_info\": true}}",
+           "train_batch_size", "24");
+  resolves("{" M1 ", \"elasticity\": {\"enabled\": false, \"max_train_batch_size\": 32}}",
+           "train_batch_size", "2");
   /* What is off passes. */
   resolves("{" M1 ", \"fp16\": {\"enabled\": false, \"loss_scale\": 128, \"hysteresis\": 4}}",
            "fp16.loss_scale", "128");
@@ -127,6 +140,22 @@ static void test_bad(void) {
        "grad_accum_dtype: \"bf16\" is"},
       {"{" M1 ", \"gradient_clipping\": -1}", "gradient_clipping: must be at least 0, not -1"},
       {"{" M1 ", \"gradient_allreduce_op\": \"max\"}", "must be one of mean|sum"},
+      {"{\"elasticity\": {\"enabled\": true}}",
+       "elasticity.max_train_batch_size: is missing; elasticity needs it"},
+      {"{\"elasticity\": {\"enabled\": true, \"max_train_batch_size\": 8}}",
+       "elasticity.micro_batch_sizes: is missing; elasticity needs it"},
+      {"{\"elasticity\": {\"enabled\": true, \"max_train_batch_size\": 8, \"micro_batch_sizes\": "
+       "[2, 0.5]}}",
+       "micro_batch_sizes: must have only positive whole numbers"},
+      {"{\"elasticity\": {\"enabled\": true, \"max_train_batch_size\": 8, \"micro_batch_sizes\": "
+       "[16]}}",
+       "micro_batch_sizes: 16 is not from 1 to 8"},
+      {"{" ELASTIC ", \"version\": 0.3}}", "elasticity.version: must be 0.1 or 0.2"},
+      {"{" ELASTIC ", \"version\": 0.1, \"min_gpus\": 3}}",
+       "elasticity: 2 ranks are not among those that a train batch of 24 divides over: 3, 4"},
+      {"{" ELASTIC ", \"num_gpus_per_node\": 2, \"model_parallel_size\": 2}}",
+       "elasticity.model_parallel_size: is 2, but 1 ranks hold a model"},
+      {"{" M1 ", " ELASTIC "}}", "elasticity: chooses the batch sizes; remove train_batch_size"},
       {"{" M1 ", \"optimizer\": {}}", "optimizer.type: is missing"},
       {"{" M1 ", \"optimizer\": {\"type\": null}, \"quux\": 1}", "optimizer.type: is missing"},
       {"{" M1 ", \"optimizer\": {\"type\": 1}}", "optimizer.type: must be a string, not a number"},
