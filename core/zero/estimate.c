@@ -20,9 +20,13 @@ ds_estimate_layout ds_estimate_layout_init(void) {
                               .seq_len = 1024,
                               .bytes = ds_estimate_bytes_of(false, 2),
                               .align = 64,
-                              .persistence_threshold = 100000,
-                              .prefetch = 50000000,
+                              .overlap = true,
+                              .reduce_bucket = 500000000,
+                              .gather_bucket = 500000000,
+                              .prefetch_bucket = 50000000,
+                              .persistence = 100000,
                               .max_live = 1000000000,
+                              .max_reuse = 1000000000,
                               .secondary = 1,
                               .quant_group = 128};
 }
@@ -81,53 +85,6 @@ ds_status ds_estimate_check(const ds_estimate_model *m, const ds_estimate_layout
                    "a secondary partition of %d needs stage 3 and must divide the %d ranks",
                    l->secondary, ds_estimate_shards(l));
   return DS_OK;
-}
-
-static double round_up(double n, double multiple) {
-  return ceil(n / multiple) * multiple;
-}
-
-/* Elements of a parameter here, as the flat buffer keeps it. */
-static double local(const ds_estimate_param *p, const ds_estimate_layout *l) {
-  double n = p->split == DS_SPLIT_NONE ? p->numel : ceil(p->numel / l->tensor);
-  return round_up(n, (double)l->align);
-}
-
-static bool persists(const ds_estimate_param *p, const ds_estimate_layout *l) {
-  return local(p, l) <= (double)l->persistence_threshold;
-}
-
-static bool has_outer(const ds_estimate_param *p, bool first, bool last) {
-  return p->end == DS_ESTIMATE_BOTH ? first || last : p->end == DS_ESTIMATE_FIRST ? first : last;
-}
-
-/* Adds `count` units alike. */
-static void add_units(ds_estimate_held *h, double elements, double count, double part) {
-  if (elements == 0) return;
-  double unit = round_up(elements, part);
-  h->partitioned += count * unit;
-  h->units += count;
-  if (h->largest_unit < unit) h->largest_unit = unit;
-}
-
-ds_estimate_held ds_estimate_hold(const ds_estimate_model *m, const ds_estimate_layout *l,
-                                  int pipe_stage) {
-  ds_estimate_held h = {.blocks = (double)(m->layers / l->pipe)};
-  if (pipe_stage < m->layers % l->pipe) h.blocks++;
-  double part = (double)l->align * ds_estimate_shards(l), large = 0, small = 0;
-  for (int i = 0; i < m->n_block; i++)
-    *(persists(&m->block[i], l) ? &small : &large) += local(&m->block[i], l);
-  add_units(&h, large, h.blocks, part);
-  small *= h.blocks;
-  for (int i = 0; i < m->n_outer; i++) {
-    if (!has_outer(&m->outer[i], pipe_stage == 0, pipe_stage == l->pipe - 1)) continue;
-    if (persists(&m->outer[i], l))
-      small += local(&m->outer[i], l);
-    else
-      add_units(&h, local(&m->outer[i], l), 1, part);
-  }
-  h.persistent = round_up(small, part);
-  return h;
 }
 
 void ds_estimate_block_values(const ds_estimate_model *m, double *whole, double *split) {
@@ -195,6 +152,24 @@ static void move(double *bytes, ds_offload to, ds_estimate_memory *out) {
   if (to != DS_OFFLOAD_NONE) *bytes = 0;
 }
 
+double ds_estimate_reused(const ds_estimate_layout *l, const ds_estimate_held *h) {
+  /* From its use to the next one lies what comes behind it, forward and back. */
+  double within = (double)l->max_reuse / 2;
+  if (within > (double)l->max_live) within = (double)l->max_live;
+  if (2 * h->partitioned <= (double)l->max_reuse && h->partitioned <= (double)l->max_live)
+    return h->partitioned;
+  return within < h->partitioned ? within : h->partitioned;
+}
+
+/* Gathered at once: what is used again soon, what is used, what is fetched ahead. */
+static double live_weights(const ds_estimate_layout *l, const ds_estimate_held *h) {
+  double live = ds_estimate_reused(l, h), ahead = 0;
+  if (l->overlap && h->largest_unit <= (double)l->prefetch_bucket)
+    ahead = floor((double)l->prefetch_bucket / h->largest_unit) * h->largest_unit;
+  if (live + ahead > (double)l->max_live) ahead = fmax((double)l->max_live - live, 0);
+  return fmin(h->partitioned, live + h->largest_unit + ahead);
+}
+
 static ds_estimate_memory stage_memory(const ds_estimate_model *m, const ds_estimate_layout *l,
                                        int pipe_stage) {
   ds_estimate_held h = ds_estimate_hold(m, l, pipe_stage);
@@ -204,16 +179,14 @@ static ds_estimate_memory stage_memory(const ds_estimate_model *m, const ds_esti
                             .masters = b->master * (l->stage ? own : all),
                             .gradients = b->gradient * (l->stage >= 2 ? own : all),
                             .states = b->states * (l->stage ? own : all)};
-  if (l->stage == 3) {
-    double part = b->weight * h.partitioned / n, live = h.largest_unit;
-    if (l->prefetch && 2 * live <= (double)l->max_live) live *= 2;
-    if (live > h.partitioned) live = h.partitioned;
+  if (l->stage == 3 && n > 1) {
+    double part = b->weight * own, live = live_weights(l, &h);
     out.gathered = b->weight * live;
     move(&part, l->offload_param, &out);
     out.weights = part + b->weight * h.persistent;
     if (l->secondary > 1) out.weights += b->weight * h.partitioned / l->secondary;
   }
-  if (l->stage >= 2) out.buffers = b->gradient * h.largest_unit * (h.units > 1 ? 2 : 1);
+  if (l->stage >= 2 && n > 1) out.buffers = 4 * h.lent;
   if (l->offload_optimizer) {
     if (b->master == 0) out.masters = b->weight * own; /* the host updates a copy of its own */
     out.host += l->offload_optimizer == DS_OFFLOAD_CPU ? b->gradient * own : 0;

@@ -81,6 +81,7 @@ static double data_time(const ds_estimate_layout *l, const ds_estimate_machine *
   double weights =
       seconds(&t->item[DS_TRAFFIC_FORWARD], a) + seconds(&t->item[DS_TRAFFIC_BACKWARD], a);
   double after = seconds(&t->item[DS_TRAFFIC_UPDATED], a) + seconds(&t->item[DS_TRAFFIC_TIED], a);
+  if (!l->overlap) return gradients + weights + after;
   double backward = w->all * (l->recompute ? 3.0 / 4 : 2.0 / 3), g = (double)l->accumulation;
   if (l->stage == 3) return beyond(gradients + weights, a->overlap * g * w->all) + after;
   return beyond(gradients, a->overlap * (l->stage == 2 ? g : 1) * backward) + after;

@@ -1,5 +1,7 @@
 #include "zero/estimate_traffic.h"
 
+#include <math.h>
+
 const char *ds_estimate_traffic_name(ds_traffic_kind kind) {
   static const char *const names[DS_TRAFFIC_KINDS] = {
       "gradients",        "gradients between nodes", "updated weights",     "weights forward",
@@ -52,16 +54,20 @@ static void add_zero(ds_estimate_traffic *t, const ds_estimate_layout *l, const 
                      int per_node) {
   int n = ds_estimate_shards(l), stride = l->tensor;
   double g = (double)l->accumulation, all = h->partitioned + h->persistent;
-  double units = h->units + (h->persistent > 0);
+  double units = h->units + h->persistent_units;
   add_gradients(t, l, all, units, l->stage >= 2 ? g : 1, per_node);
   if (l->stage == 1 || l->stage == 2)
     add(t, DS_TRAFFIC_UPDATED, n, stride, ring(n) * all * l->bytes.weight, units);
   if (l->stage < 3) return;
-  add(t, DS_TRAFFIC_UPDATED, n, stride, ring(n) * h->persistent * l->bytes.weight, 1);
+  add(t, DS_TRAFFIC_UPDATED, n, stride, ring(n) * h->persistent * l->bytes.weight,
+      h->persistent_units);
   double each = quantized(l, l->weight_bits, l->bytes.weight);
   add(t, DS_TRAFFIC_FORWARD, n, stride, g * ring(n) * h->partitioned * each, g * h->units);
   int again = l->secondary > 1 ? l->secondary : n;
-  add(t, DS_TRAFFIC_BACKWARD, again, stride, g * ring(again) * h->partitioned * each, g * h->units);
+  double rest = h->partitioned - ds_estimate_reused(l, h);
+  if (rest > 0)
+    add(t, DS_TRAFFIC_BACKWARD, again, stride, g * ring(again) * rest * each,
+        g * ceil(h->units * rest / h->partitioned));
 }
 
 static void add_tensor(ds_estimate_traffic *t, const ds_estimate_model *m,
