@@ -161,14 +161,8 @@ double ds_estimate_reused(const ds_estimate_layout *l, const ds_estimate_held *h
   return within < h->partitioned ? within : h->partitioned;
 }
 
-/* Gathered at once: what is used again soon, what is used, what is fetched ahead. */
-static double live_weights(const ds_estimate_layout *l, const ds_estimate_held *h) {
-  double live = ds_estimate_reused(l, h), ahead = 0;
-  if (l->overlap && h->largest_unit <= (double)l->prefetch_bucket)
-    ahead = floor((double)l->prefetch_bucket / h->largest_unit) * h->largest_unit;
-  if (live + ahead > (double)l->max_live) ahead = fmax((double)l->max_live - live, 0);
-  return fmin(h->partitioned, live + h->largest_unit + ahead);
-}
+/* Through it parameters are brought together on ranks (ds_zero_share). */
+static const double bounce = 4 << 20;
 
 static ds_estimate_memory stage_memory(const ds_estimate_model *m, const ds_estimate_layout *l,
                                        int pipe_stage) {
@@ -180,13 +174,14 @@ static ds_estimate_memory stage_memory(const ds_estimate_model *m, const ds_esti
                             .gradients = b->gradient * (l->stage >= 2 ? own : all),
                             .states = b->states * (l->stage ? own : all)};
   if (l->stage == 3 && n > 1) {
-    double part = b->weight * own, live = live_weights(l, &h);
-    out.gathered = b->weight * live;
+    double part = b->weight * own;
+    out.gathered = b->weight * h.gathered;
     move(&part, l->offload_param, &out);
     out.weights = part + b->weight * h.persistent;
     if (l->secondary > 1) out.weights += b->weight * h.partitioned / l->secondary;
   }
   if (l->stage >= 2 && n > 1) out.buffers = 4 * h.lent;
+  if (n > 1) out.buffers += bounce;
   if (l->offload_optimizer) {
     if (b->master == 0) out.masters = b->weight * own; /* the host updates a copy of its own */
     out.host += l->offload_optimizer == DS_OFFLOAD_CPU ? b->gradient * own : 0;

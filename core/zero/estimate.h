@@ -81,20 +81,22 @@ typedef struct ds_estimate_layout {
 typedef struct ds_estimate_memory {
   double weights, masters, gradients, states; /* for good */
   double gathered;                            /* stage 3: whole units, while they are used */
-  double buffers;                             /* stages 2-3: whole units of gradients, on their way */
+  double buffers;                             /* stages 2-3: whole units of gradients, on their way;
+                                                 and 4 MiB by which ranks share parameters */
   double activations;                         /* peak, with the arena's spare room */
   double device, host, nvme;                  /* sums; host and nvme: what is offloaded to there */
 } ds_estimate_memory;
 
 /* What a rank holds of the model, in elements, padded as it is kept: in the units of zero/layout.h. */
 typedef struct ds_estimate_held {
-  double partitioned;  /* in units that stage 3 partitions */
-  double persistent;   /* in units that it doesn't */
+  double partitioned;             /* in units that stage 3 partitions */
+  double persistent;              /* in units that it doesn't */
   double units, persistent_units; /* how many */
-  double largest_unit; /* of the former */
-  double lent;         /* elements of gradient buffers in use at once: of units of one size up to
-                          three, one that is filled and two on their way */
-  double blocks;       /* of this pipeline stage */
+  double largest_unit;            /* of the former */
+  double gathered;                /* stage 3: elements of buffers that weights are gathered into */
+  double lent;       /* elements of buffers that gradients wait in until they are reduced */
+  double entry_unit; /* the unit that the first block begins in: the last one of a backward pass */
+  double blocks;     /* of this pipeline stage */
 } ds_estimate_held;
 
 /* bf16 or f32, an optimizer of n f32 states per parameter. */

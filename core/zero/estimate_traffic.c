@@ -62,9 +62,11 @@ static void add_zero(ds_estimate_traffic *t, const ds_estimate_layout *l, const 
   add(t, DS_TRAFFIC_UPDATED, n, stride, ring(n) * h->persistent * l->bytes.weight,
       h->persistent_units);
   double each = quantized(l, l->weight_bits, l->bytes.weight);
-  add(t, DS_TRAFFIC_FORWARD, n, stride, g * ring(n) * h->partitioned * each, g * h->units);
+  /* The unit that a backward pass ends with is there when the next micro batch begins. */
+  add(t, DS_TRAFFIC_FORWARD, n, stride,
+      ring(n) * (g * h->partitioned - (g - 1) * h->entry_unit) * each, g * h->units - (g - 1));
   int again = l->secondary > 1 ? l->secondary : n;
-  double rest = h->partitioned - ds_estimate_reused(l, h);
+  double rest = h->units > 1 ? h->partitioned - ds_estimate_reused(l, h) : 0;
   if (rest > 0)
     add(t, DS_TRAFFIC_BACKWARD, again, stride, g * ring(again) * rest * each,
         g * ceil(h->units * rest / h->partitioned));

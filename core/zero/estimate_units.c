@@ -7,14 +7,22 @@
 /* A unit of so many elements is worth a collective of its own (zero/zero.c). */
 static const double worth_a_call = 1 << 20;
 
-enum { SIZES = 24 };
+enum {
+  SIZES = 24,
+  SEEN = 3 /* blocks that fill `last` with what is before a block */
+};
 
 typedef struct fill {
   double least, most, part; /* part: units are multiples of it */
   double open;              /* elements of the unit that isn't closed; 0: none */
   double total, units, largest;
-  int n_sizes; /* of units, and how many of each */
+  double entry; /* the unit that the first block begins in */
+  bool entered;
+  double last[2]; /* sizes of the units before */
+  int n_sizes;    /* different ones; of each: */
   double size[SIZES], count[SIZES];
+  double lent[SIZES]; /* the most among three units in a row: one whose gradients come, two that are
+                         being reduced (zero/reduce.c) */
 } fill;
 
 static double least_of(double a, double b) {
@@ -31,10 +39,16 @@ static void close_unit(fill *f) {
   int i = 0;
   while (i < f->n_sizes && f->size[i] != unit) i++;
   if (i == f->n_sizes && i < SIZES) f->size[f->n_sizes++] = unit;
-  if (i < SIZES) f->count[i]++;
+  if (i < SIZES) {
+    f->count[i]++;
+    f->lent[i] = fmax(f->lent[i], 1 + (f->last[0] == unit) + (f->last[1] == unit));
+  }
+  f->last[1] = f->last[0];
+  f->last[0] = unit;
   f->total += unit;
   f->units++;
   if (f->largest < unit) f->largest = unit;
+  if (f->entered && f->entry == 0) f->entry = unit;
   f->open = 0;
 }
 
@@ -61,7 +75,7 @@ static void add_block(fill *f, const ds_estimate_model *m, const ds_estimate_lay
   for (int i = 0; i < m->n_block; i++) {
     if (persists(&m->block[i], l) != persistent) continue;
     add(f, local(&m->block[i], l), same);
-    same = true;
+    f->entered = same = true;
   }
 }
 
@@ -79,7 +93,7 @@ static void add_blocks(fill *f, const ds_estimate_model *m, const ds_estimate_la
     fill before = *f;
     add_block(f, m, l, persistent);
     if (f->open == before.open && f->units == before.units) return; /* nothing of this kind */
-    if (f->open == before.open) {
+    if (f->open == before.open && i >= SEEN) {
       repeat(f, &before, blocks - i - 1);
       return;
     }
@@ -91,8 +105,9 @@ static void add_outer(fill *f, const ds_estimate_model *m, const ds_estimate_lay
   bool first = stage == 0, last = stage == l->pipe - 1;
   for (int i = 0; i < m->n_outer; i++) {
     const ds_estimate_param *p = &m->outer[i];
-    bool here = p->end == DS_ESTIMATE_FIRST ? first : p->end == DS_ESTIMATE_LAST ? last
-                                                                                 : first || last;
+    bool here = p->end == DS_ESTIMATE_FIRST  ? first
+                : p->end == DS_ESTIMATE_LAST ? last
+                                             : first || last;
     if (!here || (p->end == DS_ESTIMATE_LAST) != behind || persists(p, l) != persistent) continue;
     add(f, local(p, l), p->same);
   }
@@ -115,6 +130,25 @@ static fill fill_kind(const ds_estimate_model *m, const ds_estimate_layout *l, i
   return f;
 }
 
+/* Buffers are kept by size (zero/buffers.c). Of gathered units: as many of each as are among
+ * `within` elements in a row, and the one in use. */
+static double gathered(const fill *f, double within) {
+  double sum = 0;
+  for (int i = 0; i < f->n_sizes; i++) {
+    double all = f->count[i] * f->size[i];
+    sum += fmin(all, f->size[i] * (1 + floor(within * all / f->total / f->size[i])));
+  }
+  return sum;
+}
+
+/* Elements that stay gathered, and that are fetched ahead. */
+static double gathered_within(const ds_estimate_layout *l, const ds_estimate_held *h) {
+  double reused = ds_estimate_reused(l, h), ahead = 0;
+  if (reused == h->partitioned) return reused;
+  if (l->overlap) ahead = fmin((double)l->prefetch_bucket, (double)l->max_live - reused);
+  return reused + fmax(ahead, 0);
+}
+
 ds_estimate_held ds_estimate_hold(const ds_estimate_model *m, const ds_estimate_layout *l,
                                   int pipe_stage) {
   ds_estimate_held h = {.blocks = (double)(m->layers / l->pipe)};
@@ -123,10 +157,16 @@ ds_estimate_held ds_estimate_hold(const ds_estimate_model *m, const ds_estimate_
   h.partitioned = large.total;
   h.units = large.units;
   h.largest_unit = large.largest;
-  for (int i = 0; i < large.n_sizes; i++) h.lent += large.size[i] * fmin(large.count[i], 3);
+  h.entry_unit = large.entry;
+  /* In f32 gradients take the buffers of weights that the backward pass is done with: one more of a
+   * size is enough. */
+  bool shared = l->stage == 3 && l->bytes.weight == l->bytes.gradient;
+  for (int i = 0; i < large.n_sizes; i++) h.lent += large.size[i] * (shared ? 1 : large.lent[i]);
   if (l->stage < 3) return h;
   fill small = fill_kind(m, l, pipe_stage, h.blocks, true);
   h.persistent = small.total;
   h.persistent_units = small.units;
+  h.gathered = gathered(&large, gathered_within(l, &h));
+  for (int i = 0; i < small.n_sizes; i++) h.lent += small.size[i] * small.lent[i];
   return h;
 }
