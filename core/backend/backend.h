@@ -45,7 +45,8 @@ typedef enum ds_graph_mode {
  * devices, each rank has that of its number on its host (local rank). probe_timeout: seconds that a
  * plugin may take to load when it is tried in a child process first
  * (probe.h); 0 loads it without that. trace: where a training engine writes a timeline of its work
- * (ds_engine_save_trace in ds.h; DS_TRACE in the environment does the same). The environment overrides: DS_BACKEND (a name, or names with
+ * (ds_engine_save_trace in ds.h; DS_TRACE in the environment does the same). memory_limit: an allocation of device
+ * memory beyond it fails as if there were no more. The environment overrides: DS_BACKEND (a name, or names with
  * commas), DS_PLUGIN_PATH (dir[:dir]); both are ignored in a set-uid program. */
 typedef struct ds_backend_config {
   char **names; /* in order of preference; "auto" = by priority */
@@ -57,6 +58,10 @@ typedef struct ds_backend_config {
   ds_fallback_policy fallback;
   ds_graph_mode graph;
   double probe_timeout; /* seconds; 0: the usual limit, negative: no probe */
+  size_t memory_limit;  /* bytes of device memory that may be held at once; 0: what there is */
+  /* Not in the section. */
+  bool host_only;     /* only a device whose memory is the host's */
+  const char *except; /* not this plugin; the caller's, or NULL */
   char *trace;          /* a path, or NULL */
 } ds_backend_config;
 

@@ -66,6 +66,7 @@ struct ds_backend {
 
   ds_kind_counter kinds[DS_KINDS];
   uint64_t allocs, bytes_held;                 /* device memory */
+  uint64_t memory_limit;                       /* of bytes_held; 0: none */
   ds_op_stats op_stats[DS_KINDS];              /* what ds_backend_stats_fill hands out */
   int64_t opened_at_ticks, opened_nanoseconds; /* the same moment on both clocks */
 };

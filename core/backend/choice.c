@@ -15,9 +15,18 @@ ds_status ds_choice_try(ds_choice *c, size_t candidate, const ds_backend_config 
   ds_error why;
   bool rankless = false;
   *out = NULL;
-  ds_status status = ds_loader_load(&c->candidates.items[candidate], config->probe_timeout,
-                                    c->logger, &loaded, &why);
+  ds_status status = DS_OK;
+  if (config->except && strcmp(c->candidates.items[candidate].note.name, config->except) == 0)
+    status = ds_fail(&why, DS_ERR_UNSUPPORTED, "another one is wanted beside it");
+  if (status == DS_OK)
+    status = ds_loader_load(&c->candidates.items[candidate], config->probe_timeout, c->logger,
+                            &loaded, &why);
   if (status == DS_OK) status = ds_device_open(loaded, config, c->logger, out, &rankless, &why);
+  if (status == DS_OK && config->host_only && !ds_backend_host_accessible(*out)) {
+    ds_backend_close(*out);
+    *out = NULL;
+    status = ds_fail(&why, DS_ERR_UNSUPPORTED, "its memory is not the host's");
+  }
   if (status == DS_OK) return DS_OK;
   /* Ranks of one world on two backends would wait for each other for ever. */
   if (rankless)

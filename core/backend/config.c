@@ -21,6 +21,7 @@ static const ds_schema_key keys[] = {
     KEY("graph", ANY, NULL, NULL),
     KEY("probe_timeout", NUMBER, NULL, NULL),
     KEY("trace", STRING, NULL, NULL),
+    {"memory_limit", DS_SCHEMA_INT, DS_SCHEMA_HERE, NULL, 1, 0x1p53, NULL, NULL},
 };
 static const ds_schema schema = {keys, sizeof keys / sizeof *keys};
 
@@ -102,6 +103,8 @@ static ds_status read_object(const cJSON *checked, ds_backend_config *out, ds_sc
   const cJSON *probe = cJSON_GetObjectItemCaseSensitive(checked, "probe_timeout");
   const cJSON *trace = cJSON_GetObjectItemCaseSensitive(checked, "trace");
   if (probe) out->probe_timeout = probe->valuedouble > 0 ? probe->valuedouble : -1;
+  const cJSON *limit = cJSON_GetObjectItemCaseSensitive(checked, "memory_limit");
+  if (limit) out->memory_limit = (size_t)limit->valuedouble;
   if (device) out->device = (int)device->valuedouble;
   out->graph = graph_of(cJSON_GetObjectItemCaseSensitive(checked, "graph"), errors);
   if (fallback) out->fallback = policy_of(fallback->valuestring);

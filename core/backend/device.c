@@ -112,6 +112,7 @@ ds_status ds_device_open(const ds_loaded *l, const ds_backend_config *config,
   if (logger) b->logger = *logger;
   b->fallback = config->fallback;
   b->graph = config->graph;
+  b->memory_limit = config->memory_limit;
   b->opened_at_ticks = ds_backend_ticks();
   b->opened_nanoseconds = ds_backend_nanoseconds();
   ds_loader_listen(&b->listener, l, &b->logger);
@@ -214,6 +215,12 @@ ds_status ds_backend_alloc(ds_backend *b, size_t bytes, void **out, ds_error *er
   if (b->recording)
     return ds_fail(err, DS_ERR_STATE, "%s: alloc of %zu bytes while work is recorded", b->label,
                    bytes);
+  if (b->memory_limit && (b->bytes_held > b->memory_limit || bytes > b->memory_limit - b->bytes_held))
+    return ds_fail(err, DS_ERR_MEMORY,
+                   "%s: alloc of %zu bytes: %llu of the %llu that \"memory_limit\" in the config's "
+                   "\"backend\" allows are held",
+                   b->label, bytes, (unsigned long long)b->bytes_held,
+                   (unsigned long long)b->memory_limit);
   /* Every allocation has an address of its own, so that callers need no special case. */
   ds_status status = b->plugin->device->alloc(b->device, bytes ? bytes : 1, out, &e);
   b->allocs++;

@@ -209,7 +209,7 @@ ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config 
     check_together(out->root, errors);
     ds_comms_logger_check(out->root, errors);
     extract(tree, out);
-    ds_config_read_zero(out);
+    ds_config_read_zero(out, errors);
     ds_config_read_elastic(out, errors);
     ds_config_read_pipeline(out, errors);
   }

@@ -25,10 +25,10 @@ void ds_engine_destroy(ds_engine *e) {
   if (e->norm_sum) ds_backend_free(e->backend, e->norm_sum, sizeof(ds_step_scalars));
   ds_zero_destroy(e->zero);
   ds_observe_finish(e);
+  if (e->host != e->backend) ds_backend_close(e->host);
   ds_backend_close(e->backend);
   free(e->saved_dir);
   free(e->saved_tag);
-  free(e->slices);
   free(e->group_of);
   free(e->frozen);
   if (e->local != e->params) ds_params_destroy(e->local);

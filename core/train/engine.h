@@ -17,6 +17,7 @@ struct ds_engine {
   ds_logger logger;
   ds_config config; /* batch sizes are the current ones */
   ds_backend *backend;
+  ds_backend *host; /* where offloaded parts are computed with; NULL: nothing is; may be backend */
   ds_world world;
   ds_topology topology;
   ds_ctx *ctx;
@@ -33,8 +34,6 @@ struct ds_engine {
 
   ds_optimizer *optimizer; /* NULL = none: the engine can only evaluate */
   bool owns_optimizer;
-  ds_optimizer_slice *slices;
-  int n_slices;
   ds_lr_scheduler *scheduler;
   bool owns_scheduler;
   ds_dataloader *loader;

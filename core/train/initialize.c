@@ -139,15 +139,49 @@ static ds_status fill_masters(ds_engine *e, ds_error *err) {
   return status == DS_OK ? ds_zero_settle(e->zero, err) : status;
 }
 
+/* Offloading to the host makes sense where the device has memory of its own. */
+static ds_status open_host(ds_engine *e, ds_zero_rules *rules, ds_error *err) {
+  const char *name = ds_backend_name(e->backend);
+  bool same = ds_backend_host_accessible(e->backend);
+  if (same && rules->offload_optimizer == DS_OFFLOAD_CPU) {
+    ds_log(&e->logger, DS_LOG_INFO, "offload_optimizer to cpu: %s's memory is the host's already",
+           name);
+    rules->offload_optimizer = DS_OFFLOAD_NONE;
+  }
+  if (same && (rules->offload_param == DS_OFFLOAD_CPU || !rules->offload_optimizer)) {
+    if (rules->offload_param == DS_OFFLOAD_NVME)
+      return ds_fail(err, DS_ERR_UNSUPPORTED,
+                     "%s: offload_param to nvme and offload_optimizer to cpu: on %s, whose memory is "
+                     "the host's, offload_optimizer must be nvme too",
+                     e->config.name, name);
+    rules->offload_param = DS_OFFLOAD_NONE;
+  }
+  if (!rules->offload_optimizer) return DS_OK;
+  if (same) {
+    e->host = e->backend;
+    return DS_OK;
+  }
+  ds_backend_config c = e->config.backend;
+  c.names = (char *[]){"auto"};
+  c.n_names = 1;
+  c.device = -1;
+  c.options = NULL;
+  c.memory_limit = 0;
+  c.host_only = true;
+  c.except = name;
+  return ds_backend_open(&c, &e->logger, &e->host, err);
+}
+
 static ds_status make_parameters(ds_engine *e, ds_error *err) {
   ds_zero_rules rules = e->config.zero;
+  DS_TRY(open_host(e, &rules, err));
   rules.n_states = e->optimizer ? e->optimizer->vtable->n_states : 0;
   for (int i = 0; i < e->n_params; i++) e->frozen[i] = e->group_of[i] < 0;
   DS_TRY(
-      ds_zero_create(&rules, e->ctx, e->topology.zero.group, e->local, e->frozen, &e->zero, err));
+      ds_zero_create(&rules, e->ctx, e->host, e->topology.zero.group, e->local, e->frozen, &e->zero, err));
   e->slots = ds_zero_slots(e->zero);
   DS_TRY(fill_masters(e, err));
-  return e->optimizer ? ds_zero_slices(e->zero, e->group_of, &e->slices, &e->n_slices, err) : DS_OK;
+  return e->optimizer ? ds_zero_slice(e->zero, e->group_of, err) : DS_OK;
 }
 
 /* ---- optimizer and schedule */

@@ -43,8 +43,10 @@ static const char *lacks_update(ds_engine *e) {
   if (!offers_clip(e)) return "the backend lacks the op clip_factor";
   ds_tensor schedule = ds_tensor_make(e->loss_sum, DS_F32, 1, (int64_t[]){3});
   ds_tensor factor = ds_tensor_make(e->loss_sum, DS_F32, 1, (int64_t[]){1});
-  for (int i = 0; i < e->n_slices; i++)
-    if (!o->scheduled->offers(o->self, e->ctx, &e->slices[i], &schedule, &factor))
+  int n;
+  const ds_optimizer_slice *slices = ds_zero_slices(e->zero, &n);
+  for (int i = 0; i < n; i++)
+    if (!o->scheduled->offers(o->self, e->ctx, &slices[i], &schedule, &factor))
       return "the backend lacks the op adamw_scheduled";
   return NULL;
 }

@@ -31,8 +31,10 @@ static ds_status find_factor(ds_engine *e, bool with_loss, ds_error *err) {
 static ds_status update(ds_engine *e, ds_error *err) {
   const ds_optimizer *o = e->optimizer;
   ds_tensor factor = scalar(factor_of(e), DS_F32);
-  for (int i = 0; i < e->n_slices; i++) {
-    const ds_optimizer_slice *s = &e->slices[i];
+  int n;
+  const ds_optimizer_slice *slices = ds_zero_slices(e->zero, &n);
+  for (int i = 0; i < n; i++) {
+    const ds_optimizer_slice *s = &slices[i];
     ds_tensor now = ds_tensor_make(e->recorded->schedule + 3 * s->group, DS_F32, 1, (int64_t[]){3});
     DS_TRY(o->scheduled->update(o->self, e->ctx, s, &now, &factor, err));
   }

@@ -129,7 +129,7 @@ static bool counts(const ds_engine *e) {
 static ds_status first_nonfinite(ds_engine *e, const char **name, ds_error *err) {
   int param;
   share mine = {0};
-  DS_TRY(ds_zero_first_nonfinite(e->zero, e->norm_sum, &param, err));
+  DS_TRY(ds_zero_first_nonfinite(e->zero, &param, err));
   mine.bad = param + 1;
   DS_TRY(exchange(e, &mine, err));
   *name = mine.bad > 0 ? ds_params_name(e->params, mine.bad - 1) : "";
@@ -166,15 +166,22 @@ static void print_step(const ds_engine *e) {
          e->grad_norm);
 }
 
+typedef struct update_args {
+  ds_engine *e;
+  double factor;
+  int64_t step;
+} update_args;
+
+static ds_status update_slice(void *arg, ds_ctx *ctx, const ds_optimizer_slice *s, ds_error *err) {
+  const update_args *a = arg;
+  ds_optimizer *o = a->e->optimizer;
+  return o->vtable->update(o->self, ctx, s, ds_optimizer_lr(o, s->group), a->factor, a->step, err);
+}
+
 static ds_status update(ds_engine *e, double factor, ds_error *err) {
-  int64_t step = ds_engine_updates(e) + 1;
+  update_args args = {e, factor, ds_engine_updates(e) + 1};
   e->halfway = true;
-  for (int i = 0; i < e->n_slices; i++) {
-    const ds_optimizer_slice *s = &e->slices[i];
-    double lr = ds_optimizer_lr(e->optimizer, s->group);
-    DS_TRY(e->optimizer->vtable->update(e->optimizer->self, e->ctx, s, lr, factor, step, err));
-  }
-  DS_TRY(ds_zero_gather(e->zero, err));
+  DS_TRY(ds_zero_update(e->zero, update_slice, &args, err));
   e->halfway = false;
   return DS_OK;
 }
@@ -183,8 +190,7 @@ static ds_status update(ds_engine *e, double factor, ds_error *err) {
 static ds_status norm_then_update(ds_engine *e, float *loss, bool *sound, ds_error *err) {
   if (loss) DS_TRY(ds_backend_download(e->backend, loss, e->loss_sum, sizeof *loss, err));
   share mine = {0};
-  DS_TRY(ds_zero_sum_squares(e->zero, e->norm_sum, err));
-  DS_TRY(ds_backend_download(e->backend, &mine.squares, e->norm_sum, sizeof mine.squares, err));
+  DS_TRY(ds_zero_squares(e->zero, &mine.squares, err));
   if (!counts(e)) mine.squares = 0;
   DS_TRY(exchange(e, &mine, err));
   e->grad_norm = sqrt(mine.squares);

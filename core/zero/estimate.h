@@ -12,6 +12,8 @@
 #ifndef DS_ZERO_ESTIMATE_H
 #define DS_ZERO_ESTIMATE_H
 
+#include "zero/offload.h"
+
 #include "base/status.h"
 #include "parallel/shard.h"
 
@@ -53,7 +55,6 @@ typedef struct ds_estimate_bytes {
   double states;   /* the optimizer's, all together */
 } ds_estimate_bytes;
 
-typedef enum ds_offload { DS_OFFLOAD_NONE, DS_OFFLOAD_CPU, DS_OFFLOAD_NVME } ds_offload;
 
 typedef struct ds_estimate_layout {
   int data, sequence, tensor, pipe; /* ranks along each axis (parallel/topology.h) */

@@ -2,28 +2,35 @@
 #include "zero/zero_impl.h"
 
 #include "ops/tape.h"
+#include "zero/update.h"
 
 static int64_t size_of(const ds_zero *z, int unit) {
   const ds_range *p = &z->layout.units[unit].place;
   return p->end - p->begin;
 }
 
-/* The own part is put in place, and each rank's goes to all. */
-static ds_status by_broadcasts(ds_zero *z, int unit, char *whole, ds_error *err) {
-  int64_t n = ds_layout_shard(&z->layout, unit);
-  size_t bytes = (size_t)n * z->element;
-  char *mine = whole + (size_t)z->rank * bytes;
-  if (mine != ds_zero_own_weights(z, unit))
-    DS_TRY(ds_side_copy(z->backend, z->side, mine, ds_zero_own_weights(z, unit), bytes, err));
-  for (int r = 0; r < z->layout.shards; r++)
-    DS_TRY(ds_group_broadcast(z->group, z->side, whole + (size_t)r * bytes, n, z->dtype, r, err));
-  return DS_OK;
+/* This rank's own part at its place in `whole`; unless it is to be sent from where it is kept. */
+static ds_status put_own(ds_zero *z, int unit, char *mine, bool must, ds_error *err) {
+  size_t bytes = (size_t)ds_layout_shard(&z->layout, unit) * z->element;
+  if (z->offloads_params) return ds_zero_fetch_own(z, unit, mine, err);
+  if (!must || mine == ds_zero_own_weights(z, unit)) return DS_OK;
+  return ds_side_copy(z->backend, z->side, mine, ds_zero_own_weights(z, unit), bytes, err);
 }
 
 ds_status ds_zero_gather_unit(ds_zero *z, int unit, void *whole, ds_error *err) {
-  if (!z->rules.all_gather) return by_broadcasts(z, unit, whole, err);
-  return ds_group_allgather(z->group, z->side, ds_zero_own_weights(z, unit), whole,
-                            ds_layout_shard(&z->layout, unit), z->dtype, err);
+  int64_t n = ds_layout_shard(&z->layout, unit);
+  size_t bytes = (size_t)n * z->element;
+  char *mine = (char *)whole + (size_t)z->rank * bytes;
+  DS_TRY(put_own(z, unit, mine, !z->rules.all_gather, err));
+  if (!z->group) return DS_OK;
+  if (z->rules.all_gather)
+    return ds_group_allgather(z->group, z->side,
+                              z->offloads_params ? mine : ds_zero_own_weights(z, unit), whole, n,
+                              z->dtype, err);
+  for (int r = 0; r < z->layout.shards; r++)
+    DS_TRY(ds_group_broadcast(z->group, z->side, (char *)whole + (size_t)r * bytes, n, z->dtype, r,
+                              err));
+  return DS_OK;
 }
 
 /* ---- stage 3 */
@@ -33,7 +40,7 @@ static void point_slots(ds_zero *z, int unit, void *whole) {
   for (int m = u->first; m < u->first + u->count; m++) {
     int p = z->layout.order[m];
     size_t at = (size_t)(z->layout.offset[p] - u->place.begin) * z->element;
-    z->slots[p].value.data = whole ? (char *)whole + at : z->weights;
+    z->slots[p].value.data = whole ? (char *)whole + at : z->weights; /* nobody reads there */
   }
 }
 
@@ -132,7 +139,7 @@ static ds_status gather_in_place(ds_zero *z, int unit, ds_error *err) {
 }
 
 static ds_status gather(ds_zero *z, bool all, ds_error *err) {
-  if (z->layout.shards == 1) return DS_OK;
+  if (z->layout.shards == 1 && !z->offloads) return DS_OK;
   ds_zero_release_all(z);
   if (z->side) DS_TRY(ds_side_follow(z->side, err));
   for (int u = 0; u < z->layout.n_units; u++) {
@@ -140,7 +147,7 @@ static ds_status gather(ds_zero *z, bool all, ds_error *err) {
     if (z->layout.units[u].frozen && !all) continue;
     if (persistent)
       DS_TRY(ds_zero_gather_unit(z, u, persistent, err));
-    else if (!z->partial_weights)
+    else if (!z->partial_weights && z->layout.shards > 1)
       DS_TRY(gather_in_place(z, u, err));
   }
   return z->side ? ds_side_join(z->side, err) : DS_OK;
@@ -160,6 +167,8 @@ static ds_status refresh(ds_zero *z, int unit, ds_error *err) {
 }
 
 ds_status ds_zero_settle(ds_zero *z, ds_error *err) {
-  for (int u = 0; z->masters && u < z->layout.n_units; u++) DS_TRY(refresh(z, u, err));
+  if (z->offloads) DS_TRY(ds_zero_offload_settle(z, err));
+  for (int u = 0; z->masters && !z->offloads && u < z->layout.n_units; u++)
+    DS_TRY(refresh(z, u, err));
   return gather(z, true, err);
 }

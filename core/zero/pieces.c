@@ -1,6 +1,8 @@
 /* pieces.c - numbers in and out: what is here of a parameter, and all of it. */
 #include "zero/zero_impl.h"
 
+#include <string.h>
+
 /* What is shared by ds_zero_share at once. */
 enum { BOUNCE = 1 << 20 };
 
@@ -12,27 +14,62 @@ const ds_piece *ds_zero_piece(const ds_zero *z, int piece) {
   return &z->pieces[piece];
 }
 
-/* The address of an element of a parameter, which is in the own part. */
+/* Where an element of a parameter, which is in the own part, stands in the own part's arrays. */
+static int64_t local_place(const ds_zero *z, int param, int64_t element) {
+  const ds_unit_layout *l = &z->layout;
+  int unit = l->unit_of[param];
+  int64_t own = ds_layout_own(l, unit, z->rank).begin;
+  return ds_layout_local(l, unit) + l->offset[param] + element - own;
+}
+
+/* Its address, on the device or offloaded to memory. */
 static float *address(const ds_zero *z, int kind, int param, int64_t element) {
   const ds_unit_layout *l = &z->layout;
   int unit = l->unit_of[param];
-  int64_t in_own = l->offset[param] + element - ds_layout_own(l, unit, z->rank).begin;
-  if (kind == DS_ZERO_MASTER) return ds_zero_own_masters(z, unit) + in_own;
-  return z->states[kind - DS_ZERO_STATE] + ds_layout_local(l, unit) + in_own;
+  int64_t place = local_place(z, param, element);
+  if (kind != DS_ZERO_MASTER) return z->states[kind - DS_ZERO_STATE] + place;
+  return ds_zero_own_masters(z, unit) + (place - ds_layout_local(l, unit));
+}
+
+static int64_t file_at(const ds_zero *z, int kind, int param, int64_t element) {
+  return ds_zero_file_place(z, kind) +
+         local_place(z, param, element) * (int64_t)sizeof(float);
+}
+
+static ds_status read(ds_zero *z, int kind, int param, int64_t from, int64_t n, float *host,
+                      ds_error *err) {
+  size_t bytes = (size_t)n * sizeof *host;
+  if (z->disk)
+    return ds_disk_wait(z->disk, ds_disk_read(z->disk, file_at(z, kind, param, from), bytes, host),
+                        err);
+  const float *x = address(z, kind, param, from);
+  if (!z->offloads) return ds_backend_download(z->backend, host, x, bytes, err);
+  memcpy(host, x, bytes);
+  return DS_OK;
+}
+
+static ds_status write(ds_zero *z, int kind, int param, int64_t from, int64_t n, const float *host,
+                       ds_error *err) {
+  size_t bytes = (size_t)n * sizeof *host;
+  if (z->disk)
+    return ds_disk_wait(z->disk, ds_disk_write(z->disk, file_at(z, kind, param, from), bytes, host),
+                        err);
+  float *x = address(z, kind, param, from);
+  if (!z->offloads) return ds_backend_upload(z->backend, x, host, bytes, err);
+  memcpy(x, host, bytes);
+  return DS_OK;
 }
 
 ds_status ds_zero_read(ds_zero *z, int kind, int piece, int64_t from, int64_t n, float *host,
                        ds_error *err) {
   const ds_piece *p = &z->pieces[piece];
-  return ds_backend_download(z->backend, host, address(z, kind, p->param, p->begin + from),
-                             (size_t)n * sizeof *host, err);
+  return read(z, kind, p->param, p->begin + from, n, host, err);
 }
 
 ds_status ds_zero_write(ds_zero *z, int kind, int piece, int64_t from, int64_t n, const float *host,
                         ds_error *err) {
   const ds_piece *p = &z->pieces[piece];
-  return ds_backend_upload(z->backend, address(z, kind, p->param, p->begin + from), host,
-                           (size_t)n * sizeof *host, err);
+  return write(z, kind, p->param, p->begin + from, n, host, err);
 }
 
 /* ---- whole parameters */
@@ -69,41 +106,42 @@ static ds_status share_parts(ds_zero *z, int param, float *host, ds_error *err) 
   return DS_OK;
 }
 
-static ds_status read_own(ds_zero *z, int param, const float *own, float *host, ds_error *err) {
-  ds_range part = ds_layout_part(&z->layout, z->params, param, z->rank);
-  if (part.begin >= part.end) return DS_OK;
-  return ds_backend_download(z->backend, host + part.begin, own,
-                             (size_t)(part.end - part.begin) * sizeof *host, err);
-}
-
 static ds_status read_place(ds_zero *z, int param, const float *all, float *host, ds_error *err) {
   return ds_backend_download(z->backend, host, all + z->layout.offset[param],
                              (size_t)ds_params_numel(z->params, param) * sizeof *host, err);
 }
 
 ds_status ds_zero_read_all(ds_zero *z, int kind, int param, float *host, ds_error *err) {
-  if (kind == DS_ZERO_MASTER && !z->masters && !z->partial_weights)
+  ds_range part = ds_layout_part(&z->layout, z->params, param, z->rank);
+  if (kind == DS_ZERO_MASTER && !z->rules.bf16 && !z->partial_weights)
     return read_place(z, param, z->weights, host, err);
-  int64_t begin = ds_layout_part(&z->layout, z->params, param, z->rank).begin;
-  DS_TRY(read_own(z, param, address(z, kind, param, begin), host, err));
+  if (part.begin < part.end)
+    DS_TRY(read(z, kind, param, part.begin, part.end - part.begin, host + part.begin, err));
   return z->layout.shards > 1 ? share_parts(z, param, host, err) : DS_OK;
 }
 
 ds_status ds_zero_read_grad(ds_zero *z, int param, float *host, ds_error *err) {
   const ds_unit_layout *l = &z->layout;
+  ds_range part = ds_layout_part(l, z->params, param, z->rank);
   int unit = l->unit_of[param];
   if (!z->partial_grads) return read_place(z, param, z->grads, host, err);
-  int64_t begin = ds_layout_part(l, z->params, param, z->rank).begin;
-  int64_t in_own = l->offset[param] + begin - ds_layout_own(l, unit, z->rank).begin;
-  DS_TRY(read_own(z, param, ds_zero_own_grads(z, unit) + in_own, host, err));
+  if (part.begin < part.end) {
+    int64_t in_own = local_place(z, param, part.begin) - ds_layout_local(l, unit);
+    const float *x = ds_zero_step_grads(z, unit) + in_own;
+    size_t bytes = (size_t)(part.end - part.begin) * sizeof *host;
+    if (z->side) DS_TRY(ds_side_sync(z->side, err));
+    if (!z->offloads)
+      DS_TRY(ds_backend_download(z->backend, host + part.begin, x, bytes, err));
+    else
+      memcpy(host + part.begin, x, bytes);
+  }
   return share_parts(z, param, host, err);
 }
 
 ds_status ds_zero_write_all(ds_zero *z, int param, const float *host, ds_error *err) {
   ds_range part = ds_layout_part(&z->layout, z->params, param, z->rank);
   if (part.begin < part.end)
-    DS_TRY(ds_backend_upload(z->backend, address(z, DS_ZERO_MASTER, param, part.begin),
-                             host + part.begin, (size_t)(part.end - part.begin) * sizeof *host,
-                             err));
+    DS_TRY(write(z, DS_ZERO_MASTER, param, part.begin, part.end - part.begin, host + part.begin,
+                 err));
   return ds_zero_settle(z, err);
 }

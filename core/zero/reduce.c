@@ -74,25 +74,45 @@ static ds_status reduce_in_place(ds_zero *z, int unit, float *from, float *to, d
              : ds_side_copy(z->backend, z->side, to, own, (size_t)shard * sizeof *to, err);
 }
 
+/* Into host memory; what is there already is added to. */
+static ds_status offload_grads(ds_zero *z, int unit, const float *from, bool add, ds_error *err) {
+  int64_t n = ds_layout_shard(&z->layout, unit);
+  float *to = ds_zero_step_grads(z, unit);
+  DS_TRY(ds_zero_from_device(z, add ? z->add : to, from, (size_t)n * sizeof *from, err));
+  if (!add) return DS_OK;
+  DS_TRY(z->side ? ds_side_sync(z->side, err) : ds_backend_sync(z->backend, err));
+  ds_tensor in = ds_tensor_make(z->add, DS_F32, 1, &n), out = ds_tensor_make(to, DS_F32, 1, &n);
+  DS_TRY(ds_run_raw(z->host_ctx, DS_OP_COPY, (const ds_tensor *[]){&in}, 1,
+                    (const ds_tensor *[]){&out}, 1, 1, NULL, 0, err));
+  return ds_backend_sync(z->host, err);
+}
+
+static ds_status add_grads(ds_zero *z, int unit, float *from, ds_error *err) {
+  int64_t n = ds_layout_shard(&z->layout, unit);
+  ds_tensor in = ds_tensor_make(from, DS_F32, 1, &n);
+  ds_tensor out = ds_tensor_make(ds_zero_own_grads(z, unit), DS_F32, 1, &n);
+  return ds_run_raw(z->ctx, DS_OP_COPY, (const ds_tensor *[]){&in}, 1, (const ds_tensor *[]){&out},
+                    1, 1, NULL, 0, err);
+}
+
 /* The reduced part of a buffer joins the gradients of the step, and the buffer is free again. */
 static ds_status finish_one(ds_zero *z, ds_error *err) {
   int unit = z->in_flight[0];
   ds_zero_unit *u = &z->units[unit];
   z->in_flight[0] = z->in_flight[1];
   z->n_in_flight--;
-  if (z->side) DS_TRY(ds_mark_wait(u->done, NULL, err));
-  if (u->to_add) {
-    int64_t n = ds_layout_shard(&z->layout, unit);
-    float *part = (float *)u->grad->data + n * z->rank;
-    ds_tensor from = ds_tensor_make(part, DS_F32, 1, &n);
-    ds_tensor to = ds_tensor_make(ds_zero_own_grads(z, unit), DS_F32, 1, &n);
-    DS_TRY(ds_run_raw(z->ctx, DS_OP_COPY, (const ds_tensor *[]){&from}, 1,
-                      (const ds_tensor *[]){&to}, 1, 1, NULL, 0, err));
-  }
+  float *part = (float *)u->grad->data + ds_layout_shard(&z->layout, unit) * z->rank;
+  bool add = u->to_add;
   u->to_add = false;
+  if (z->offloads) {
+    DS_TRY(offload_grads(z, unit, part, add, err));
+  } else {
+    if (z->side) DS_TRY(ds_mark_wait(u->done, NULL, err));
+    if (add) DS_TRY(add_grads(z, unit, part, err));
+  }
   ds_buffer *buffer = u->grad;
   u->grad = NULL;
-  return ds_buffers_give(&z->buffers, buffer, NULL, err);
+  return ds_buffers_give(&z->buffers, buffer, z->offloads ? z->side : NULL, err);
 }
 
 /* From the unit's buffer to the own part of gradients. Few are on the way at once: their buffers are
@@ -101,7 +121,9 @@ static ds_status reduce_buffer(ds_zero *z, int unit, ds_error *err) {
   ds_zero_unit *u = &z->units[unit];
   float *from = u->grad->data, *own = from + ds_layout_shard(&z->layout, unit) * z->rank;
   u->to_add = u->added;
-  DS_TRY(reduce_in_place(z, unit, from, u->added ? own : ds_zero_own_grads(z, unit), err));
+  bool stays = u->added || z->offloads;
+  if (z->group)
+    DS_TRY(reduce_in_place(z, unit, from, stays ? own : ds_zero_own_grads(z, unit), err));
   u->added = true;
   if (z->side) DS_TRY(ds_mark_set(u->done, z->side, err));
   z->in_flight[z->n_in_flight++] = unit;
@@ -111,7 +133,7 @@ static ds_status reduce_buffer(ds_zero *z, int unit, ds_error *err) {
 static ds_status reduce_unit(ds_zero *z, int unit, ds_error *err) {
   if (z->partial_grads) DS_TRY(take_buffer(z, unit, err));
   DS_TRY(complete(z, unit, err));
-  if (!z->group) return DS_OK;
+  if (!z->group && !z->partial_grads) return DS_OK;
   if (z->n_in_flight == 2) DS_TRY(finish_one(z, err));
   if (z->side) DS_TRY(ds_side_follow(z->side, err));
   if (z->partial_grads) return reduce_buffer(z, unit, err);
@@ -122,7 +144,7 @@ static ds_status reduce_unit(ds_zero *z, int unit, ds_error *err) {
 /* ---- when */
 
 static bool reduces_in_backward(const ds_zero *z) {
-  return z->partial_grads || (z->side && z->boundary);
+  return z->partial_grads || (z->side && z->group && z->boundary);
 }
 
 static void rewind_units(ds_zero *z) {
@@ -168,9 +190,15 @@ ds_status ds_zero_end(ds_zero *z, ds_error *err) {
 }
 
 ds_status ds_zero_finish_gradients(ds_zero *z, ds_error *err) {
-  if (z->partial_grads || z->summed) return DS_OK;
-  DS_TRY(reduce_rest(z, err));
-  return z->side ? ds_side_join(z->side, err) : DS_OK;
+  if (!z->partial_grads && !z->summed) {
+    DS_TRY(reduce_rest(z, err));
+    if (z->side) DS_TRY(ds_side_join(z->side, err));
+  }
+  if (!z->offloads) return DS_OK;
+  if (z->side) DS_TRY(ds_side_follow(z->side, err));
+  for (int u = 0; !z->partial_grads && u < z->layout.n_units && !z->layout.units[u].frozen; u++)
+    DS_TRY(offload_grads(z, u, ds_zero_own_grads(z, u), false, err));
+  return z->side ? ds_side_sync(z->side, err) : ds_backend_sync(z->backend, err);
 }
 
 void ds_zero_drop(ds_zero *z) {
@@ -206,20 +234,26 @@ static ds_status add_squares(ds_zero *z, const float *x, int64_t n, void *sum, b
   memcpy(&address, &x, sizeof address);
   ds_tensor in = ds_tensor_make(address, DS_F32, 1, &n);
   ds_tensor out = ds_tensor_make(sum, DS_F64, 1, (int64_t[]){1});
-  return ds_run_raw(z->ctx, DS_OP_SUM_SQUARES, (const ds_tensor *[]){&in}, 1,
+  return ds_run_raw(z->host_ctx, DS_OP_SUM_SQUARES, (const ds_tensor *[]){&in}, 1,
                     (const ds_tensor *[]){&out}, 1, !first, NULL, 0, err);
 }
 
 ds_status ds_zero_sum_squares(ds_zero *z, void *sum, ds_error *err) {
   const ds_unit_layout *l = &z->layout;
-  if (l->shards == 1 || z->partial_grads)
-    return add_squares(z, z->grads, l->trained / l->shards, sum, true, err);
+  const float *all = z->offloads ? z->host_grads : z->grads;
+  if (l->shards == 1 || z->partial_grads || z->offloads)
+    return add_squares(z, all, l->trained / l->shards, sum, true, err);
   for (int u = 0; u < l->n_units && !l->units[u].frozen; u++)
     DS_TRY(add_squares(z, ds_zero_own_grads(z, u), ds_layout_shard(l, u), sum, u == 0, err));
   return DS_OK;
 }
 
-ds_status ds_zero_first_nonfinite(ds_zero *z, void *sum, int *param, ds_error *err) {
+ds_status ds_zero_squares(ds_zero *z, double *sum, ds_error *err) {
+  DS_TRY(ds_zero_sum_squares(z, z->squares, err));
+  return ds_backend_download(z->host, sum, z->squares, sizeof *sum, err);
+}
+
+ds_status ds_zero_first_nonfinite(ds_zero *z, int *param, ds_error *err) {
   const ds_unit_layout *l = &z->layout;
   *param = -1;
   for (int p = 0; p < l->n_params; p++) {
@@ -227,9 +261,9 @@ ds_status ds_zero_first_nonfinite(ds_zero *z, void *sum, int *param, ds_error *e
     double squares;
     if (z->frozen[p] || part.begin >= part.end) continue;
     int64_t own = ds_layout_own(l, l->unit_of[p], z->rank).begin;
-    const float *x = ds_zero_own_grads(z, l->unit_of[p]) + l->offset[p] + part.begin - own;
-    DS_TRY(add_squares(z, x, part.end - part.begin, sum, true, err));
-    DS_TRY(ds_backend_download(z->backend, &squares, sum, sizeof squares, err));
+    const float *x = ds_zero_step_grads(z, l->unit_of[p]) + l->offset[p] + part.begin - own;
+    DS_TRY(add_squares(z, x, part.end - part.begin, z->squares, true, err));
+    DS_TRY(ds_backend_download(z->host, &squares, z->squares, sizeof squares, err));
     if (isfinite(squares)) continue;
     *param = p;
     return DS_OK;

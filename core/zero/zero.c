@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "ops/tape.h"
+#include "zero/update.h"
 
 /* A unit of so many elements is worth a collective of its own. */
 enum { WORTH_A_CALL = 1 << 20 };
@@ -25,52 +26,68 @@ static ds_layout_rules layout_rules(const ds_zero *z) {
   if (r->stage < 3) return out;
   if (r->prefetch_bucket > 0) out.most = least(out.most, r->prefetch_bucket);
   out.least = least(out.most, r->granularity > 0 ? r->granularity : WORTH_A_CALL);
-  out.persistent = out.shards > 1 ? r->persistence : 0;
+  out.persistent = out.shards > 1 || z->offloads_params ? r->persistence : 0;
   return out;
 }
 
 /* ---- memory */
 
+static size_t room(int64_t elements, size_t element) {
+  return elements > 0 ? (size_t)elements * element : 1;
+}
+
+/* At least something, so that addresses are never NULL. */
 static ds_status make(ds_zero *z, int64_t elements, size_t element, uint64_t *count, void *out,
                       ds_error *err) {
   void *p;
-  size_t bytes = (size_t)elements * element;
+  size_t bytes = room(elements, element);
   DS_TRY(ds_backend_alloc(z->backend, bytes, &p, err));
   memcpy(out, &p, sizeof p);
   *count += bytes;
   return ds_backend_fill(z->backend, p, 0, bytes, err);
 }
 
+static int64_t weights_here(const ds_zero *z) {
+  const ds_unit_layout *l = &z->layout;
+  if (l->shards == 0) return 0;
+  return z->offloads_params ? 0 : z->partial_weights ? l->total / l->shards : l->total;
+}
+
+static int64_t grads_here(const ds_zero *z) {
+  const ds_unit_layout *l = &z->layout;
+  if (l->shards == 0) return 0;
+  return !z->partial_grads ? l->trained : z->offloads ? 0 : l->trained / l->shards;
+}
+
 static ds_status make_all(ds_zero *z, ds_error *err) {
   const ds_unit_layout *l = &z->layout;
   int64_t own = l->total / l->shards, own_trained = l->trained / l->shards;
-  DS_TRY(make(z, z->partial_weights ? own : l->total, z->element, &z->bytes.weights, &z->weights,
-              err));
-  if (z->rules.bf16) DS_TRY(make(z, own, sizeof(float), &z->bytes.masters, &z->masters, err));
-  if (l->trained == 0) return DS_OK;
-  DS_TRY(make(z, z->partial_grads ? own_trained : l->trained, sizeof(float), &z->bytes.gradients,
-              &z->grads, err));
-  for (int i = 0; i < z->rules.n_states; i++)
+  DS_TRY(make(z, weights_here(z), z->element, &z->bytes.weights, &z->weights, err));
+  DS_TRY(make(z, grads_here(z), sizeof(float), &z->bytes.gradients, &z->grads, err));
+  if (z->rules.bf16 && !z->offloads)
+    DS_TRY(make(z, own, sizeof(float), &z->bytes.masters, &z->masters, err));
+  for (int i = 0; i < z->rules.n_states && !z->offloads; i++)
     DS_TRY(make(z, own_trained, sizeof(float), &z->bytes.states, &z->states[i], err));
   for (int u = 0; z->partial_weights && u < l->n_units; u++)
     if (l->units[u].persistent)
-      DS_TRY(make(z, l->units[u].place.end - l->units[u].place.begin, z->element, &z->bytes.weights,
-                  &z->units[u].persistent, err));
+      DS_TRY(make(z, l->units[u].place.end - l->units[u].place.begin, z->element,
+                  &z->bytes.weights, &z->units[u].persistent, err));
+  void *p;
+  DS_TRY(ds_backend_alloc(z->host, sizeof *z->squares, &p, err));
+  z->squares = p;
   return DS_OK;
 }
 
 ds_status ds_zero_clear(ds_zero *z, ds_error *err) {
-  const ds_unit_layout *l = &z->layout;
-  size_t own = (size_t)(l->total / l->shards), trained = (size_t)(l->trained / l->shards);
-  size_t weights = z->partial_weights ? own : (size_t)l->total;
+  size_t own = (size_t)(z->layout.total / z->layout.shards);
+  size_t trained = (size_t)(z->layout.trained / z->layout.shards);
   if (z->side) DS_TRY(ds_side_revive(z->side, err));
   ds_zero_drop(z);
   ds_zero_release_all(z);
-  DS_TRY(ds_backend_fill(z->backend, z->weights, 0, weights * z->element, err));
+  DS_TRY(ds_backend_fill(z->backend, z->weights, 0, (size_t)weights_here(z) * z->element, err));
+  DS_TRY(ds_backend_fill(z->backend, z->grads, 0, (size_t)grads_here(z) * sizeof(float), err));
+  if (z->offloads) return ds_zero_offload_clear(z, err);
   if (z->masters) DS_TRY(ds_backend_fill(z->backend, z->masters, 0, own * sizeof(float), err));
-  if (z->grads)
-    DS_TRY(ds_backend_fill(z->backend, z->grads, 0,
-                           (z->partial_grads ? trained : (size_t)l->trained) * sizeof(float), err));
   for (int i = 0; i < 4; i++)
     if (z->states[i])
       DS_TRY(ds_backend_fill(z->backend, z->states[i], 0, trained * sizeof(float), err));
@@ -97,6 +114,11 @@ float *ds_zero_own_grads(const ds_zero *z, int unit) {
   return z->grads + own_place(z, unit, z->partial_grads);
 }
 
+float *ds_zero_step_grads(const ds_zero *z, int unit) {
+  return z->offloads ? z->host_grads + ds_layout_local(&z->layout, unit)
+                     : ds_zero_own_grads(z, unit);
+}
+
 /* ---- slots */
 
 static void bind_slots(ds_zero *z) {
@@ -112,7 +134,7 @@ static void bind_slots(ds_zero *z) {
     else if (!z->partial_weights)
       value += (size_t)at * z->element;
     z->slots[i].value = ds_tensor_make(value, z->dtype, rank, shape);
-    z->slots[i].grad = z->frozen[i] || !z->grads ? NULL : z->grads + (z->partial_grads ? 0 : at);
+    z->slots[i].grad = z->frozen[i] ? NULL : z->grads + (z->partial_grads ? 0 : at);
   }
   ds_ctx_bind_params(z->ctx, z->slots, z->layout.n_params);
   ds_zero_bind_hooks(z);
@@ -160,7 +182,7 @@ static ds_status make_units(ds_zero *z, ds_error *err) {
   return DS_OK;
 }
 
-ds_status ds_zero_create(const ds_zero_rules *rules, ds_ctx *ctx, ds_group *group,
+ds_status ds_zero_create(const ds_zero_rules *rules, ds_ctx *ctx, ds_backend *host, ds_group *group,
                          const ds_params *params, const bool *frozen, ds_zero **out,
                          ds_error *err) {
   *out = NULL;
@@ -173,18 +195,22 @@ ds_status ds_zero_create(const ds_zero_rules *rules, ds_ctx *ctx, ds_group *grou
                  .params = params,
                  .frozen = frozen,
                  .dtype = rules->bf16 ? DS_BF16 : DS_F32,
-                 .element = rules->bf16 ? sizeof(uint16_t) : sizeof(float)};
+                 .element = rules->bf16 ? sizeof(uint16_t) : sizeof(float),
+                 .offloads = rules->offload_optimizer != DS_OFFLOAD_NONE,
+                 .offloads_params = rules->offload_param != DS_OFFLOAD_NONE};
   ds_buffers_init(&z->buffers, z->backend);
   ds_layout_rules layout = layout_rules(z);
   ds_status status = ds_layout_init(&z->layout, params, frozen, &layout, err);
   bool several = z->layout.shards > 1;
+  z->host = z->backend;
   z->rank = several ? ds_group_rank(group) : 0;
-  z->partial_weights = several && rules->stage >= 3;
-  z->partial_grads = several && rules->stage >= 2;
+  z->partial_weights = (several || z->offloads_params) && rules->stage >= 3;
+  z->partial_grads = (several || z->offloads) && rules->stage >= 2;
   z->next = -1;
   if (status == DS_OK) status = make_units(z, err);
-  if (status == DS_OK && z->group && rules->overlap)
+  if (status == DS_OK && (z->group || z->offloads) && rules->overlap)
     status = ds_side_create(z->backend, &z->side, err);
+  if (status == DS_OK) status = ds_zero_offload_init(z, host, err);
   if (status == DS_OK) status = make_all(z, err);
   if (status == DS_OK) status = list_pieces(z, err);
   if (status != DS_OK) {
@@ -201,19 +227,19 @@ static void free_all(ds_zero *z) {
   const ds_unit_layout *l = &z->layout;
   int64_t own = l->total / (l->shards ? l->shards : 1);
   int64_t trained = l->trained / (l->shards ? l->shards : 1);
-  ds_backend_free(z->backend, z->weights,
-                  (size_t)(z->partial_weights ? own : l->total) * z->element);
-  ds_backend_free(z->backend, z->masters, (size_t)own * sizeof(float));
-  ds_backend_free(z->backend, z->grads,
-                  (size_t)(z->partial_grads ? trained : l->trained) * sizeof(float));
-  for (int i = 0; i < 4; i++)
-    ds_backend_free(z->backend, z->states[i], (size_t)trained * sizeof(float));
+  ds_backend_free(z->backend, z->weights, room(weights_here(z), z->element));
+  ds_backend_free(z->backend, z->grads, room(grads_here(z), sizeof(float)));
+  if (!z->offloads) ds_backend_free(z->backend, z->masters, room(own, sizeof(float)));
+  for (int i = 0; i < 4 && !z->offloads; i++)
+    ds_backend_free(z->backend, z->states[i], room(trained, sizeof(float)));
   for (int u = 0; z->units && u < l->n_units; u++) {
     const ds_range *p = &l->units[u].place;
-    ds_backend_free(z->backend, z->units[u].persistent, (size_t)(p->end - p->begin) * z->element);
+    ds_backend_free(z->backend, z->units[u].persistent, room(p->end - p->begin, z->element));
     ds_mark_destroy(z->units[u].gathered);
     ds_mark_destroy(z->units[u].done);
   }
+  if (z->squares) ds_backend_free(z->host, z->squares, sizeof *z->squares);
+  ds_zero_offload_finish(z);
 }
 
 void ds_zero_destroy(ds_zero *z) {
@@ -227,6 +253,8 @@ void ds_zero_destroy(ds_zero *z) {
   free(z->units);
   free(z->slots);
   free(z->pieces);
+  free(z->slices);
+  free(z->places);
   free(z);
 }
 
@@ -239,7 +267,7 @@ bool ds_zero_in_backward(const ds_zero *z) {
 }
 
 bool ds_zero_collective(const ds_zero *z) {
-  return z->layout.shards > 1;
+  return z->layout.shards > 1 || z->offloads;
 }
 
 ds_param_slot *ds_zero_slots(ds_zero *z) {
@@ -251,57 +279,4 @@ ds_zero_bytes ds_zero_get_bytes(const ds_zero *z) {
   b.buffers = z->buffers.held;
   b.buffers_peak = z->buffers.peak;
   return b;
-}
-
-/* ---- slices */
-
-static bool continues(const ds_optimizer_slice *a, const ds_optimizer_slice *b) {
-  return a->group == b->group && a->param + a->count == b->param && a->grad + a->count == b->grad &&
-         (!a->param16 || (uint16_t *)a->param16 + a->count == (uint16_t *)b->param16) &&
-         (!a->state[0] || a->state[0] + a->count == b->state[0]);
-}
-
-/* [begin, end): elements of the unit's own part. */
-static void add_slices(ds_zero *z, int unit, ds_range part, int group, ds_optimizer_slice *list,
-                       int *n) {
-  int64_t most = at_least_one(z->rules.sub_group), local = ds_layout_local(&z->layout, unit);
-  for (int64_t at = part.begin, count; at < part.end; at += count) {
-    count = least(most, part.end - at);
-    uint16_t *copy = z->masters ? (uint16_t *)ds_zero_own_weights(z, unit) + at : NULL;
-    ds_optimizer_slice s = {.param = ds_zero_own_masters(z, unit) + at,
-                            .grad = ds_zero_own_grads(z, unit) + at,
-                            .param16 = copy,
-                            .count = count,
-                            .group = group};
-    for (int i = 0; i < 4; i++) s.state[i] = z->states[i] ? z->states[i] + local + at : NULL;
-    if (*n > 0 && continues(&list[*n - 1], &s) && list[*n - 1].count + count <= most)
-      list[*n - 1].count += count;
-    else
-      list[(*n)++] = s;
-  }
-}
-
-/* A parameter's elements and the padding behind it, as far as they are in the own part. */
-static ds_range own_room(const ds_zero *z, int unit, int member) {
-  const ds_unit_layout *l = &z->layout;
-  const ds_unit *u = &l->units[unit];
-  ds_range own = ds_layout_own(l, unit, z->rank), room = {l->offset[l->order[member]], 0};
-  room.end = member + 1 < u->first + u->count ? l->offset[l->order[member + 1]] : u->place.end;
-  room = ds_partition_intersect(room, own);
-  return (ds_range){room.begin - own.begin, room.end - own.begin};
-}
-
-ds_status ds_zero_slices(ds_zero *z, const int *group_of, ds_optimizer_slice **out, int *n,
-                         ds_error *err) {
-  const ds_unit_layout *l = &z->layout;
-  int64_t parts = l->trained / l->shards / at_least_one(z->rules.sub_group) + l->n_params;
-  *n = 0;
-  *out = parts > INT32_MAX / 2 ? NULL : calloc((size_t)parts + 1, sizeof **out);
-  if (!*out) return ds_fail_memory(err, "optimizer slices");
-  for (int u = 0; u < l->n_units && !l->units[u].frozen; u++)
-    for (int m = l->units[u].first; m < l->units[u].first + l->units[u].count; m++) {
-      ds_range r = own_room(z, u, m);
-      if (r.begin < r.end) add_slices(z, u, r, group_of[l->order[m]], *out, n);
-    }
-  return DS_OK;
 }

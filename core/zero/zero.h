@@ -12,7 +12,7 @@
  * the own part of them lies within all of them.
  *
  * The engine tells what happens: ds_zero_begin before a forward, ds_zero_reduce after the backward,
- * ds_zero_gather after the update. In between the context asks through its hooks (ops/ctx.h): at
+ * ds_zero_update for the update. In between the context asks through its hooks (ops/ctx.h): at
  * stage 3 weights are gathered before an op that needs them, ahead of it where the order of use is
  * known from the step before, and dropped after use; at stages 2 and 3 gradients get a buffer for as
  * long as their unit is not reduced; units are reduced as they become complete, on a stream beside
@@ -28,6 +28,7 @@
 #include "ops/ctx.h"
 #include "optim/optimizer.h"
 #include "zero/layout.h"
+#include "zero/offload.h"
 
 typedef struct ds_zero_rules {
   int stage;
@@ -39,14 +40,20 @@ typedef struct ds_zero_rules {
   bool sum;            /* gradients are summed over ranks, not averaged */
   int64_t reduce_bucket, gather_bucket, sub_group;
   int64_t prefetch_bucket, persistence, max_live, max_reuse, granularity; /* stage 3 */
+  ds_offload offload_optimizer, offload_param; /* stages 1 to 3; stage 3, with the optimizer's */
+  const char *optimizer_path, *param_path;     /* folders, for NVME; the caller's */
+  bool pin_memory; /* memory that is offloaded to is of the device's own kind (side.h) */
+  int buffers;     /* of parameters that are read from a file at once; of the optimizer's slices */
+  bool pipeline_read, pipeline_write; /* the file is read ahead of, and written behind the update */
 } ds_zero_rules;
 
 typedef struct ds_zero ds_zero;
 
-/* params: what is here (declarations); frozen: by parameter. group: the ranks that have the same;
+/* host: where offloaded parts are computed with, a device whose memory is the host's; may be the
+ * context's own; NULL where nothing is offloaded. params: what is here (declarations); frozen: by parameter. group: the ranks that have the same;
  * NULL: this one alone. All are the caller's and must outlive it. Everything is zero afterwards. */
-DS_MUST_USE ds_status ds_zero_create(const ds_zero_rules *rules, ds_ctx *ctx, ds_group *group,
-                                     const ds_params *params, const bool *frozen, ds_zero **out,
+DS_MUST_USE ds_status ds_zero_create(const ds_zero_rules *rules, ds_ctx *ctx, ds_backend *host,
+                                     ds_group *group, const ds_params *params, const bool *frozen, ds_zero **out,
                                      ds_error *err);
 void ds_zero_destroy(ds_zero *z);
 const ds_unit_layout *ds_zero_layout(const ds_zero *z);
@@ -72,15 +79,24 @@ DS_MUST_USE ds_status ds_zero_end(ds_zero *z, ds_error *err);
 DS_MUST_USE ds_status ds_zero_finish_gradients(ds_zero *z, ds_error *err);
 /* Gradients so far are forgotten. */
 void ds_zero_drop(ds_zero *z);
-/* The sum of squares of the gradients' own parts, to a device address of an f64. */
+/* The sum of squares of the gradients' own parts, by the host; and to a device address of an f64, where
+ * nothing is offloaded. */
+DS_MUST_USE ds_status ds_zero_squares(ds_zero *z, double *sum, ds_error *err);
 DS_MUST_USE ds_status ds_zero_sum_squares(ds_zero *z, void *sum, ds_error *err);
-/* After the update of masters (and of bf16 copies of the own part): weights are made whole. */
-DS_MUST_USE ds_status ds_zero_gather(ds_zero *z, ds_error *err);
 
-/* ---- for the optimizer: slices of the own part, of parameters of one group each (group_of: by
- * parameter). New (free()); none longer than sub_group. */
-DS_MUST_USE ds_status ds_zero_slices(ds_zero *z, const int *group_of, ds_optimizer_slice **out,
-                                     int *n, ds_error *err);
+/* ---- the update: by slices of the own part, of parameters of one group each, none longer than
+ * sub_group */
+
+/* group_of: by parameter. Once, before the others. */
+DS_MUST_USE ds_status ds_zero_slice(ds_zero *z, const int *group_of, ds_error *err);
+/* The slices; where nothing is offloaded. */
+const ds_optimizer_slice *ds_zero_slices(const ds_zero *z, int *n);
+typedef ds_status (*ds_zero_update_fn)(void *arg, ds_ctx *ctx, const ds_optimizer_slice *slice,
+                                       ds_error *err);
+/* fn for each slice, on the context that its memory is of; then weights are made whole. */
+DS_MUST_USE ds_status ds_zero_update(ds_zero *z, ds_zero_update_fn fn, void *arg, ds_error *err);
+/* The second half alone, after an update that was done by other means. */
+DS_MUST_USE ds_status ds_zero_gather(ds_zero *z, ds_error *err);
 
 /* ---- numbers, by piece: what this rank has of a parameter */
 
@@ -112,11 +128,12 @@ DS_MUST_USE ds_status ds_zero_write_all(ds_zero *z, int param, const float *host
 DS_MUST_USE ds_status ds_zero_share(ds_zero *z, float *host, int64_t n, int root, ds_error *err);
 
 /* The first parameter, by index, whose gradient isn't finite in this rank's own part; -1: none. */
-DS_MUST_USE ds_status ds_zero_first_nonfinite(ds_zero *z, void *sum, int *param, ds_error *err);
+DS_MUST_USE ds_status ds_zero_first_nonfinite(ds_zero *z, int *param, ds_error *err);
 
-/* Bytes held on the device, by what they are. */
+/* Bytes held, by what they are. */
 typedef struct ds_zero_bytes {
-  uint64_t weights, masters, gradients, states; /* constant */
+  uint64_t weights, masters, gradients, states; /* on the device, constant */
+  uint64_t host, file;                          /* offloaded */
   uint64_t buffers, buffers_peak;               /* gathered units and gradients on their way */
 } ds_zero_bytes;
 ds_zero_bytes ds_zero_get_bytes(const ds_zero *z);

@@ -204,6 +204,16 @@ static const char *const stages[] = {
     ", \"zero_optimization\": {\"stage\": 3, \"stage3_param_persistence_threshold\": 30, "
     "\"reduce_bucket_size\": 400, \"stage3_max_live_parameters\": 500, "
     "\"stage3_max_reuse_distance\": 0, \"overlap_comm\": false, \"reduce_scatter\": false}",
+    /* Of the cpu plugin, whose memory is the host's, only the file is another place. */
+    ", \"zero_optimization\": {\"stage\": 1, \"overlap_comm\": true, \"sub_group_size\": 90, "
+    "\"offload_optimizer\": {\"device\": \"nvme\", \"nvme_path\": \"/tmp\"}}",
+    ", \"zero_optimization\": {\"stage\": 2, \"reduce_bucket_size\": 600, \"sub_group_size\": 50, "
+    "\"offload_optimizer\": {\"device\": \"nvme\", \"nvme_path\": \"/tmp\", \"pin_memory\": false, "
+    "\"pipeline_read\": true, \"pipeline_write\": true, \"buffer_count\": 3}}",
+    ", \"zero_optimization\": {\"stage\": 3, \"stage3_param_persistence_threshold\": 20, "
+    "\"reduce_bucket_size\": 500, \"offload_optimizer\": {\"device\": \"nvme\", \"nvme_path\": "
+    "\"/tmp\", \"pipeline_write\": true}, \"offload_param\": {\"device\": \"nvme\", \"nvme_path\": "
+    "\"/tmp\", \"buffer_count\": 2}}",
 };
 enum { N_STAGES = sizeof stages / sizeof *stages };
 
