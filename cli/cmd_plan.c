@@ -64,6 +64,8 @@ static ds_status take_config(const ds_config *c, plan_request *r, ds_error *err)
   l->max_live = z->max_live;
   l->max_reuse = z->max_reuse;
   l->granularity = z->granularity;
+  l->sub_group = z->sub_group;
+  l->buffers = z->buffers;
   l->overlap = !zero_key_is(c->root, "overlap_comm", cJSON_False);
   l->secondary = secondary_ranks(c->root);
   if (zero_key_is(c->root, "zero_quantized_weights", cJSON_True)) l->weight_bits = 8;

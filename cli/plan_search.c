@@ -12,6 +12,7 @@ static void set_offload(ds_estimate_layout *l, plan_offload o) {
                   : o == PLAN_CPU || o == PLAN_CPU_ALL ? DS_OFFLOAD_CPU
                                                        : DS_OFFLOAD_NVME;
   l->offload_optimizer = to;
+  if (o == PLAN_NVME_ALL && l->buffers < 5) l->buffers = 5; /* offload_param's buffer_count */
   l->offload_param = o == PLAN_CPU_ALL || o == PLAN_NVME_ALL ? to : DS_OFFLOAD_NONE;
 }
 

@@ -27,6 +27,8 @@ ds_estimate_layout ds_estimate_layout_init(void) {
                               .persistence = 100000,
                               .max_live = 1000000000,
                               .max_reuse = 1000000000,
+                              .sub_group = 1000000000,
+                              .buffers = 4,
                               .secondary = 1,
                               .quant_group = 128};
 }
@@ -78,8 +80,9 @@ ds_status ds_estimate_check(const ds_estimate_model *m, const ds_estimate_layout
                    l->stage);
   if (l->offload_optimizer && l->stage == 0)
     return ds_fail(err, DS_ERR_INVALID, "offload of the optimizer needs stage 1 or more");
-  if (l->offload_param && l->stage < 3)
-    return ds_fail(err, DS_ERR_INVALID, "offload of parameters needs stage 3");
+  if (l->offload_param && (l->stage < 3 || !l->offload_optimizer))
+    return ds_fail(err, DS_ERR_INVALID,
+                   "offload of parameters needs stage 3 and offload of the optimizer");
   if (l->secondary > 1 && (l->stage < 3 || ds_estimate_shards(l) % l->secondary))
     return ds_fail(err, DS_ERR_INVALID,
                    "a secondary partition of %d needs stage 3 and must divide the %d ranks",
@@ -146,19 +149,28 @@ static double activations(const ds_estimate_model *m, const ds_estimate_layout *
   return arena(kept * flying + extra, tokens * (double)m->inner / l->tensor * w);
 }
 
-static void move(double *bytes, ds_offload to, ds_estimate_memory *out) {
-  if (to == DS_OFFLOAD_CPU) out->host += *bytes;
-  if (to == DS_OFFLOAD_NVME) out->nvme += *bytes;
-  if (to != DS_OFFLOAD_NONE) *bytes = 0;
-}
-
-double ds_estimate_reused(const ds_estimate_layout *l, const ds_estimate_held *h) {
-  /* From its use to the next one lies what comes behind it, forward and back. */
-  double within = (double)l->max_reuse / 2;
-  if (within > (double)l->max_live) within = (double)l->max_live;
-  if (2 * h->partitioned <= (double)l->max_reuse && h->partitioned <= (double)l->max_live)
-    return h->partitioned;
-  return within < h->partitioned ? within : h->partitioned;
+/* What offload keeps where (zero/offload.c): on the host also gradients, the weights that the update
+ * makes, and room to add a unit's gradients; for files, room to pass through. */
+static void offload(const ds_estimate_layout *l, const ds_estimate_held *h, double own,
+                    ds_estimate_memory *out) {
+  const double stage = 1 << 22; /* elements of a slice that goes through (zero/update.c) */
+  const ds_estimate_bytes *b = &l->bytes;
+  double masters = own * (b->master > 0 ? b->master : b->weight), states = own * b->states;
+  double shard = fmax(h->largest_unit, h->largest_persistent) / ds_estimate_shards(l);
+  out->masters = out->states = 0;
+  out->host = own * b->gradient + shard * b->gradient;
+  if (l->offload_optimizer == DS_OFFLOAD_NVME) {
+    out->nvme = masters + states;
+    out->host += fmax(2, l->buffers) * fmin(stage, (double)l->sub_group) * (4 + b->states);
+  } else {
+    out->host += masters + states;
+  }
+  if (l->offload_param == DS_OFFLOAD_NVME) {
+    out->nvme += own * b->weight;
+    out->host += fmax(1, l->buffers) * shard * b->weight;
+  } else if (b->master > 0 || l->offload_optimizer == DS_OFFLOAD_NVME) {
+    out->host += own * b->weight; /* else the masters are they */
+  }
 }
 
 /* Through it parameters are brought together on ranks (ds_zero_share). */
@@ -173,22 +185,17 @@ static ds_estimate_memory stage_memory(const ds_estimate_model *m, const ds_esti
                             .masters = b->master * (l->stage ? own : all),
                             .gradients = b->gradient * (l->stage >= 2 ? own : all),
                             .states = b->states * (l->stage ? own : all)};
-  if (l->stage == 3 && n > 1) {
-    double part = b->weight * own;
+  bool offloads = l->offload_optimizer != DS_OFFLOAD_NONE;
+  bool offloads_params = l->offload_param != DS_OFFLOAD_NONE;
+  if (l->stage == 3 && (n > 1 || offloads_params)) {
     out.gathered = b->weight * h.gathered;
-    move(&part, l->offload_param, &out);
-    out.weights = part + b->weight * h.persistent;
+    out.weights = (offloads_params ? 0 : b->weight * own) + b->weight * h.persistent;
     if (l->secondary > 1) out.weights += b->weight * h.partitioned / l->secondary;
   }
-  if (l->stage >= 2 && n > 1) out.buffers = 4 * h.lent;
+  if (l->stage >= 2 && (n > 1 || offloads)) out.buffers = b->gradient * h.lent;
+  if (l->stage >= 2 && offloads) out.gradients = 0;
   if (n > 1) out.buffers += bounce;
-  if (l->offload_optimizer) {
-    if (b->master == 0) out.masters = b->weight * own; /* the host updates a copy of its own */
-    out.host += l->offload_optimizer == DS_OFFLOAD_CPU ? b->gradient * own : 0;
-    if (l->stage >= 2 && l->offload_optimizer == DS_OFFLOAD_CPU) out.gradients = 0;
-    move(&out.masters, l->offload_optimizer, &out);
-    move(&out.states, l->offload_optimizer, &out);
-  }
+  if (offloads) offload(l, &h, own, &out);
   out.activations = activations(m, l, &h, pipe_stage);
   out.device = out.weights + out.masters + out.gradients + out.states + out.gathered + out.buffers +
                out.activations;

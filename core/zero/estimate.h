@@ -55,7 +55,6 @@ typedef struct ds_estimate_bytes {
   double states;   /* the optimizer's, all together */
 } ds_estimate_bytes;
 
-
 typedef struct ds_estimate_layout {
   int data, sequence, tensor, pipe; /* ranks along each axis (parallel/topology.h) */
   int stage;                        /* ZeRO over data x sequence: 0 to 3 */
@@ -69,6 +68,8 @@ typedef struct ds_estimate_layout {
   bool overlap; /* overlap_comm */
   int64_t reduce_bucket, gather_bucket;
   int64_t prefetch_bucket, persistence, max_live, max_reuse, granularity; /* stage 3 */
+  int64_t sub_group; /* of what is offloaded to files: elements of a slice, and how many slices, */
+  int buffers;       /* or units of parameters, are on their way */
   int secondary;     /* hpZ: ranks that share a second copy of the weights; 1: none */
   int weight_bits;   /* of gathered weights (qwZ); 0: as they are */
   int gradient_bits; /* of reduced gradients (qgZ); 0: as they are */
@@ -93,9 +94,10 @@ typedef struct ds_estimate_held {
   double partitioned;             /* in units that stage 3 partitions */
   double persistent;              /* in units that it doesn't */
   double units, persistent_units; /* how many */
-  double largest_unit;            /* of the former */
-  double gathered;                /* stage 3: elements of buffers that weights are gathered into */
-  double lent;       /* elements of buffers that gradients wait in until they are reduced */
+  double largest_persistent;
+  double largest_unit; /* of the former */
+  double gathered;     /* stage 3: elements of buffers that weights are gathered into */
+  double lent;         /* elements of buffers that gradients wait in until they are reduced */
   double entry_unit; /* the unit that the first block begins in: the last one of a backward pass */
   double blocks;     /* of this pipeline stage */
 } ds_estimate_held;

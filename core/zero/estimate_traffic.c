@@ -114,16 +114,18 @@ static void add_offload(ds_estimate_traffic *t, const ds_estimate_layout *l,
   double g = (double)l->accumulation, n = ds_estimate_shards(l);
   double own = (h->partitioned + h->persistent) / n, part = h->partitioned / n;
   const ds_estimate_bytes *b = &l->bytes;
-  if (l->offload_optimizer == DS_OFFLOAD_CPU)
-    t->host += own * (b->gradient * (l->stage >= 2 ? g : 1) + b->weight);
-  if (l->offload_optimizer == DS_OFFLOAD_NVME) {
-    double states = own * ((b->master > 0 ? b->master : b->weight) + b->states);
-    t->nvme += 2 * states; /* read and written */
-    t->host += 2 * states;
+  if (l->offload_optimizer == DS_OFFLOAD_NONE) return;
+  t->host = own * b->gradient * (l->stage >= 2 ? g : 1);
+  if (l->offload_optimizer == DS_OFFLOAD_NVME)
+    t->update = 2 * own * ((b->master > 0 ? b->master : b->weight) + b->states);
+  t->nvme = t->update;
+  if (l->offload_param == DS_OFFLOAD_NONE) {
+    t->host += own * b->weight;
+    return;
   }
-  double gathers = part * b->weight * 2 * g;
-  if (l->offload_param != DS_OFFLOAD_NONE) t->host += gathers + part * b->weight;
-  if (l->offload_param == DS_OFFLOAD_NVME) t->nvme += gathers + part * b->weight;
+  double gathers = g * (2 * part - ds_estimate_reused(l, h) / n) - (g - 1) * h->entry_unit / n;
+  t->host += gathers * b->weight;
+  if (l->offload_param == DS_OFFLOAD_NVME) t->nvme += (gathers + own) * b->weight;
 }
 
 ds_estimate_traffic ds_estimate_traffic_of(const ds_estimate_model *m, const ds_estimate_layout *l,

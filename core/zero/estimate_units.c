@@ -66,7 +66,8 @@ static double local(const ds_estimate_param *p, const ds_estimate_layout *l) {
 
 static bool persists(const ds_estimate_param *p, const ds_estimate_layout *l) {
   double n = p->split == DS_SPLIT_NONE ? p->numel : ceil(p->numel / l->tensor);
-  return l->stage == 3 && ds_estimate_shards(l) > 1 && n <= (double)l->persistence;
+  bool apart = ds_estimate_shards(l) > 1 || l->offload_param != DS_OFFLOAD_NONE;
+  return l->stage == 3 && apart && n <= (double)l->persistence;
 }
 
 static void add_block(fill *f, const ds_estimate_model *m, const ds_estimate_layout *l,
@@ -141,6 +142,13 @@ static double gathered(const fill *f, double within) {
   return sum;
 }
 
+double ds_estimate_reused(const ds_estimate_layout *l, const ds_estimate_held *h) {
+  /* From its use to the next one lies what comes behind it, forward and back. */
+  double within = (double)l->max_reuse / 2, live = (double)l->max_live;
+  if (2 * h->partitioned <= (double)l->max_reuse) within = h->partitioned;
+  return fmin(h->partitioned, fmin(within, live));
+}
+
 /* Elements that stay gathered, and that are fetched ahead. */
 static double gathered_within(const ds_estimate_layout *l, const ds_estimate_held *h) {
   double reused = ds_estimate_reused(l, h), ahead = 0;
@@ -165,6 +173,7 @@ ds_estimate_held ds_estimate_hold(const ds_estimate_model *m, const ds_estimate_
   if (l->stage < 3) return h;
   fill small = fill_kind(m, l, pipe_stage, h.blocks, true);
   h.persistent = small.total;
+  h.largest_persistent = small.largest;
   h.persistent_units = small.units;
   h.gathered = gathered(&large, gathered_within(l, &h));
   for (int i = 0; i < small.n_sizes; i++) h.lent += small.size[i] * small.lent[i];

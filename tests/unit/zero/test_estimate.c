@@ -236,13 +236,17 @@ static void test_stage3(void) {
   l.secondary = 3;
   CHECK(ds_estimate_memory_of(&m, &l).weights == x.weights + 2 * 2880 / 3);
   l.secondary = 1;
-  l.offload_param = DS_OFFLOAD_CPU;
+  l.offload_optimizer = l.offload_param = DS_OFFLOAD_CPU;
   ds_estimate_memory y = ds_estimate_memory_of(&m, &l);
-  CHECK(y.weights == 2 * 192 && y.host == 2 * 3072 / 3 && y.nvme == 0);
-  l.offload_optimizer = DS_OFFLOAD_NVME;
+  CHECK(y.weights == 2 * 192 && y.masters == 0 && y.states == 0 && y.gradients == 0);
+  /* gradients, masters, states and weights; and room for a unit's part */
+  CHECK(y.host == (4 + 4 + 8 + 2) * 3072 / 3 + 4 * 1152 / 3 && y.nvme == 0);
+  l.offload_optimizer = l.offload_param = DS_OFFLOAD_NVME;
+  l.sub_group = 100;
   y = ds_estimate_memory_of(&m, &l);
-  CHECK(y.states == 0 && y.masters == 0 && y.nvme == 12 * 3072 / 3);
-  CHECK(y.device == y.weights + y.gradients + y.gathered + y.buffers + y.activations);
+  CHECK(y.nvme == (4 + 8 + 2) * 3072 / 3);
+  CHECK(y.host == 4 * 3072 / 3 + 4 * 1152 / 3 + 4 * (100 * 12 + 2 * 1152 / 3));
+  CHECK(y.device == y.weights + y.gathered + y.buffers + y.activations);
 }
 
 /* In flight in a pipeline of p: the first stage has p micro batches, the last one, or as many as
@@ -287,7 +291,8 @@ static void test_refused(void) {
   REFUSED(l.micro_batch = 0, "at least 1");
   REFUSED((l.pipe = 2, l.stage = 2), "a pipeline goes with stage 0 or 1");
   REFUSED(l.offload_optimizer = DS_OFFLOAD_CPU, "needs stage 1");
-  REFUSED((l.offload_param = DS_OFFLOAD_CPU, l.stage = 2), "needs stage 3");
+  REFUSED((l.offload_param = l.offload_optimizer = DS_OFFLOAD_CPU, l.stage = 2), "needs stage 3");
+  REFUSED((l.offload_param = DS_OFFLOAD_CPU, l.stage = 3), "offload of the optimizer");
   REFUSED((l.secondary = 2, l.stage = 3, l.data = 3), "must divide the 3 ranks");
 #undef REFUSED
 }

@@ -168,21 +168,23 @@ static void test_sequence(void) {
 
 static void test_offload(void) {
   ds_estimate_model m = transformer();
-  double p = LAYERS * block_params;
+  double own = LAYERS * block_params / 4;
   ds_estimate_layout l = sixteen_bit(2, 4);
   l.offload_optimizer = DS_OFFLOAD_CPU;
   ds_estimate_traffic t = ds_estimate_traffic_of(&m, &l, 8);
-  CHECK_NEAR(t.host, p / 4 * (2 + 2), 1); /* gradients there, weights back */
+  CHECK_NEAR(t.host, own * (2 + 2), 1); /* gradients there, weights back */
   l.accumulation = 3;
-  CHECK_NEAR(ds_estimate_traffic_of(&m, &l, 8).host, p / 4 * (3 * 2 + 2), 1);
+  CHECK_NEAR(ds_estimate_traffic_of(&m, &l, 8).host, own * (3 * 2 + 2), 1);
   l.stage = 3;
   l.accumulation = 1;
   l.offload_optimizer = DS_OFFLOAD_NVME;
   t = ds_estimate_traffic_of(&m, &l, 8);
-  CHECK_NEAR(t.nvme, p / 4 * 2 * 12, 1); /* masters and states, read and written */
+  CHECK_NEAR(t.nvme, own * 2 * 12, 1); /* masters and states, read and written */
+  CHECK(t.update == t.nvme);
   l.offload_param = DS_OFFLOAD_NVME;
   t = ds_estimate_traffic_of(&m, &l, 8);
-  CHECK_NEAR(t.nvme, p / 4 * (2 * 12 + 2 * 2 + 2), 1);
+  CHECK_NEAR(t.nvme, own * (2 * 12 + 2 * 2 + 2), 1); /* read for both passes, written once */
+  CHECK_NEAR(t.host, own * (2 + 2 * 2), 1);
 }
 
 int main(void) {
