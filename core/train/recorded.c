@@ -76,7 +76,9 @@ ds_status ds_recorded_init(ds_engine *e, ds_error *err) {
   bool parts = ds_zero_collective(e->zero), joins = ds_zero_in_backward(e->zero);
   if (offered && joins)
     why = "gradients and weights are exchanged with other ranks amid the backward pass";
-  offered = offered && !joins;
+  if (offered && e->shards)
+    why = "tensor parallelism or a pipeline exchanges with other ranks amid the model";
+  offered = offered && !joins && !e->shards;
   const char *no_update = !offered ? why
                           : parts  ? "the norm is of gradients on several ranks"
                                    : lacks_update(e);
