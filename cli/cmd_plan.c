@@ -198,7 +198,6 @@ static int fill(const plan_options *o, plan_request *r, int *rank) {
                       .base = ds_estimate_layout_init()};
   r->base.seq_len = o->seq_len;
   r->base.recompute = o->recompute;
-  r->base.split_norms = true;
   r->base.bytes = ds_estimate_bytes_of(true, 2);
   if (o->config && read_config(o->config, r, &err) != DS_OK) return cli_fail("plan", &err);
   if (o->dtype) {
