@@ -72,12 +72,24 @@ static void add_zero(ds_estimate_traffic *t, const ds_estimate_layout *l, const 
         g * ceil(h->units * rest / h->partitioned));
 }
 
+static double undivided(const ds_estimate_model *m, const ds_estimate_held *h) {
+  double block = 0, outer = 0;
+  for (int i = 0; i < m->n_block; i++)
+    if (m->block[i].split == DS_SPLIT_NONE) block += m->block[i].numel;
+  for (int i = 0; i < m->n_outer; i++)
+    if (m->outer[i].split == DS_SPLIT_NONE) outer += m->outer[i].numel;
+  return h->blocks * block + outer;
+}
+
 static void add_tensor(ds_estimate_traffic *t, const ds_estimate_model *m,
                        const ds_estimate_layout *l, const ds_estimate_held *h, double tokens) {
   int n = l->tensor;
   double g = (double)l->accumulation, c = (double)m->hidden, passes = l->recompute ? 6 : 4;
   double sum = 2 * ring(n) * tokens * c * l->bytes.weight;
   add(t, DS_TRAFFIC_TENSOR, n, 1, g * h->blocks * passes * sum, g * h->blocks * passes);
+  /* On parts of the sequence, undivided parameters' gradients are sums over the ranks. */
+  if (l->split_norms)
+    add(t, DS_TRAFFIC_TENSOR, n, 1, 2 * ring(n) * undivided(m, h) * l->bytes.gradient, 1);
   /* embedding forward, the head's input backward, and three f32 per token of the loss */
   if (m->vocab)
     add(t, DS_TRAFFIC_VOCABULARY, n, 1, g * (2 * sum + 2 * ring(n) * tokens * 3 * 4), g * 5);
