@@ -88,7 +88,7 @@ static ds_order *order(ds_zero *z) {
 static ds_status release_idle(ds_zero *z, ds_error *err) {
   for (int i = 0; i < z->layout.n_units; i++) {
     const ds_zero_unit *u = &z->units[i];
-    if (!u->weights || u->on_way || u->used == z->uses) continue;
+    if (!u->weights || u->on_way || u->used == z->uses || ds_order_here(order(z), i)) continue;
     int64_t distance = ds_order_distance(order(z), &z->layout, i);
     if (distance >= 0 && distance <= z->rules.max_reuse && z->live <= z->rules.max_live) continue;
     DS_TRY(release(z, i, err));

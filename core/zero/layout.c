@@ -84,7 +84,7 @@ ds_status ds_layout_init(ds_unit_layout *out, const ds_params *p, const bool *fr
                          ? DS_OK
                          : ds_fail_memory(err, "ZeRO's layout");
   for (int kind = 0; kind < 4 && status == DS_OK; kind++) {
-    status = add_kind(out, p, frozen, rules, kind >= 2, kind % 2 == 1, &n, err);
+    status = add_kind(out, p, frozen, rules, kind >= 2, kind % 2 == 0, &n, err);
     if (kind == 1) out->trained = out->total;
   }
   if (status != DS_OK) ds_layout_finish(out);
