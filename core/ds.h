@@ -72,7 +72,8 @@ DS_API ds_status ds_value_read(ds_ctx *ctx, const ds_value *v, float *out, size_
 /* A new value from host data: contiguous, of dtype DS_F32, DS_BF16 (from f32 data) or DS_I32. */
 DS_API ds_value *ds_input(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_t *shape,
                           const void *host);
-/* i32[batch,length]: 0, 1, ..., length-1 in every row. */
+/* i32[batch,length]: 0, 1, ..., length-1 in every row; under sequence parallelism, from the first position
+ * of this rank's stretch on. */
 DS_API ds_value *ds_positions(ds_ctx *ctx, int64_t batch, int64_t length);
 /* The model's parameter `index`, as ds_params_add() numbered it, in the compute dtype. */
 DS_API ds_value *ds_param(ds_ctx *ctx, int index);

@@ -1,3 +1,4 @@
+#include "ops/sequence.h"
 #include "ops/tape.h"
 #include "ops/vocab.h"
 
@@ -84,5 +85,6 @@ ds_value *ds_cross_entropy(ds_ctx *ctx, ds_value *logits, ds_value *targets, int
                      ds_value_new(ctx, DS_F32, 1, &logits->t.shape[0]),
                      ds_value_new(ctx, DS_F32, 1, &one)};
   if (!ds_run(ctx, DS_OP_CROSS_ENTROPY, in, 2, out, 3, &attr, 1)) return NULL;
+  if (!ds_sequence_mean_loss(ctx, out[0], out[2])) return NULL;
   return ds_record(ctx, cross_entropy_backward, in, 2, out, 3, &attr, 1);
 }

@@ -140,6 +140,7 @@ struct ds_ctx {
   ds_param_slot *slots;
   int n_slots;
   ds_param_hooks hooks;
+  ds_group *sequence; /* sequence.h; NULL: sequences are whole */
   int *uses; /* by parameter: what is on the tape and reads it; only where hooks.done is wanted */
   size_t uses_capacity;
   ds_node **nodes; /* the tape */

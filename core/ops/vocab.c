@@ -2,6 +2,8 @@
  * table, and of the logits these columns. */
 #include "ops/vocab.h"
 
+#include "ops/sequence.h"
+
 enum { STRETCH = 2048, ALIGN = 64, NOBODY = -1 };
 
 /* ---- numbers of a rank's own, made on the host a stretch at a time */
@@ -215,6 +217,7 @@ ds_value *ds_vocab_loss(ds_ctx *ctx, ds_value *logits, ds_value *targets, int64_
   if (!lse || !cross_entropy(ctx, &lse->t, who, &all)) return NULL;
   if (!add_share(ctx, all.loss, mine.loss, counted ? (double)here / (double)counted : 0))
     return NULL;
+  if (!ds_sequence_mean_loss(ctx, all.loss, all.count)) return NULL;
   const ds_attr attr = {.i = NOBODY};
   ds_value *out[] = {all.loss, all.lse, all.count};
   return ds_record(ctx, backward, (ds_value *[]){logits, columns}, 2, out, 3, &attr, 1);

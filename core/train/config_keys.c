@@ -37,7 +37,7 @@ static const ds_schema_key keys[] = {
     STRING("communication_data_type", LATER, "\"fp32\"", "fp32|fp16|bf16"),
     STRING("seq_parallel_communication_data_type", IDLE, "\"fp32\"", "fp32|fp16|bf16"),
     STRING("seq_parallel_comm_data_type", IDLE, "\"fp32\"", "fp32|fp16|bf16"),
-    INT("sequence_parallel_size", LATER, "1", 1),
+    INT("sequence_parallel_size", HERE, "1", 1),
     BOOL("managed_gradient_accumulation", LATER, "true"),
     BOOL("dataloader_drop_last", HERE, "false"),
     BOOL("disable_allgather", IDLE, "false"),

@@ -1,6 +1,7 @@
 /* config_zero.c - "zero_optimization" as ZeRO's rules. */
 #include "train/config.h"
 
+#include <limits.h>
 #include <strings.h>
 
 static int64_t whole(const cJSON *section, const char *key) {
@@ -50,7 +51,9 @@ void ds_config_read_zero(ds_config *c, ds_schema_errors *errors) {
   const cJSON *overlap = cJSON_GetObjectItemCaseSensitive(z, "overlap_comm");
   int stage = (int)whole(z, "stage");
   c->ignore_unused = on(z, "ignore_unused_parameters");
-  c->tensor = c->sequence = c->pipe = 1;
+  c->tensor = c->pipe = 1;
+  int64_t sequence = whole(c->root, "sequence_parallel_size");
+  c->sequence = sequence < INT_MAX ? (int)sequence : INT_MAX;
   c->zero = (ds_zero_rules){.stage = stage,
                             .bf16 = c->bf16,
                             /* As there: by itself at stage 3 only. */

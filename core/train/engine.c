@@ -6,6 +6,7 @@
 #include "train/parts.h"
 #include "train/pipeline.h"
 #include "train/recorded.h"
+#include "train/stretch.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -28,6 +29,7 @@ void ds_engine_destroy(ds_engine *e) {
     ds_optimizer_unbind(e->optimizer);
   if (e->norm_sum) ds_backend_free(e->backend, e->norm_sum, sizeof(ds_step_scalars));
   ds_zero_destroy(e->zero);
+  ds_stretch_finish(e->stretch);
   ds_observe_finish(e);
   if (e->host != e->backend) ds_backend_close(e->host);
   ds_backend_close(e->backend);

@@ -50,6 +50,7 @@ struct ds_engine {
   double *norm_sum; /* device memory: a ds_step_scalars, of which these are parts */
   float *loss_sum;
   struct ds_recorded *recorded; /* recorded.h; NULL: nothing is recorded */
+  struct ds_stretch *stretch;   /* stretch.h; NULL: sequences are whole */
   struct ds_observe *observe;   /* observe.h; NULL: nothing is watched */
 
   bool training;

@@ -1,5 +1,6 @@
 /* ds_initialize: from arguments to a running engine, one stage after the other. */
 #include "data/dataloader.h"
+#include "ops/sequence.h"
 #include "train/engine.h"
 #include "train/groups.h"
 #include "train/parts.h"
@@ -8,6 +9,7 @@
 #include "train/recorded.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,7 +71,8 @@ static ds_status read_config(ds_engine *e, const char *text, ds_error *err) {
     int rank, world;
     const char *origin;
     if (ds_world_from_environment(&rank, &world, &origin, &inner) == DS_OK &&
-        !ds_config_set_ranks(&e->config, world, origin, &errors))
+        !ds_config_set_world(&e->config, ds_config_data_ranks(&e->config, world, &errors), origin,
+                             &errors))
       status = ds_fail_memory(err, "the config");
   }
   ds_status report =
@@ -90,7 +93,11 @@ static ds_status open_world(ds_engine *e, const ds_initialize_args *a, ds_error 
                            c->pipe, err));
   DS_TRY(ds_topology_connect(&e->topology, &e->world, err));
   ds_schema_errors errors = {0};
-  if (!ds_config_set_world(&e->config, e->topology.data.size, e->world.origin, &errors)) {
+  char origin[192];
+  int share = c->tensor * c->sequence * c->pipe; /* divides the world */
+  snprintf(origin, sizeof origin, share > 1 ? "%s: %d ranks, of which %d share a batch" : "%s",
+           e->world.origin, e->world.size, share);
+  if (!ds_config_set_world(&e->config, e->topology.data.size, origin, &errors)) {
     ds_str_finish(&errors.text);
     return ds_fail_memory(err, "the config");
   }
@@ -300,6 +307,7 @@ static ds_status build(ds_engine *e, const ds_initialize_args *a, const char *co
   DS_TRY(open_world(e, a, err));
   DS_TRY(ds_observe_init(e, err));
   DS_TRY(ds_ctx_create(e->backend, e->config.bf16 ? DS_BF16 : DS_F32, &e->ctx, err));
+  ds_ctx_bind_sequence(e->ctx, e->topology.sequence.group);
   ds_engine_train(e, true);
   DS_TRY(declare(e, err));
   DS_TRY(ds_groups_assign(e, a->model_parameters, a->n_model_parameters, &groups, &n_groups, err));

@@ -6,6 +6,7 @@
 #include "train/engine.h"
 #include "train/pipeline_step.h"
 #include "train/recorded.h"
+#include "train/stretch.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -13,8 +14,10 @@
 
 /* ---- forward and backward */
 
-static ds_status forward(ds_engine *e, const ds_batch *batch, ds_value **out, ds_error *err) {
+static ds_status forward(ds_engine *e, const ds_batch *whole, ds_value **out, ds_error *err) {
   ds_value *inputs[DS_MAX_BATCH_TENSORS];
+  ds_batch cut, *batch = &cut;
+  DS_TRY(ds_stretch_cut(e, whole, &cut, err));
   if (e->begin_next || !e->training) {
     DS_TRY(ds_ctx_begin(e->ctx, err));
     DS_TRY(ds_zero_begin(e->zero, ds_engine_is_gradient_accumulation_boundary(e), err));
@@ -55,9 +58,12 @@ ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss
 
 static ds_status run_backward(ds_engine *e, ds_value *loss, ds_error *err) {
   size_t nodes = e->ctx->n_nodes;
+  /* Ranks with stretches of one sequence give gradients whose mean is the sequence's (sequence.h). */
+  double share = e->config.sum_gradients ? e->topology.sequence.size : 1;
+  double scale = 1.0 / ((double)e->config.batch.accumulation * share);
   e->begin_next = true;
   ds_span *span = ds_span_begin(e->backend, NULL, DS_SPAN_COMPUTE, "backward");
-  ds_status status = ds_ctx_backward(e->ctx, loss, 1.0 / (double)e->config.batch.accumulation, err);
+  ds_status status = ds_ctx_backward(e->ctx, loss, scale, err);
   if (status == DS_OK) status = ds_zero_end(e->zero, err);
   ds_span_end(span);
   if (status == DS_OK)

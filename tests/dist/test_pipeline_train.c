@@ -177,10 +177,12 @@ int main(int argc, char **argv) {
         ", \"gradient_accumulation_steps\": 3, \"pipeline\": {\"stages\": 2}, "
         "\"zero_optimization\": {\"stage\": 1}",
         ", \"gradient_accumulation_steps\": 2, \"pipeline\": {\"stages\": 2}, "
-        "\"tensor_parallel\": {\"autotp_size\": 2}"};
-    for (int k = 0; k < 3; k++)
+        "\"tensor_parallel\": {\"autotp_size\": 2}",
+        ", \"gradient_accumulation_steps\": 2, \"pipeline\": {\"stages\": 2}, "
+        "\"sequence_parallel_size\": 2"};
+    for (int k = 0; k < 4; k++)
       for (int i = 0; i < PIPE_MODELS; i++) test_same(pipe_models[i], mixed[k]);
-    for (int k = 0; k < 3; k++) test_write(mixed[k]);
+    for (int k = 0; k < 4; k++) test_write(mixed[k]);
   }
   test_write(all);
   test_refused(all);
