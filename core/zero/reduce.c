@@ -148,11 +148,8 @@ static bool reduces_in_backward(const ds_zero *z) {
 }
 
 static void rewind_units(ds_zero *z) {
-  z->next = -1;
-  for (int u = 0; u < z->layout.n_units; u++) {
-    z->units[u].complete = 0;
-    if (!z->layout.units[u].frozen) z->next = u;
-  }
+  for (int u = 0; u < z->layout.n_units; u++) z->units[u].complete = 0;
+  z->next = z->n_ordered - 1;
 }
 
 ds_status ds_zero_begin(ds_zero *z, bool boundary, ds_error *err) {
@@ -171,13 +168,17 @@ ds_status ds_zero_done(void *self, int param, ds_error *err) {
   ds_zero *z = self;
   z->units[z->layout.unit_of[param]].complete++;
   if (!reduces_in_backward(z)) return DS_OK;
-  while (z->next >= 0 && z->units[z->next].complete == z->layout.units[z->next].count)
-    DS_TRY(reduce_unit(z, z->next--, err));
+  while (z->next >= 0) {
+    int unit = z->ordered[z->next];
+    if (z->units[unit].complete < z->layout.units[unit].count) break;
+    z->next--;
+    DS_TRY(reduce_unit(z, unit, err));
+  }
   return DS_OK;
 }
 
 static ds_status reduce_rest(ds_zero *z, ds_error *err) {
-  while (z->next >= 0) DS_TRY(reduce_unit(z, z->next--, err));
+  while (z->next >= 0) DS_TRY(reduce_unit(z, z->ordered[z->next--], err));
   while (z->n_in_flight > 0) DS_TRY(finish_one(z, err));
   return DS_OK;
 }
