@@ -292,7 +292,7 @@ ds_status ds_span_start(ds_backend *b, ds_trace *trace, ds_comms_log *comms, ds_
   pthread_mutex_init(&t->lock, NULL);
   pthread_cond_init(&t->done, NULL);
   b->tracer = t;
-  track_of(t, t->events ? lane_of(t, NULL) : NULL, DS_SPAN_COMPUTE); /* the first line */
+  if (trace) track_of(t, t->events ? lane_of(t, NULL) : NULL, DS_SPAN_COMPUTE); /* the first line */
   return DS_OK;
 }
 

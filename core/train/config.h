@@ -38,11 +38,12 @@ typedef struct ds_config {
  * out is always to be finished. */
 DS_MUST_USE ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config *out,
                                      ds_schema_errors *errors, ds_error *err);
-/* How many of `world` ranks have samples of their own; a mistake goes to errors. */
-int ds_config_data_ranks(const ds_config *config, int world, ds_schema_errors *errors);
 /* Resolves the batch sizes for a data-parallel world; a mistake goes to errors. origin says where
  * the size came from. False when out of memory. */
 bool ds_config_set_world(ds_config *config, int world, const char *origin,
+                         ds_schema_errors *errors);
+/* The same for a world of that many ranks, of whom several may share a model or a sequence. */
+bool ds_config_set_ranks(ds_config *config, int ranks, const char *origin,
                          ds_schema_errors *errors);
 void ds_config_finish(ds_config *config);
 

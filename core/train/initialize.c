@@ -71,8 +71,7 @@ static ds_status read_config(ds_engine *e, const char *text, ds_error *err) {
     int rank, world;
     const char *origin;
     if (ds_world_from_environment(&rank, &world, &origin, &inner) == DS_OK &&
-        !ds_config_set_world(&e->config, ds_config_data_ranks(&e->config, world, &errors), origin,
-                             &errors))
+        !ds_config_set_ranks(&e->config, world, origin, &errors))
       status = ds_fail_memory(err, "the config");
   }
   ds_status report =

@@ -118,7 +118,7 @@ static void tell_dropped(ds_engine *e) {
   if (dropped)
     ds_log(&e->logger, DS_LOG_WARN,
            "trace: %llu spans of rank %d were left out; it holds %llu, at most %d",
-           (unsigned long long)dropped, e->world.rank, (unsigned long long)kept, DS_TRACE_SPANS);
+           (unsigned long long)dropped, e->observe->rank, (unsigned long long)kept, DS_TRACE_SPANS);
 }
 
 ds_status ds_engine_save_trace(ds_engine *e, ds_error *err) {
@@ -167,6 +167,8 @@ ds_status ds_observe_init(ds_engine *e, ds_error *err) {
     ds_comms_log_destroy(comms);
     return status;
   }
+  o->rank = e->world.rank;
+  o->ranks = e->world.size;
   o->path = path;
   o->comms = comms;
   if (path) DS_TRY(ds_trace_create(DS_TRACE_SPANS, &o->trace, err));
@@ -188,13 +190,13 @@ static void save_part(ds_engine *e) {
   uint64_t kept, dropped;
   ds_trace_count(o->trace, &kept, &dropped);
   if (kept == o->saved) return;
-  char *path = e->world.size == 1 ? strdup(o->path) : part_path(o->path, e->world.rank);
-  ds_status status = path ? ds_trace_write(o->trace, e->world.rank, path, &err) : DS_ERR_MEMORY;
+  char *path = o->ranks == 1 ? strdup(o->path) : part_path(o->path, o->rank);
+  ds_status status = path ? ds_trace_write(o->trace, o->rank, path, &err) : DS_ERR_MEMORY;
   if (status != DS_OK)
     ds_log(&e->logger, DS_LOG_ERROR, "the trace is lost: %s", err.message);
-  else if (e->world.size > 1)
+  else if (o->ranks > 1)
     ds_log(&e->logger, DS_LOG_WARN,
-           "the trace was not saved by all ranks together: that of rank %d is in %s", e->world.rank,
+           "the trace was not saved by all ranks together: that of rank %d is in %s", o->rank,
            path);
   tell_dropped(e);
   free(path);

@@ -11,6 +11,7 @@ typedef struct ds_observe {
   ds_trace *trace;
   ds_comms_log *comms; /* NULL: off */
   uint64_t saved;      /* spans that were written */
+  int rank, ranks;     /* of the world, which ends first */
 } ds_observe;
 
 /* Begins to watch; e->observe stays NULL where the config asks for nothing. Once the world is there. */

@@ -79,7 +79,7 @@ parts = glob.glob("part.rank[01].json")
 assert parts
 for part in parts:
     t = json.load(open(part))["traceEvents"]
-    assert {e["pid"] for e in t} == {int(part[9])} and any(e["name"] == "broadcast" for e in t)
+    assert {e["pid"] for e in t} == {int(part[9])}, part and any(e["name"] == "broadcast" for e in t)
 END_CHECK
 test ! -e part.json
 
@@ -87,3 +87,14 @@ test ! -e part.json
 ! "$@" -n 2 "$ds" train --model model.json --data text.txt --seq-len 16 --steps 1 --json --config config.json \
   --trace nowhere/trace.json >out 2>err || exit 1
 grep -q 'nowhere/trace.json' err
+
+# One process: the environment's DS_TRACE or the config name the file, which needs no saving.
+DS_TRACE=one.json "$ds" train --model model.json --data text.txt --seq-len 16 --steps 1 --json --config config.json >out
+sed 's/"name": "cpu"/"name": "cpu", "trace": "two.json"/' config.json >traced.json
+"$ds" train --model model.json --data text.txt --seq-len 16 --steps 1 --json --config traced.json >out
+for file in one.json two.json; do
+  python3 -c "
+import json
+names = [e['name'] for e in json.load(open('$file'))['traceEvents'] if e['ph'] == 'X']
+assert names == ['forward', 'backward'] * 2 + ['update'], names"
+done
