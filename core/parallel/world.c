@@ -216,7 +216,8 @@ static ds_status check_mpu(ds_world *w, const ds_mpu *mpu, ds_error *err) {
 }
 
 static size_t flag_bytes(const ds_world *w) {
-  return (size_t)w->size * DS_WORLD_EXCHANGE;
+  size_t bytes = (size_t)w->size * DS_WORLD_EXCHANGE, least = DS_WORLD_SAY * sizeof(float);
+  return bytes > least ? bytes : least;
 }
 
 /* store: where the ranks may meet, or NULL, because of `placeless`. */
@@ -305,6 +306,19 @@ ds_status ds_world_exchange(ds_world *w, const void *mine, void *all, size_t byt
   DS_TRY(ds_backend_upload(w->backend, own, mine, bytes, err));
   DS_TRY(ds_group_allgather(w->group, NULL, own, w->flag, (int64_t)bytes, DS_I8, err));
   return ds_backend_download(w->backend, all, w->flag, (size_t)w->size * bytes, err);
+}
+
+/* As numbers, the one thing that every backend's collectives have. */
+ds_status ds_world_say(ds_world *w, char text[DS_WORLD_SAY], ds_error *err) {
+  if (!w->group) return DS_OK;
+  float x[DS_WORLD_SAY] = {0};
+  for (size_t i = 0; w->rank == 0 && i + 1 < DS_WORLD_SAY && text[i]; i++)
+    x[i] = (float)(unsigned char)text[i];
+  DS_TRY(ds_backend_upload(w->backend, w->flag, x, sizeof x, err));
+  DS_TRY(ds_world_broadcast(w, w->flag, DS_WORLD_SAY, err));
+  DS_TRY(ds_backend_download(w->backend, x, w->flag, sizeof x, err));
+  for (size_t i = 0; i < DS_WORLD_SAY; i++) text[i] = (char)(unsigned char)x[i];
+  return DS_OK;
 }
 
 ds_status ds_world_agree(ds_world *w, ds_status mine, const char *what, ds_error *err) {
