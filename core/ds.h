@@ -500,7 +500,9 @@ DS_API ds_status ds_engine_backward(ds_engine *e, ds_value *loss, ds_error *err)
  * the first such parameter; parameters are untouched. */
 DS_API ds_status ds_engine_step(ds_engine *e, ds_error *err);
 /* All of a step: loader -> forward, backward, step over the accumulation steps; *loss is the mean
- * of the micro batches'. */
+ * of the micro batches'. In a pipeline (the config's "pipeline": {"stages": N}) every stage calls it,
+ * the accumulation steps are the micro batches in flight, and it is the only way: forward, backward
+ * and step are DS_ERR_UNSUPPORTED there. */
 DS_API ds_status ds_engine_train_batch(ds_engine *e, float *loss, ds_error *err);
 DS_API ds_status ds_engine_zero_grad(ds_engine *e, ds_error *err);
 DS_API void ds_engine_train(ds_engine *e, bool training); /* false: forward keeps no tape */
