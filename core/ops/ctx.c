@@ -32,6 +32,7 @@ void ds_ctx_destroy(ds_ctx *ctx) {
   free(ctx->nodes);
   free(ctx->uses);
   free(ctx->tensor.ids);
+  free(ctx->tensor.pending);
   free(ctx);
 }
 
@@ -81,7 +82,7 @@ ds_status ds_ctx_begin(ds_ctx *ctx, ds_error *err) {
   for (size_t i = 0; i < ctx->uses_capacity; i++) ctx->uses[i] = 0;
   ctx->n_scopes = 0;
   ctx->input_bytes = 0;
-  ctx->tensor.n_ids = 0;
+  ds_parallel_begin(ctx);
   ctx->failure.status = DS_OK;
   return DS_OK;
 }

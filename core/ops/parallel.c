@@ -177,12 +177,15 @@ static ds_status enter_backward(ds_ctx *ctx, ds_node *node, ds_error *err) {
 /* The same value and memory under another name, whose gradient is this rank's alone. */
 static ds_value *enter_whole(ds_ctx *ctx, ds_value *x) {
   if (!ds_will_record(ctx, &x, 1)) return x;
-  ds_value *root = x->base ? x->base : x, *y = ds_pool_alloc(ctx, sizeof *y);
+  if ((x->base ? x->base : x)->param >= 0) x = ds_scale(ctx, x, 1); /* which may move */
+  ds_value *y = x ? ds_pool_alloc(ctx, sizeof *y) : NULL;
   if (!y) return NULL;
+  const ds_value *root = x->base ? x->base : x;
   *y = *x;
   y->storage = root->storage;
   if (y->storage) y->storage->refs++;
   y->base = y->grad = y->entered = NULL;
+  y->base_offset = 0;
   y->param = -1;
   y->keep = false;
   y->uses = 0;
@@ -291,6 +294,53 @@ ds_value *ds_parallel_ids(ds_ctx *ctx, ds_value *ids) {
   if (!mine) return NULL;
   mine->part = DS_PART_ROWS;
   return mine;
+}
+
+/* ---- gradients summed over ranks: key/value heads that several have, and under sequence
+ * parallelism all that is undivided. A gradient so far is the sum already, so this walk's is apart
+ * until it is one too. */
+
+void ds_parallel_begin(ds_ctx *ctx) {
+  ctx->tensor.n_ids = 0;
+  for (size_t i = 0; i < ctx->tensor.pending_capacity; i++) ctx->tensor.pending[i] = NULL;
+}
+
+bool ds_parallel_summed(const ds_ctx *ctx, int param) {
+  return ctx->tensor.group && ds_group_size(ctx->tensor.splits[param].sum) > 1;
+}
+
+ds_status ds_parallel_grad(ds_ctx *ctx, ds_value *param, ds_tensor *out, bool *existed,
+                           ds_error *err) {
+  size_t had = ctx->tensor.pending_capacity;
+  DS_TRY(ds_reserve(&ctx->tensor.pending, &ctx->tensor.pending_capacity, (size_t)ctx->n_slots,
+                    sizeof(ds_value *), "gradients to be summed", err));
+  for (size_t i = had; i < ctx->tensor.pending_capacity; i++) ctx->tensor.pending[i] = NULL;
+  ds_value **place = &ctx->tensor.pending[param->param];
+  *existed = *place != NULL;
+  if (!*place) *place = ds_value_new(ctx, DS_F32, param->t.rank, param->t.shape);
+  if (!*place) return ds_ctx_status(ctx, err);
+  *out = (*place)->t;
+  return DS_OK;
+}
+
+ds_status ds_parallel_done(ds_ctx *ctx, int param, ds_error *err) {
+  if (!ds_parallel_summed(ctx, param) || (size_t)param >= ctx->tensor.pending_capacity)
+    return DS_OK;
+  ds_value *v = ctx->tensor.pending[param];
+  ds_param_slot *slot = &ctx->slots[param];
+  if (!v) return DS_OK; /* nor has any other rank: the tapes are alike */
+  int64_t n = ds_tensor_numel(&v->t);
+  DS_TRY(ds_group_allreduce(ctx->tensor.splits[param].sum, NULL, v->t.data, v->t.data, n, DS_F32,
+                            DS_REDUCE_SUM, err));
+  if (ctx->hooks.grad) DS_TRY(ctx->hooks.grad(ctx->hooks.self, param, err));
+  ds_tensor from = ds_tensor_make(v->t.data, DS_F32, 1, &n);
+  ds_tensor to = ds_tensor_make(slot->grad, DS_F32, 1, &n);
+  DS_TRY(ds_run_raw(ctx, DS_OP_COPY, (const ds_tensor *[]){&from}, 1, (const ds_tensor *[]){&to}, 1,
+                    slot->has_grad, NULL, 0, err));
+  slot->has_grad = true;
+  ctx->tensor.pending[param] = NULL;
+  drop(ctx, v);
+  return DS_OK;
 }
 
 /* ---- ids on the host */

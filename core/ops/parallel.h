@@ -28,6 +28,8 @@ typedef struct ds_param_split {
   ds_split split;
   int64_t begin, whole; /* of DS_SPLIT_VOCAB: the first row here, and the rows of all ranks */
   const char *name;     /* in messages */
+  ds_group *sum;        /* NULL, or ranks over which the gradient is summed, at its last use of each
+                           backward pass */
 } ds_param_split;
 
 /* group: the ranks that have the parts; NULL, or a group of one: nothing is divided. splits: one per
@@ -61,6 +63,14 @@ ds_value *ds_parallel_enter(ds_ctx *ctx, ds_value *x);
 ds_value *ds_parallel_leave(ds_ctx *ctx, ds_value *y);
 /* This rank's rows of contiguous ids, flat, where each has its own rows; else ids. */
 ds_value *ds_parallel_ids(ds_ctx *ctx, ds_value *ids);
+void ds_parallel_begin(ds_ctx *ctx); /* a new tape */
+/* Of a parameter whose gradient is summed over ranks, where this walk's goes; *existed: something is
+ * there. False: where a gradient always goes. */
+bool ds_parallel_summed(const ds_ctx *ctx, int param);
+DS_MUST_USE ds_status ds_parallel_grad(ds_ctx *ctx, ds_value *param, ds_tensor *out, bool *existed,
+                                       ds_error *err);
+/* Nothing adds to the parameter's gradient any more in this walk. */
+DS_MUST_USE ds_status ds_parallel_done(ds_ctx *ctx, int param, ds_error *err);
 /* Keeps the elements of an i32 input, so that a rank can tell which are its own. */
 bool ds_parallel_keep_ids(ds_ctx *ctx, ds_value *v, const int32_t *host, size_t n);
 /* The elements of a contiguous i32 value: kept ones, or read back. They stay until the next keep or

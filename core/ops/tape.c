@@ -64,7 +64,7 @@ bool ds_will_record(const ds_ctx *ctx, ds_value *const *in, int n_in) {
 /* Counts what reads parameters, so that it is known when their gradients are complete. */
 static ds_status count_uses(ds_ctx *ctx, ds_value *const *in, int n_in, ds_error *err) {
   size_t had = ctx->uses_capacity;
-  if (!ctx->hooks.done) return DS_OK;
+  if (!ctx->hooks.done && !ctx->tensor.group) return DS_OK;
   DS_TRY(ds_reserve(&ctx->uses, &ctx->uses_capacity, (size_t)ctx->n_slots, sizeof *ctx->uses,
                     "the tape", err));
   for (size_t i = had; i < ctx->uses_capacity; i++) ctx->uses[i] = 0;
@@ -76,11 +76,13 @@ static ds_status count_uses(ds_ctx *ctx, ds_value *const *in, int n_in, ds_error
 }
 
 static ds_status uncount_uses(ds_ctx *ctx, const ds_node *node, ds_error *err) {
-  if (!ctx->hooks.done) return DS_OK;
+  if (!ctx->hooks.done && !ctx->tensor.group) return DS_OK;
   for (int i = 0; i < node->n_in; i++) {
     const ds_value *root = node->in[i] && node->in[i]->base ? node->in[i]->base : node->in[i];
     if (!root || root->param < 0 || !root->needs_grad) continue;
-    if (--ctx->uses[root->param] == 0) DS_TRY(ctx->hooks.done(ctx->hooks.self, root->param, err));
+    if (--ctx->uses[root->param] > 0) continue;
+    DS_TRY(ds_parallel_done(ctx, root->param, err));
+    if (ctx->hooks.done) DS_TRY(ctx->hooks.done(ctx->hooks.self, root->param, err));
   }
   return DS_OK;
 }
@@ -152,6 +154,7 @@ static ds_status root_grad(ds_ctx *ctx, ds_value *root, ds_tensor *out, bool *ex
                            ds_error *err) {
   if (root->param >= 0) {
     ds_param_slot *slot = &ctx->slots[root->param];
+    if (ds_parallel_summed(ctx, root->param)) return ds_parallel_grad(ctx, root, out, existed, err);
     if (ctx->hooks.grad) DS_TRY(ctx->hooks.grad(ctx->hooks.self, root->param, err));
     *out = ds_tensor_make(slot->grad, DS_F32, root->t.rank, root->t.shape);
     *existed = slot->has_grad;

@@ -157,6 +157,8 @@ struct ds_ctx {
     bool sequence;
     int32_t *ids; /* host copies of i32 inputs since the last begin */
     size_t n_ids, id_capacity;
+    ds_value **pending; /* by parameter: this walk's gradient, until it is summed over ranks */
+    size_t pending_capacity;
   } tensor;
   ds_error failure; /* status DS_OK: none */
 };

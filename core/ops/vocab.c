@@ -82,6 +82,8 @@ ds_value *ds_vocab_embedding(ds_ctx *ctx, ds_value *ids, ds_value *table, const 
   ds_tensor from = ds_tensor_make(found->t.data, found->t.dtype, 4, each);
   ds_tensor to = ds_tensor_make(y->t.data, y->t.dtype, 4, each);
   const ds_attr zero = {.f = 0};
+  ds_error err;
+  if (ds_need(ctx, &table, 1, &err) != DS_OK) return ds_ctx_take_error(ctx, &err);
   if (!run(ctx, DS_OP_EMBEDDING, (const ds_tensor *[]){&rows->t, &table->t}, 2, &found->t, NULL) ||
       !run(ctx, DS_OP_FILL, NULL, 0, &y->t, &zero) ||
       !run(ctx, DS_OP_APPEND_ROWS, (const ds_tensor *[]){&from, &place->t}, 2, &to, NULL))

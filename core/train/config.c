@@ -212,19 +212,11 @@ ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config 
     extract(tree, out);
     ds_config_read_zero(out, errors);
     ds_config_read_elastic(out, errors);
+    ds_config_read_tensor(out, errors);
     ds_config_read_pipeline(out, errors);
   }
   cJSON_Delete(tree);
   return status;
-}
-
-int ds_config_data_ranks(const ds_config *c, int world, ds_schema_errors *errors) {
-  ds_error err;
-  ds_topology t;
-  if (ds_topology_place(&t, 0, world, c->tensor, c->sequence, c->pipe, &err) == DS_OK)
-    return t.data.size;
-  ds_schema_error(errors, "%s", err.message);
-  return 1;
 }
 
 bool ds_config_set_world(ds_config *c, int world, const char *origin, ds_schema_errors *errors) {
@@ -248,6 +240,15 @@ bool ds_config_set_world(ds_config *c, int world, const char *origin, ds_schema_
   return true;
 }
 
+bool ds_config_set_ranks(ds_config *c, int ranks, const char *origin, ds_schema_errors *errors) {
+  ds_topology t;
+  ds_error err;
+  if (ds_topology_place(&t, 0, ranks, c->tensor, c->sequence, c->pipe, &err) == DS_OK)
+    return ds_config_set_world(c, t.data.size, origin, errors);
+  ds_schema_error(errors, "%s", err.message);
+  return true;
+}
+
 void ds_config_finish(ds_config *c) {
   ds_backend_config_finish(&c->backend);
   cJSON_Delete(c->root);
@@ -265,8 +266,7 @@ ds_status ds_config_resolve(const char *config, int world_size, char **json, ds_
   ds_schema_errors errors = {0};
   const ds_logger silent = {NULL, NULL};
   ds_status status = ds_config_read(config, &silent, &c, &errors, err);
-  if (status == DS_OK && !ds_config_set_world(&c, ds_config_data_ranks(&c, world_size, &errors),
-                                              "as asked", &errors))
+  if (status == DS_OK && !ds_config_set_ranks(&c, world_size, "as asked", &errors))
     status = ds_fail_memory(err, "the config");
   ds_error found;
   ds_status report = ds_schema_errors_report(&errors, c.name ? c.name : "config", &found);

@@ -26,8 +26,9 @@ typedef struct ds_config {
   bool ignore_unused;         /* zero_optimization.ignore_unused_parameters */
   ds_zero_rules zero;         /* without the optimizer's n_states */
   int tensor, sequence, pipe; /* ranks that share a model, or a sequence (parallel/topology.h) */
-  bool elastic;             /* elasticity chooses the batch sizes */
-  ds_elasticity elasticity; /* checked; without micro batches when it is wrong */
+  bool sequence_parallel;     /* tensor_parallel.sequence_parallel: norms on parts of the rows */
+  bool elastic;               /* elasticity chooses the batch sizes */
+  ds_elasticity elasticity;   /* checked; without micro batches when it is wrong */
   bool pipe_uniform;          /* stages of as many blocks each, not of as many parameters */
 } ds_config;
 
@@ -37,11 +38,12 @@ typedef struct ds_config {
  * out is always to be finished. */
 DS_MUST_USE ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config *out,
                                      ds_schema_errors *errors, ds_error *err);
-/* How many of `world` ranks have samples of their own; a mistake goes to errors. */
-int ds_config_data_ranks(const ds_config *config, int world, ds_schema_errors *errors);
 /* Resolves the batch sizes for a data-parallel world; a mistake goes to errors. origin says where
  * the size came from. False when out of memory. */
 bool ds_config_set_world(ds_config *config, int world, const char *origin,
+                         ds_schema_errors *errors);
+/* The same for a world of that many ranks, of whom several may share a model or a sequence. */
+bool ds_config_set_ranks(ds_config *config, int ranks, const char *origin,
                          ds_schema_errors *errors);
 void ds_config_finish(ds_config *config);
 
@@ -55,6 +57,8 @@ DS_MUST_USE ds_status ds_config_resolve_elastic(ds_config *config, int world, ds
  * is not enabled. DS_ERR_INVALID: there is none. */
 DS_MUST_USE ds_status ds_config_elastic_ranks(const char *config, int most, int *ranks,
                                               ds_error *err);
+/* config_tensor.c: "tensor_parallel", after the former; contradictions go to errors. */
+void ds_config_read_tensor(ds_config *config, ds_schema_errors *errors);
 /* config_pipeline.c: "pipeline", after the former; what doesn't go together goes to errors. */
 void ds_config_read_pipeline(ds_config *config, ds_schema_errors *errors);
 

@@ -238,11 +238,12 @@ static const ds_schema_key keys[] = {
     OPEN("checkpoint.writer", LATER),
 
     SECTION("tensor_parallel"),
-    BOOL("tensor_parallel.enabled", IDLE, "true"),
-    INT("tensor_parallel.autotp_size", LATER, "0", 0),
-    INT("tensor_parallel.tp_size", LATER, "1", 1),
+    BOOL("tensor_parallel.enabled", HERE, "true"),
+    INT("tensor_parallel.autotp_size", HERE, "0", 0),
+    INT("tensor_parallel.tp_size", HERE, "1", 1),
+    BOOL("tensor_parallel.sequence_parallel", HERE, "false"), /* dscore's own */
     SECTION("tensor_parallel.tp"),
-    INT("tensor_parallel.tp.tp_size", LATER, "1", 1),
+    INT("tensor_parallel.tp.tp_size", HERE, "1", 1),
     BOOL("tensor_parallel.tp_overlap_comm", IDLE, "false"),
     SECTION("elasticity"),
     BOOL("elasticity.enabled", HERE, "false"),

@@ -22,4 +22,9 @@ void ds_config_read_pipeline(ds_config *c, ds_schema_errors *errors) {
                     "zero_optimization.stage: %d partitions gradients, which a pipeline "
                     "(pipeline.stages: %d) adds up over its micro batches; use stage 0 or 1",
                     c->zero.stage, c->pipe);
+  if (c->sequence_parallel)
+    ds_schema_error(errors,
+                    "tensor_parallel.sequence_parallel: stages hand on whole hidden values, not "
+                    "parts of the sequence; it can't be true in a pipeline (pipeline.stages: %d)",
+                    c->pipe);
 }

@@ -3,6 +3,8 @@
 
 #include "data/dataloader.h"
 #include "train/observe.h"
+#include "train/parts.h"
+#include "train/pipeline.h"
 #include "train/recorded.h"
 #include "train/stretch.h"
 
@@ -14,6 +16,8 @@ void ds_engine_destroy(ds_engine *e) {
   if (!e) return;
   ds_dataloader_destroy(e->loader);
   /* First: a collective that was given up may still write to memory. */
+  ds_pipeline_destroy(e->pipeline);
+  ds_parts_finish(e);
   ds_topology_finish(&e->topology);
   ds_world_finish(&e->world);
   ds_recorded_finish(e);
@@ -33,7 +37,6 @@ void ds_engine_destroy(ds_engine *e) {
   free(e->saved_tag);
   free(e->group_of);
   free(e->frozen);
-  if (e->local != e->params) ds_params_destroy(e->local);
   ds_params_destroy(e->params);
   ds_config_finish(&e->config);
   free(e);
@@ -156,10 +159,42 @@ static ds_status check(const ds_engine *e, const char *who, int index, const voi
   return ds_engine_check(e, who, err);
 }
 
+enum { GRADIENT = -1 }; /* beside the kinds of zero/zero.h */
+
+static ds_status read_here(ds_engine *e, int kind, int index, float *out, ds_error *err) {
+  if (kind == GRADIENT && e->slots[index].has_grad)
+    return ds_zero_read_grad(e->zero, index, out, err);
+  if (kind == GRADIENT) {
+    memset(out, 0, (size_t)ds_params_numel(e->local, index) * sizeof *out);
+    return DS_OK;
+  }
+  return ds_zero_read_all(e->zero, kind, index, out, err);
+}
+
+static ds_status read_whole(ds_engine *e, int kind, int index, float *out, ds_error *err) {
+  if (!e->shards) return read_here(e, kind, index, out, err);
+  float *here = malloc(((size_t)ds_params_numel(e->local, index) + 1) * sizeof *here);
+  if (!here) return ds_fail_memory(err, "a parameter's part");
+  ds_status status = read_here(e, kind, index, here, err);
+  if (status == DS_OK) status = ds_parts_join(e, index, here, out, err);
+  free(here);
+  return status;
+}
+
+static ds_status write_whole(ds_engine *e, int index, const float *in, ds_error *err) {
+  if (!e->shards) return ds_zero_write_all(e->zero, index, in, err);
+  float *here = malloc(((size_t)ds_params_numel(e->local, index) + 1) * sizeof *here);
+  if (!here) return ds_fail_memory(err, "a parameter's part");
+  ds_parts_take(e, index, in, here);
+  ds_status status = ds_zero_write_all(e->zero, index, here, err);
+  free(here);
+  return status;
+}
+
 ds_status ds_engine_read_param(ds_engine *e, int index, float *out, size_t n, ds_error *err) {
   ds_error inner = {DS_OK, ""};
   DS_TRY(check(e, "ds_engine_read_param", index, out, n, err));
-  ds_status status = ds_zero_read_all(e->zero, DS_ZERO_MASTER, index, out, &inner);
+  ds_status status = read_whole(e, DS_ZERO_MASTER, index, out, &inner);
   return ds_engine_settle(e, status, &inner, err);
 }
 
@@ -167,7 +202,7 @@ ds_status ds_engine_write_param(ds_engine *e, int index, const float *in, size_t
   ds_error inner = {DS_OK, ""};
   DS_TRY(check(e, "ds_engine_write_param", index, in, n, err));
   e->halfway = true; /* the master is new, its bf16 copy still old */
-  ds_status status = ds_zero_write_all(e->zero, index, in, &inner);
+  ds_status status = write_whole(e, index, in, &inner);
   if (status == DS_OK) e->halfway = false;
   return ds_engine_settle(e, status, &inner, err);
 }
@@ -175,11 +210,7 @@ ds_status ds_engine_write_param(ds_engine *e, int index, const float *in, size_t
 ds_status ds_engine_read_grad(ds_engine *e, int index, float *out, size_t n, ds_error *err) {
   ds_error inner = {DS_OK, ""};
   DS_TRY(check(e, "ds_engine_read_grad", index, out, n, err));
-  if (!e->slots[index].has_grad) {
-    memset(out, 0, n * sizeof *out);
-    return DS_OK;
-  }
-  return ds_engine_settle(e, ds_zero_read_grad(e->zero, index, out, &inner), &inner, err);
+  return ds_engine_settle(e, read_whole(e, GRADIENT, index, out, &inner), &inner, err);
 }
 
 ds_status ds_engine_backend_stats(const ds_engine *e, ds_backend_stats *out, ds_error *err) {

@@ -6,11 +6,13 @@
 #include "model/model.h"
 #include "model/params.h"
 #include "ops/ctx.h"
+#include "ops/parallel.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "parallel/shard.h"
 #include "parallel/topology.h"
 #include "train/config.h"
+#include "train/pipeline_stages.h"
 #include "zero/zero.h"
 
 struct ds_engine {
@@ -26,11 +28,19 @@ struct ds_engine {
   ds_model *model;   /* the caller's */
   ds_params *params; /* whole */
   int n_params;
-  ds_params *local;     /* what of them is on this rank; params itself where that is all */
-  ds_param_slot *slots; /* by parameter; zero's */
-  int *group_of;        /* by parameter; -1 = frozen */
-  bool *frozen;         /* by parameter */
+  ds_params *local;       /* what of them is on this rank; params itself where that is all */
+  ds_shard *shards;       /* by parameter: which part that is; NULL where it is all */
+  ds_shard **shards_of;   /* of each rank of the model group; NULL as shards */
+  ds_stages stages;       /* of a pipeline; without bounds: there is none */
+  ds_group *tied;         /* the two stages that have tied parameters; NULL: not this one */
+  ds_group *replicas;     /* ranks that have the same key/value heads; NULL: none */
+  ds_param_split *splits; /* the context's */
+  bool *counted;          /* by parameter: in the gradient norm of this rank; NULL: all are */
+  ds_param_slot *slots;   /* by parameter; zero's */
+  int *group_of;          /* by parameter; -1 = frozen */
+  bool *frozen;           /* by parameter */
   ds_zero *zero;
+  struct ds_pipeline *pipeline; /* NULL: the rank has all blocks */
 
   ds_optimizer *optimizer; /* NULL = none: the engine can only evaluate */
   bool owns_optimizer;

@@ -3,6 +3,8 @@
 #include "ops/sequence.h"
 #include "train/engine.h"
 #include "train/groups.h"
+#include "train/parts.h"
+#include "train/pipeline_step.h"
 #include "train/observe.h"
 #include "train/recorded.h"
 
@@ -69,8 +71,7 @@ static ds_status read_config(ds_engine *e, const char *text, ds_error *err) {
     int rank, world;
     const char *origin;
     if (ds_world_from_environment(&rank, &world, &origin, &inner) == DS_OK &&
-        !ds_config_set_world(&e->config, ds_config_data_ranks(&e->config, world, &errors), origin,
-                             &errors))
+        !ds_config_set_ranks(&e->config, world, origin, &errors))
       status = ds_fail_memory(err, "the config");
   }
   ds_status report =
@@ -110,16 +111,27 @@ static ds_status declare(ds_engine *e, ds_error *err) {
   if (e->n_params == 0)
     return ds_fail(err, DS_ERR_INVALID, "model \"%s\" declares no parameters",
                    ds_model_name(e->model));
-  e->local = e->params;
   e->frozen = calloc((size_t)e->n_params, sizeof *e->frozen);
   e->group_of = calloc((size_t)e->n_params, sizeof *e->group_of);
-  return e->frozen && e->group_of ? DS_OK : ds_fail_memory(err, "parameters");
+  if (!e->frozen || !e->group_of) return ds_fail_memory(err, "parameters");
+  return ds_parts_init(e, err);
 }
 
-static ds_status initial_values(ds_engine *e, int index, float *out, ds_error *err) {
+static ds_status initial_values(ds_engine *e, int index, float *out, uint64_t seed, ds_error *err) {
   if (ds_model_has_weights(e->model))
     return ds_model_read_param(e->model, e->params, index, out, err);
-  return ds_params_init_values(e->params, index, e->seed, out);
+  return ds_params_init_values(e->params, index, seed, out);
+}
+
+/* Ranks that hold parts of one model take them from one model: rank 0's. */
+static ds_status agree_on_seed(ds_engine *e, uint64_t *seed, ds_error *err) {
+  if (!e->world.group) return DS_OK;
+  uint64_t *all = malloc((size_t)e->world.size * sizeof *all);
+  if (!all) return ds_fail_memory(err, "the ranks' seeds");
+  ds_status status = ds_world_exchange(&e->world, seed, all, sizeof *seed, err);
+  if (status == DS_OK) *seed = all[0];
+  free(all);
+  return status;
 }
 
 /* One rank of those that have the same finds the values, the others get them from it. */
@@ -128,20 +140,28 @@ static ds_status fill_masters(ds_engine *e, ds_error *err) {
   for (int i = 0; i < e->n_params; i++)
     if (ds_params_numel(e->params, i) > largest) largest = ds_params_numel(e->params, i);
   float *host = malloc((size_t)largest * sizeof *host);
-  ds_status status = ds_world_agree(
-      &e->world, host ? DS_OK : ds_fail_memory(err, "initial weights"), "ds_initialize", err);
+  float *part = e->shards ? malloc((size_t)largest * sizeof *part) : host;
+  uint64_t seed = e->seed;
+  ds_status status =
+      ds_world_agree(&e->world, host && part ? DS_OK : ds_fail_memory(err, "initial weights"),
+                     "ds_initialize", err);
+  if (status == DS_OK) status = agree_on_seed(e, &seed, err);
+  /* They read the same samples, too. */
+  if (status == DS_OK && e->topology.model.size > 1) e->seed = seed;
   for (int i = 0, piece = 0; i < e->n_params && status == DS_OK; i++) {
-    status = e->topology.zero.rank == 0 ? initial_values(e, i, host, err) : DS_OK;
+    status = e->topology.zero.rank == 0 ? initial_values(e, i, host, seed, err) : DS_OK;
+    if (status == DS_OK && e->topology.zero.rank == 0) ds_parts_take(e, i, host, part);
     status = ds_world_agree(&e->world, status, "reading the initial weights", err);
     if (status == DS_OK)
-      status = ds_zero_share(e->zero, host, ds_params_numel(e->local, i), 0, err);
+      status = ds_zero_share(e->zero, part, ds_params_numel(e->local, i), 0, err);
     for (; status == DS_OK && piece < ds_zero_n_pieces(e->zero); piece++) {
       const ds_piece *p = ds_zero_piece(e->zero, piece);
       if (p->param != i) break;
       status =
-          ds_zero_write(e->zero, DS_ZERO_MASTER, piece, 0, p->end - p->begin, host + p->begin, err);
+          ds_zero_write(e->zero, DS_ZERO_MASTER, piece, 0, p->end - p->begin, part + p->begin, err);
     }
   }
+  if (part != host) free(part);
   free(host);
   return status == DS_OK ? ds_zero_settle(e->zero, err) : status;
 }
@@ -183,6 +203,7 @@ static ds_status make_parameters(ds_engine *e, ds_error *err) {
   ds_zero_rules rules = e->config.zero;
   DS_TRY(open_host(e, &rules, err));
   rules.n_states = e->optimizer ? e->optimizer->vtable->n_states : 0;
+  rules.counted = e->counted;
   for (int i = 0; i < e->n_params; i++) e->frozen[i] = e->group_of[i] < 0;
   DS_TRY(
       ds_zero_create(&rules, e->ctx, e->host, e->topology.zero.group, e->local, e->frozen, &e->zero, err));
@@ -294,6 +315,7 @@ static ds_status build(ds_engine *e, const ds_initialize_args *a, const char *co
   if (status != DS_OK) return status;
   DS_TRY(make_scheduler(e, a, err));
   DS_TRY(make_parameters(e, err));
+  DS_TRY(ds_pipeline_step_init(e, err));
   DS_TRY(make_scalars(e, err));
   DS_TRY(ds_recorded_init(e, err));
   DS_TRY(make_loader(e, a, err));

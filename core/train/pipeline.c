@@ -39,9 +39,11 @@ static ds_status run(ds_pipeline *p, float *loss, ds_error *err) {
   return conclude(p, loss, err);
 }
 
-ds_status ds_pipeline_run(ds_pipeline *p, int64_t micros, ds_pipeline_source source,
+ds_status ds_pipeline_run(ds_pipeline *p, int64_t micros, int64_t step, ds_pipeline_source source,
                           void *source_ctx, float *loss, ds_error *err) {
+  for (int i = 0; i < 2; i++) DS_TRY(ds_side_revive(p->sides[i], err));
   DS_TRY(plan(p, micros, err));
+  p->step = step;
   p->source = source;
   p->source_ctx = source_ctx;
   p->loaded = -1;
@@ -64,6 +66,7 @@ static ds_status make_flight(ds_pipeline *p, ds_flight *f, ds_error *err) {
   for (int i = 0; i < 4; i++) DS_TRY(ds_mark_create(p->a.backend, marks[i], err));
   DS_TRY(ds_ctx_create(p->a.backend, p->a.dtype, &f->ctx, err));
   ds_ctx_bind_params(f->ctx, p->a.slots, p->a.n_slots);
+  if (p->a.tensor) ds_ctx_bind_tensor(f->ctx, p->a.tensor, p->a.splits, false);
   ds_ctx_set_training(f->ctx, true);
   return DS_OK;
 }
@@ -124,9 +127,4 @@ void ds_pipeline_destroy(ds_pipeline *p) {
   free(p->flights);
   free(p->work);
   free(p);
-}
-
-ds_status ds_pipeline_revive(ds_pipeline *p, ds_error *err) {
-  for (int i = 0; i < 2; i++) DS_TRY(ds_side_revive(p->sides[i], err));
-  return DS_OK;
 }

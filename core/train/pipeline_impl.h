@@ -38,6 +38,7 @@ struct ds_pipeline {
   ds_pipeline_verdict *said;     /* the same on the host */
 
   /* a step's */
+  int64_t step;
   ds_pipeline_source source;
   void *source_ctx;
   ds_batch batch; /* of micro batch `loaded` */

@@ -70,33 +70,34 @@ static ds_status find_tied(const ds_stages *s, ds_model *m, const ds_params *who
   return DS_OK;
 }
 
-ds_status ds_stages_shard(const ds_stages *s, ds_model *m, const ds_params *whole,
-                          const ds_axis *pipe, ds_shard *shards, ds_group **tied, ds_error *err) {
-  int pair[2];
-  *tied = NULL;
-  DS_TRY(find_tied(s, m, whole, pair, err));
-  bool in_pair = pipe->rank == pair[0] || pipe->rank == pair[1];
-  if (pair[0] >= 0)
-    DS_TRY(ds_group_split(pipe->group, "tied", in_pair ? 0 : -1, pipe->rank, tied, err));
+ds_status ds_stages_shard(const ds_stages *s, ds_model *m, const ds_params *whole, int stage,
+                          ds_shard *shards, ds_error *err) {
   for (int i = 0; i < ds_params_count(whole); i++) {
     int owners[2];
     DS_TRY(find_owners(s, m, i, owners, err));
     ds_shard *shard = &shards[i];
-    shard->present = pipe->rank == owners[0] || pipe->rank == owners[1];
-    if (!shard->present) {
-      shard->shape[0] = 0;
-      shard->n_runs = 0;
-      shard->counted = false;
-      shard->sum = NULL;
-    } else if (owners[0] != owners[1]) {
-      if (shard->sum)
-        return ds_fail(err, DS_ERR_UNSUPPORTED,
-                       "parameter \"%s\" is tied between pipeline stages, and its gradient is "
-                       "summed over tensor-parallel ranks besides",
-                       ds_params_name(whole, i));
-      shard->counted = shard->counted && pipe->rank == owners[0];
-      shard->sum = *tied;
-    }
+    shard->present = stage == owners[0] || stage == owners[1];
+    shard->counted = shard->counted && stage == owners[0];
+    if (shard->present) continue;
+    shard->shape[0] = 0;
+    shard->n_runs = 0;
   }
+  return DS_OK;
+}
+
+ds_status ds_stages_connect(const ds_stages *s, ds_model *m, const ds_params *whole,
+                            const ds_axis *pipe, ds_group **out, ds_error *err) {
+  int pair[2];
+  *out = NULL;
+  DS_TRY(find_tied(s, m, whole, pair, err));
+  if (pair[0] < 0) return DS_OK;
+  bool in_pair = pipe->rank == pair[0] || pipe->rank == pair[1];
+  return ds_group_split(pipe->group, "tied", in_pair ? 0 : -1, pipe->rank, out, err);
+}
+
+ds_status ds_stages_tied(const ds_stages *s, ds_model *m, int param, bool *tied, ds_error *err) {
+  int owners[2];
+  DS_TRY(find_owners(s, m, param, owners, err));
+  *tied = owners[0] != owners[1];
   return DS_OK;
 }

@@ -20,12 +20,17 @@ DS_MUST_USE ds_status ds_stages_init(ds_stages *out, ds_model *m, const ds_param
                                      int stages, bool uniform, ds_error *err);
 void ds_stages_finish(ds_stages *s);
 
-/* Marks in shards, by parameter, what this stage lacks (present), and of what two stages have the
- * group whose gradients are summed (sum) and that the later one doesn't count it (counted).
- * Collective over the stages. *tied (NULL where nothing is) is a new group of the first and the last
- * stage that have such parameters; the caller's to destroy, after the shards' last use. */
+/* Marks in shards, by parameter, what stage `stage` lacks (present), and that of what two stages have
+ * the later one doesn't count it (counted). */
 DS_MUST_USE ds_status ds_stages_shard(const ds_stages *s, ds_model *m, const ds_params *whole,
-                                      const ds_axis *pipe, ds_shard *shards, ds_group **tied,
-                                      ds_error *err);
+                                      int stage, ds_shard *shards, ds_error *err);
+/* The two stages that have tied parameters get a group, over which their gradients are to be summed;
+ * *out NULL: this stage has none. Collective over the stages. DS_ERR_UNSUPPORTED where more than one
+ * pair of stages has such. */
+DS_MUST_USE ds_status ds_stages_connect(const ds_stages *s, ds_model *m, const ds_params *whole,
+                                        const ds_axis *pipe, ds_group **out, ds_error *err);
+/* Whether two stages have the parameter. */
+DS_MUST_USE ds_status ds_stages_tied(const ds_stages *s, ds_model *m, int param, bool *tied,
+                                     ds_error *err);
 
 #endif

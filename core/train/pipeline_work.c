@@ -1,4 +1,5 @@
 /* pipeline_work.c - the pieces of a schedule: messages, and the passes between them. */
+#include "backend/span.h"
 #include "ops/tape.h"
 #include "train/pipeline_impl.h"
 
@@ -106,6 +107,16 @@ static ds_status compute_backward(ds_pipeline *p, ds_flight *f, ds_error *err) {
   return ds_ctx_needs_gradient(f->out) ? ds_ctx_backward_from(f->ctx, f->out, err) : DS_OK;
 }
 
+/* One pass, with its span. */
+static ds_status pass(ds_pipeline *p, ds_flight *f, int64_t micro, bool backward, ds_error *err) {
+  ds_span_at(p->a.backend, p->step, micro);
+  ds_span *span =
+      ds_span_begin(p->a.backend, NULL, DS_SPAN_COMPUTE, backward ? "backward" : "forward");
+  ds_status status = backward ? compute_backward(p, f, err) : compute_forward(p, f, micro, err);
+  ds_span_end(span);
+  return status;
+}
+
 static void keep_failure(ds_pipeline *p, ds_status status, const ds_error *e) {
   if (status != DS_OK && ds_pipeline_sound(p)) p->failure = *e;
 }
@@ -131,7 +142,7 @@ static ds_status forward(ds_pipeline *p, int64_t micro, ds_error *err) {
   DS_TRY(ds_mark_wait(f->gradient_left, NULL, err));
   DS_TRY(ds_mark_wait(f->hidden_came, NULL, err));
   ds_error e = {DS_OK, ""};
-  if (ds_pipeline_sound(p)) keep_failure(p, compute_forward(p, f, micro, &e), &e);
+  if (ds_pipeline_sound(p)) keep_failure(p, pass(p, f, micro, false, &e), &e);
   return DS_OK;
 }
 
@@ -158,7 +169,7 @@ static ds_status backward(ds_pipeline *p, int64_t micro, ds_error *err) {
   DS_TRY(ds_mark_wait(f->hidden_left, NULL, err));
   DS_TRY(ds_mark_wait(f->gradient_came, NULL, err));
   ds_error e = {DS_OK, ""};
-  if (ds_pipeline_sound(p)) keep_failure(p, compute_backward(p, f, &e), &e);
+  if (ds_pipeline_sound(p)) keep_failure(p, pass(p, f, micro, true, &e), &e);
   return DS_OK;
 }
 

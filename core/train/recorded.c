@@ -73,9 +73,10 @@ ds_status ds_recorded_init(ds_engine *e, ds_error *err) {
   bool wanted = ds_record_wanted(e->backend);
   if (!e->optimizer) return DS_OK;
   bool offered = ds_record_offered(e->backend, &why);
-  bool parts = ds_zero_collective(e->zero), joins = ds_zero_in_backward(e->zero) || e->topology.sequence.size > 1;
+  bool parts = ds_zero_collective(e->zero),
+       joins = ds_zero_in_backward(e->zero) || e->shards || e->topology.sequence.size > 1;
   if (offered && joins)
-    why = "weights, gradients or sequences are exchanged with other ranks amid the passes";
+    why = "weights, gradients or activations are exchanged with other ranks amid the passes";
   offered = offered && !joins;
   const char *no_update = !offered ? why
                           : parts  ? "the norm is of gradients on several ranks"

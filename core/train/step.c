@@ -4,6 +4,7 @@
 #include "ops/tape.h"
 #include "optim/clip.h"
 #include "train/engine.h"
+#include "train/pipeline_step.h"
 #include "train/recorded.h"
 #include "train/stretch.h"
 
@@ -45,6 +46,7 @@ ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss
   if (!batch || batch->n < 0 || batch->n > DS_MAX_BATCH_TENSORS)
     return ds_fail(err, DS_ERR_INVALID, "ds_engine_forward: a batch has 0 to %d tensors",
                    DS_MAX_BATCH_TENSORS);
+  DS_TRY(ds_pipeline_step_refuse(e, "ds_engine_forward", err));
   DS_TRY(ds_engine_check(e, "ds_engine_forward", err));
   ds_error inner = {DS_OK, ""};
   ds_status status = run_forward(e, batch, loss, &inner);
@@ -72,6 +74,7 @@ static ds_status run_backward(ds_engine *e, ds_value *loss, ds_error *err) {
 }
 
 ds_status ds_engine_backward(ds_engine *e, ds_value *loss, ds_error *err) {
+  DS_TRY(ds_pipeline_step_refuse(e, "ds_engine_backward", err));
   DS_TRY(ds_engine_check(e, "ds_engine_backward", err));
   if (!e->training)
     return ds_fail(err, DS_ERR_STATE,
@@ -95,7 +98,7 @@ ds_status ds_engine_backward(ds_engine *e, ds_value *loss, ds_error *err) {
 /* zero_optimization.ignore_unused_parameters false: each must take part. */
 static ds_status check_unused(ds_engine *e, ds_error *err) {
   for (int i = 0; i < e->n_params && !e->config.ignore_unused; i++)
-    if (!e->frozen[i] && !e->slots[i].has_grad)
+    if (!e->frozen[i] && !e->slots[i].has_grad && ds_params_numel(e->local, i) > 0)
       return ds_fail(err, DS_ERR_STATE,
                      "parameter \"%s\" took no part in the loss and has no gradient "
                      "(zero_optimization.ignore_unused_parameters is false)",
@@ -250,6 +253,7 @@ static ds_status count_micro_step(ds_engine *e, bool *boundary, ds_error *err) {
 ds_status ds_engine_step(ds_engine *e, ds_error *err) {
   bool boundary;
   ds_error inner = {DS_OK, ""};
+  DS_TRY(ds_pipeline_step_refuse(e, "ds_engine_step", err));
   DS_TRY(ds_engine_check(e, "ds_engine_step", err));
   DS_TRY(count_micro_step(e, &boundary, err));
   return boundary ? ds_engine_settle(e, end_accumulation(e, NULL, &inner), &inner, err) : DS_OK;
@@ -282,8 +286,9 @@ ds_status ds_step_micro_work(ds_engine *e, const ds_batch *batch, bool first, ds
 }
 
 static ds_status accumulate(ds_engine *e, ds_error *err) {
-  bool boundary = false;
+  bool boundary = e->pipeline != NULL;
   ds_batch batch;
+  if (e->pipeline) DS_TRY(ds_pipeline_step_run(e, err));
   for (bool first = true; !boundary; first = false) {
     DS_TRY(ds_dataloader_next(e->loader, &batch, err));
     DS_TRY(ds_recorded_micro(e, &batch, first, err));

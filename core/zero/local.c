@@ -47,7 +47,8 @@ ds_status ds_local_splits(const ds_params *whole, const ds_shard *shards, ds_par
   for (int i = 0; i < n; i++) {
     const ds_shard *s = &shards[i];
     int64_t shape[DS_MAX_RANK];
-    (*out)[i] = (ds_param_split){.split = s->split, .name = ds_params_name(whole, i)};
+    (*out)[i] =
+        (ds_param_split){.split = s->split, .name = ds_params_name(whole, i), .sum = s->sum};
     ds_params_shape(whole, i, shape);
     if (s->split != DS_SPLIT_VOCAB) continue;
     (*out)[i].begin = s->runs[0].begin;

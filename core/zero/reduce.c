@@ -148,11 +148,8 @@ static bool reduces_in_backward(const ds_zero *z) {
 }
 
 static void rewind_units(ds_zero *z) {
-  z->next = -1;
-  for (int u = 0; u < z->layout.n_units; u++) {
-    z->units[u].complete = 0;
-    if (!z->layout.units[u].frozen) z->next = u;
-  }
+  for (int u = 0; u < z->layout.n_units; u++) z->units[u].complete = 0;
+  z->next = z->n_ordered - 1;
 }
 
 ds_status ds_zero_begin(ds_zero *z, bool boundary, ds_error *err) {
@@ -171,13 +168,17 @@ ds_status ds_zero_done(void *self, int param, ds_error *err) {
   ds_zero *z = self;
   z->units[z->layout.unit_of[param]].complete++;
   if (!reduces_in_backward(z)) return DS_OK;
-  while (z->next >= 0 && z->units[z->next].complete == z->layout.units[z->next].count)
-    DS_TRY(reduce_unit(z, z->next--, err));
+  while (z->next >= 0) {
+    int unit = z->ordered[z->next];
+    if (z->units[unit].complete < z->layout.units[unit].count) break;
+    z->next--;
+    DS_TRY(reduce_unit(z, unit, err));
+  }
   return DS_OK;
 }
 
 static ds_status reduce_rest(ds_zero *z, ds_error *err) {
-  while (z->next >= 0) DS_TRY(reduce_unit(z, z->next--, err));
+  while (z->next >= 0) DS_TRY(reduce_unit(z, z->ordered[z->next--], err));
   while (z->n_in_flight > 0) DS_TRY(finish_one(z, err));
   return DS_OK;
 }
@@ -238,8 +239,41 @@ static ds_status add_squares(ds_zero *z, const float *x, int64_t n, void *sum, b
                     (const ds_tensor *[]){&out}, 1, !first, NULL, 0, err);
 }
 
+static ds_status add_stretch(ds_zero *z, int unit, int64_t begin, int64_t end, void *sum,
+                             ds_error *err) {
+  if (begin >= end) return DS_OK;
+  int64_t own = ds_layout_own(&z->layout, unit, z->rank).begin;
+  return add_squares(z, ds_zero_step_grads(z, unit) + begin - own, end - begin, sum, false, err);
+}
+
+/* What lies between the parameters that other ranks count. */
+static ds_status add_counted(ds_zero *z, int unit, void *sum, ds_error *err) {
+  const ds_unit_layout *l = &z->layout;
+  const ds_unit *u = &l->units[unit];
+  ds_range own = ds_layout_own(l, unit, z->rank);
+  int64_t at = own.begin;
+  for (int m = u->first; m < u->first + u->count; m++) {
+    int p = l->order[m];
+    if (z->rules.counted[p]) continue;
+    ds_range all = {l->offset[p], l->offset[p] + ds_params_numel(z->params, p)};
+    ds_range skip = ds_partition_intersect(all, own);
+    if (skip.begin >= skip.end) continue;
+    DS_TRY(add_stretch(z, unit, at, skip.begin, sum, err));
+    at = skip.end;
+  }
+  return add_stretch(z, unit, at, own.end, sum, err);
+}
+
+static ds_status sum_counted(ds_zero *z, void *sum, ds_error *err) {
+  DS_TRY(ds_backend_fill(z->host, sum, 0, sizeof(double), err));
+  for (int u = 0; u < z->layout.n_units && !z->layout.units[u].frozen; u++)
+    DS_TRY(add_counted(z, u, sum, err));
+  return DS_OK;
+}
+
 ds_status ds_zero_sum_squares(ds_zero *z, void *sum, ds_error *err) {
   const ds_unit_layout *l = &z->layout;
+  if (z->rules.counted) return sum_counted(z, sum, err);
   const float *all = z->offloads ? z->host_grads : z->grads;
   if (l->shards == 1 || z->partial_grads || z->offloads)
     return add_squares(z, all, l->trained / l->shards, sum, true, err);

@@ -173,6 +173,7 @@ static ds_status update_offloaded(ds_zero *z, int i, ds_zero_update_fn fn, void 
 }
 
 ds_status ds_zero_update(ds_zero *z, ds_zero_update_fn fn, void *arg, ds_error *err) {
+  if (z->offloads && z->side) DS_TRY(ds_side_follow(z->side, err));
   for (int i = 0; i < z->n_slices; i++)
     DS_TRY(z->offloads ? update_offloaded(z, i, fn, arg, err)
                        : fn(arg, z->ctx, &z->slices[i], err));
@@ -199,6 +200,7 @@ static ds_status settle_unit(ds_zero *z, int unit, ds_error *err) {
 }
 
 ds_status ds_zero_offload_settle(ds_zero *z, ds_error *err) {
+  if (z->side) DS_TRY(ds_side_follow(z->side, err));
   for (int u = 0; u < z->layout.n_units; u++) DS_TRY(settle_unit(z, u, err));
   return DS_OK;
 }

@@ -16,7 +16,8 @@
  * stage 3 weights are gathered before an op that needs them, ahead of it where the order of use is
  * known from the step before, and dropped after use; at stages 2 and 3 gradients get a buffer for as
  * long as their unit is not reduced; units are reduced as they become complete, on a stream beside
- * the backward pass. Units are reduced in one fixed order, the last first, on every rank.
+ * the backward pass. Units are reduced in one order on every rank: that in which a backward pass completes
+ * them, by the order of declaration.
  *
  * The answer is that of stage 0: sums over ranks are the comm table's, which adds in the same order
  * for each of them or says otherwise.
@@ -38,6 +39,9 @@ typedef struct ds_zero_rules {
   bool reduce_scatter; /* false: all-reduce and keep the own part */
   bool all_gather;     /* allgather_partitions; false: a broadcast from each rank */
   bool sum;            /* gradients are summed over ranks, not averaged */
+  const bool
+      *counted; /* by parameter: whether ds_zero_sum_squares counts it; NULL: all. The caller's
+                          memory, to outlive it */
   int64_t reduce_bucket, gather_bucket, sub_group;
   int64_t prefetch_bucket, persistence, max_live, max_reuse, granularity; /* stage 3 */
   ds_offload offload_optimizer, offload_param; /* stages 1 to 3; stage 3, with the optimizer's */

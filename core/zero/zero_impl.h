@@ -75,7 +75,9 @@ struct ds_zero {
   int64_t live, coming; /* elements of units that are gathered, and on their way */
   bool boundary;
   bool summed; /* stages 0 and 1: the gradients of the step are summed over ranks */
-  int next;    /* the unit to be reduced next; all behind it are */
+  int *ordered; /* trained units, by their first parameter: the last is complete first */
+  int n_ordered;
+  int next; /* of ordered: the one to be reduced next; all behind it are */
   int in_flight[2], n_in_flight;
 
   ds_piece *pieces;

@@ -1,7 +1,8 @@
 /* test_pipeline.c - stages of a pipeline, each its own rank, give the loss and the gradients of all
  * blocks on one rank: to the bit in f32, where no sum is taken in another order.
  *
- * usage: [mpirun -n N] test_pipeline PLUGIN_FOLDER N [BACKEND]
+ * usage: mpirun -n N test_pipeline PLUGIN_FOLDER N [BACKEND]
+ * A backend that is given is a slow one, and gets one model.
  * Every rank computes all blocks too, on the same backend, to compare with.
  */
 #include "pipe_model.h"
@@ -141,7 +142,7 @@ static double run_alone(numbers *x, int micros, source s) {
 
 /* ---- the stages */
 
-static ds_pipeline *open_stage(numbers *x, const int *bounds, int blocks) {
+static ds_pipeline *open_stage(numbers *x, const int *bounds) {
   int stage = topology.pipe.rank;
   ds_pipeline *p = NULL;
   ds_pipeline_args a = {.backend = backend,
@@ -149,7 +150,6 @@ static ds_pipeline *open_stage(numbers *x, const int *bounds, int blocks) {
                         .pipe = &topology.pipe,
                         .first = bounds[stage],
                         .last = bounds[stage + 1],
-                        .blocks = blocks,
                         .slots = x->slots,
                         .n_slots = x->n,
                         .dtype = x->dtype};
@@ -204,7 +204,7 @@ static double run_stages(ds_pipeline *p, numbers *x, int micros, source s) {
   float host = NAN;
   forget(x);
   CHECK_OK(ds_backend_alloc(backend, sizeof(float), &loss, &err), err);
-  CHECK_OK(ds_pipeline_run(p, micros, next_batch, &s, loss, &err), err);
+  CHECK_OK(ds_pipeline_run(p, micros, 1, next_batch, &s, loss, &err), err);
   CHECK_OK(ds_backend_download(backend, &host, loss, sizeof host, &err), err);
   ds_backend_free(backend, loss, sizeof(float));
   CHECK(s.next == micros); /* every stage reads every micro batch once */
@@ -212,17 +212,18 @@ static double run_stages(ds_pipeline *p, numbers *x, int micros, source s) {
   return host;
 }
 
-/* weights: of blocks; NULL: uniform. */
-static void test_same(const char *config, int32_t dtype, const int64_t *weights) {
-  static const int micros[] = {1, MICROS, 2, 5};
+/* weights: of blocks; NULL: uniform. micros: of the steps, 0 at the end; of the second all micro
+ * batches have one shape. */
+static void test_same(const char *config, int32_t dtype, const int64_t *weights,
+                      const int *micros) {
   numbers alone, stages;
   int blocks = 0, bounds[8];
   open_numbers(&alone, config, dtype);
   open_numbers(&stages, config, dtype);
   CHECK_OK(ds_model_blocks(stages.model, &blocks, &err), err);
   CHECK_OK(ds_pipe_partition(weights, blocks, ranks, bounds, &err), err);
-  ds_pipeline *p = open_stage(&stages, bounds, blocks);
-  for (int i = 0; i < 4 && p; i++) {
+  ds_pipeline *p = open_stage(&stages, bounds);
+  for (int i = 0; micros[i] > 0 && p; i++) {
     source s = fresh();
     s.same_shape = i == 1;
     double a = run_alone(&alone, micros[i], s);
@@ -244,15 +245,15 @@ static void test_failure(void) {
   open_numbers(&stages, pipe_models[1], DS_F32);
   CHECK_OK(ds_pipe_partition(NULL, 5, ranks, bounds, &err), err);
   CHECK_OK(ds_backend_alloc(backend, sizeof(float), &loss, &err), err);
-  ds_pipeline *p = open_stage(&stages, bounds, 5);
+  ds_pipeline *p = open_stage(&stages, bounds);
   source bad = fresh(), broken = fresh();
   bad.bad_at = 2; /* only the first stage looks at ids */
-  ds_status status = ds_pipeline_run(p, 6, next_batch, &bad, loss, &err);
+  ds_status status = ds_pipeline_run(p, 6, 1, next_batch, &bad, loss, &err);
   CHECK(status == (stage == 0 ? DS_ERR_INVALID : DS_ERR_STATE));
   CHECK(strstr(err.message, stage == 0 ? "pipeline stage 0: " : "failed on stage 0") != NULL);
   if (stage == ranks - 1) broken.fail_at = 1;
   broken.same_shape = true;
-  status = ds_pipeline_run(p, 4, next_batch, &broken, loss, &err);
+  status = ds_pipeline_run(p, 4, 1, next_batch, &broken, loss, &err);
   CHECK(status == (stage == ranks - 1 ? DS_ERR_IO : DS_ERR_STATE));
   CHECK(strstr(err.message, stage == ranks - 1 ? "no batch 1" : "failed on stage") != NULL);
   double a = run_alone(&alone, MICROS, fresh());
@@ -280,7 +281,7 @@ static void test_frozen(void) {
         kept[k][i] = both[k]->slots[i].grad;
         if (uses(&alone, i, bounds, stage)) both[k]->slots[i].grad = NULL;
       }
-    ds_pipeline *p = open_stage(&stages, bounds, 5);
+    ds_pipeline *p = open_stage(&stages, bounds);
     double a = run_alone(&alone, 4, fresh());
     CHECK_NEAR(a, run_stages(p, &stages, 4, fresh()), 1e-6 * a);
     for (int i = 0; i < alone.n; i++) {
@@ -322,11 +323,17 @@ int main(int argc, char **argv) {
   ranks = atoi(argv[2]);
   if (!connect(argv[1], argc > 3 ? argv[3] : "cpu")) return 1;
   static const int64_t heavy[] = {4, 1, 1, 1, 1}; /* another partition than the uniform one */
-  for (int i = 0; i < PIPE_MODELS; i++) test_same(pipe_models[i], DS_F32, i % 2 ? heavy : NULL);
-  test_same(pipe_models[0], DS_BF16, NULL);
-  test_same(pipe_models[2], DS_BF16, heavy);
-  test_failure();
-  test_frozen();
+  static const int steps[] = {1, MICROS, 2, 5, 0}, few[] = {4, 0};
+  if (argc > 3) {
+    test_same(pipe_models[0], DS_F32, NULL, few);
+  } else {
+    for (int i = 0; i < PIPE_MODELS; i++)
+      test_same(pipe_models[i], DS_F32, i % 2 ? heavy : NULL, steps);
+    test_same(pipe_models[0], DS_BF16, NULL, steps);
+    test_same(pipe_models[2], DS_BF16, heavy, steps);
+    test_failure();
+    test_frozen();
+  }
   ds_topology_finish(&topology);
   ds_world_finish(&world);
   ds_backend_close(backend);

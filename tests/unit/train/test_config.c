@@ -93,6 +93,12 @@ static void test_good(void) {
            "train_batch_size", "2");
   resolves("{\"train_batch_size\": 8, \"gradient_accumulation_steps\": \"auto\", " M1 "}",
            "gradient_accumulation_steps", "4");
+  /* Two ranks, of whom two are the stages of one pipeline: one replica. */
+  resolves("{" M1 ", \"pipeline\": {\"stages\": 2}}", "train_batch_size", "1");
+  resolves("{" M1 ", \"pipeline\": {\"stages\": \"auto\", \"seed_layers\": true}}",
+           "pipeline.stages", "1");
+  resolves("{" M1 ", \"pipeline\": {\"partition\": \"uniform\"}}", "pipeline.partition",
+           "\"uniform\"");
   /* HJSON's comments and trailing commas. */
   resolves("# first\n{ // second\n " M1 ", /* third */ \"gradient_clipping\": 2, }",
            "gradient_clipping", "2");
@@ -145,6 +151,17 @@ static void test_bad(void) {
        "cpu_offload: true is not there"},
       {"{" M1 ", \"zero_optimization\": {\"reduce_bucket_size\": -1}}",
        "must be at least 0, not -1"},
+      {"{" M1 ", \"pipeline\": {\"stages\": 3}}", "pipeline 3: the product 3 must divide"},
+      {"{" M1 ", \"pipeline\": {\"stages\": 0}}", "pipeline.stages: must be at least 1, not 0"},
+      {"{" M1 ", \"pipeline\": {\"partition\": \"type:block\"}}",
+       "pipeline.partition: must be one of best|parameters|uniform"},
+      {"{" M1 ", \"pipeline\": {\"activation_checkpoint_interval\": 1}}",
+       "pipeline.activation_checkpoint_interval: 1 is not there yet"},
+      {"{" M1 ", \"pipeline\": {\"stages\": 2}, \"zero_optimization\": {\"stage\": 3}}",
+       "zero_optimization.stage: 3 partitions gradients, which a pipeline"},
+      {"{" M1 ", \"pipeline\": {\"stages\": 2}, \"tensor_parallel\": {\"autotp_size\": 2, "
+       "\"sequence_parallel\": true}}",
+       "tensor_parallel.sequence_parallel: stages hand on whole hidden values"},
       {"{" M1 ", \"wall_clock_breakdown\": true}", "wall_clock_breakdown: true is not there yet"},
       {"{" M1 ", \"flops_profiler\": {\"enabled\": true}}", "flops_profiler.enabled: true is not"},
       {"{" M1 ", \"hybrid_engine\": {\"enabled\": true}}",
