@@ -263,8 +263,11 @@ static const char *config_of(char *out, size_t size, const char *where, int sequ
   return out;
 }
 
-/* Steps of ranks, of which `sequence` share each sequence, and of one process. */
-static void check_engine(const char *section, int sequence, int stage, bool ignoring,
+#define SUM ", \"gradient_allreduce_op\": \"sum\""
+
+/* Steps of ranks, of which `sequence` share each sequence and as many times `parts` a batch, and of one
+ * process. */
+static void check_engine(const char *section, int sequence, int parts, int stage, bool ignoring,
                          const char *more) {
   char text[1024];
   trainer one, many;
@@ -276,9 +279,13 @@ static void check_engine(const char *section, int sequence, int stage, bool igno
                         config_of(text, sizeof text, section, sequence, stage, more), &ignoring),
            err);
   if (!one.engine || !many.engine) exit(1);
-  bool summed = more[0] != '\0'; /* over data-parallel ranks, not averaged */
-  double times = summed ? ranks / sequence : 1;
-  CHECK(ds_engine_train_micro_batch_size_per_gpu(many.engine) == BATCH * sequence / ranks);
+  bool summed = strstr(more, "sum") != NULL; /* over data-parallel ranks, not averaged */
+  int share = sequence * parts;
+  double times = summed ? ranks / share : 1;
+  CHECK(ds_engine_train_batch_size(many.engine) == BATCH);
+  CHECK(ds_engine_train_micro_batch_size_per_gpu(many.engine) *
+            ds_engine_gradient_accumulation_steps(many.engine) ==
+        BATCH * share / ranks);
   for (int i = 0; i < (summed ? 1 : STEPS); i++) {
     CHECK_OK(ds_engine_train_batch(one.engine, &a, &err), err);
     CHECK_OK(ds_engine_train_batch(many.engine, &b, &err), err);
@@ -295,10 +302,16 @@ static void check_engines(const char *section, int first_stage) {
   bool none = false;
   trainer t;
   for (int stage = first_stage; stage <= 3; stage++) {
-    check_engine(section, ranks, stage, true, "");
-    check_engine(section, 2, stage, false, "");
+    check_engine(section, ranks, 1, stage, true, "");
+    check_engine(section, 2, 1, stage, false, "");
   }
-  check_engine(section, 2, 1, false, ", \"gradient_allreduce_op\": \"sum\"");
+  check_engine(section, 2, 1, 1, false, SUM);
+  if (ranks == 4) {
+    check_engine(section, 2, 2, 1, true, ", \"pipeline\": {\"stages\": 2}" SUM);
+    check_engine(section, 2, 2, 0, false,
+                 ", \"pipeline\": {\"stages\": 2}, \"gradient_accumulation_steps\": 2");
+    check_engine(section, 2, 2, 2, true, ", \"tensor_parallel\": {\"autotp_size\": 2}");
+  }
   CHECK_FAILS(open_trainer(&t, GPT2, config_of(text, sizeof text, section, 3, 0, ""), &none),
               DS_ERR_INVALID, err, "sequence parallel 3");
   close_trainer(&t);
