@@ -311,6 +311,8 @@ static void check_engines(const char *section, int first_stage) {
     check_engine(section, 2, 2, 0, false,
                  ", \"pipeline\": {\"stages\": 2}, \"gradient_accumulation_steps\": 2");
     check_engine(section, 2, 2, 2, true, ", \"tensor_parallel\": {\"autotp_size\": 2}");
+    check_engine(section, 2, 2, 1, true,
+                 ", \"tensor_parallel\": {\"autotp_size\": 2, \"sequence_parallel\": true}");
   }
   CHECK_FAILS(open_trainer(&t, GPT2, config_of(text, sizeof text, section, 3, 0, ""), &none),
               DS_ERR_INVALID, err, "sequence parallel 3");
