@@ -490,7 +490,9 @@ DS_API ds_status ds_initialize(const ds_initialize_args *args, ds_engine **engin
 DS_API void ds_engine_destroy(ds_engine *e);
 
 /* Runs the model on a batch and returns its output (the loss); it lives until the next forward
- * after a backward, or until destroy. */
+ * after a backward, or until destroy. With the config's sequence_parallel_size s, the s ranks of a group
+ * give the same whole batch; each computes with its stretch of the second dimension (tokens), which s must
+ * divide. A cross entropy is then that of all stretches, on each rank; other outputs are of its own. */
 DS_API ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss,
                                    ds_error *err);
 /* Gradients of loss / gradient_accumulation_steps, added to those of the micro batches before. */

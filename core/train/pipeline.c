@@ -1,4 +1,5 @@
 /* pipeline.c - a step of a stage, its beginning and its end. */
+#include "ops/sequence.h"
 #include "train/pipeline_impl.h"
 
 #include "ops/sequence.h"
