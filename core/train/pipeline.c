@@ -2,6 +2,8 @@
 #include "ops/sequence.h"
 #include "train/pipeline_impl.h"
 
+#include "ops/sequence.h"
+
 #include <stdlib.h>
 
 /* ---- a step */

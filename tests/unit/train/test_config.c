@@ -71,6 +71,11 @@ static void test_good(void) {
            "24");
   resolves("{\"train_batch_size\": 7, " ELASTIC ", \"ignore_non_elastic_batch_info\": true}}",
            "train_batch_size", "24");
+  /* Of 2 ranks that share a model there is one data-parallel one. */
+  resolves("{" ELASTIC
+           ", \"num_gpus_per_node\": 2, \"model_parallel_size\": 2}, \"tensor_parallel\": "
+           "{\"autotp_size\": 2}}",
+           "gradient_accumulation_steps", "8");
   resolves("{" M1 ", \"elasticity\": {\"enabled\": false, \"max_train_batch_size\": 32}}",
            "train_batch_size", "2");
   /* What is off passes. */
@@ -187,7 +192,7 @@ static void test_bad(void) {
       {"{" ELASTIC ", \"version\": 0.1, \"min_gpus\": 3}}",
        "elasticity: 2 ranks are not among those that a train batch of 24 divides over: 3, 4"},
       {"{" ELASTIC ", \"num_gpus_per_node\": 2, \"model_parallel_size\": 2}}",
-       "elasticity.model_parallel_size: is 2, but 1 ranks hold a model"},
+       "elasticity.model_parallel_size: is 2, but 1 of the ranks share"},
       {"{" M1 ", " ELASTIC "}}", "elasticity: chooses the batch sizes; remove train_batch_size"},
       {"{" M1 ", \"optimizer\": {}}", "optimizer.type: is missing"},
       {"{" M1 ", \"optimizer\": {\"type\": null}, \"quux\": 1}", "optimizer.type: is missing"},
@@ -213,6 +218,11 @@ static void test_bad(void) {
       {"{" M1 ", \"scheduler\": {\"type\": \"StepLR\"}}", "unknown type \"StepLR\""},
       {"{" M1 ", \"backend\": {\"nam\": \"cpu\"}}", "nam"},
       {"{" M1 ", \"backend\": 3}", "backend"},
+      {"{" M1 ", \"tensor_parallel\": {\"autotp_size\": 2, \"tp\": {\"tp_size\": 4}}}",
+       "tensor_parallel.tp.tp_size: is 4, but tensor_parallel.autotp_size is 2"},
+      {"{" M1 ", \"tensor_parallel\": {\"sequence_parallel\": true}}",
+       "tensor_parallel.sequence_parallel: needs tensor parallelism"},
+      {"{" M1 ", \"tensor_parallel\": {\"tp_size\": 3}}", "tensor parallel 3"},
       {"[1]", "must be an object, not an array"},
       {"  ", "empty"},
   };
