@@ -440,7 +440,8 @@ typedef struct ds_args {
 #define DS_ARGS_INIT                                                                               \
   { sizeof(ds_args), -1, NULL, NULL }
 
-/* Model-parallel groups that the host app made. */
+/* Model-parallel groups that the host app made. They must be those of the config: tensor-parallel ranks
+ * are neighbours, pipeline stages furthest apart (Megatron's order), and model_parallel is both. */
 typedef struct ds_mpu {
   uint32_t size;
   void *ctx;
@@ -489,7 +490,9 @@ DS_API ds_status ds_initialize(const ds_initialize_args *args, ds_engine **engin
 DS_API void ds_engine_destroy(ds_engine *e);
 
 /* Runs the model on a batch and returns its output (the loss); it lives until the next forward
- * after a backward, or until destroy. */
+ * after a backward, or until destroy. With the config's sequence_parallel_size s, the s ranks of a group
+ * give the same whole batch; each computes with its stretch of the second dimension (tokens), which s must
+ * divide. A cross entropy is then that of all stretches, on each rank; other outputs are of its own. */
 DS_API ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss,
                                    ds_error *err);
 /* Gradients of loss / gradient_accumulation_steps, added to those of the micro batches before. */
@@ -499,7 +502,9 @@ DS_API ds_status ds_engine_backward(ds_engine *e, ds_value *loss, ds_error *err)
  * the first such parameter; parameters are untouched. */
 DS_API ds_status ds_engine_step(ds_engine *e, ds_error *err);
 /* All of a step: loader -> forward, backward, step over the accumulation steps; *loss is the mean
- * of the micro batches'. */
+ * of the micro batches'. In a pipeline (the config's "pipeline": {"stages": N}) every stage calls it,
+ * the accumulation steps are the micro batches in flight, and it is the only way: forward, backward
+ * and step are DS_ERR_UNSUPPORTED there. */
 DS_API ds_status ds_engine_train_batch(ds_engine *e, float *loss, ds_error *err);
 DS_API ds_status ds_engine_zero_grad(ds_engine *e, ds_error *err);
 DS_API void ds_engine_train(ds_engine *e, bool training); /* false: forward keeps no tape */

@@ -90,6 +90,7 @@ static ds_status open_world(ds_engine *e, const ds_initialize_args *a, ds_error 
   const ds_config *c = &e->config;
   DS_TRY(ds_topology_place(&e->topology, e->world.rank, e->world.size, c->tensor, c->sequence,
                            c->pipe, err));
+  if (a->mpu) DS_TRY(ds_topology_check_mpu(&e->topology, a->mpu, err));
   DS_TRY(ds_topology_connect(&e->topology, &e->world, err));
   ds_schema_errors errors = {0};
   char origin[192];

@@ -216,6 +216,84 @@ static void check_model(const char *name, const char *model) {
       }
 }
 
+/* Parameters and gradients are read and written whole, whoever has what of them. */
+static void check_access(void) {
+  run one, many;
+  char text[1024];
+  CHECK_OK(open_run(&one, llama, false, "{\"backend\": \"reference\", " REST "}"), err);
+  CHECK_OK(open_run(&many, llama, false, config(text, sizeof text, ranks, 0, false, false)), err);
+  if (!one.engine || !many.engine) return;
+  run *both[] = {&one, &many};
+  ds_batch batch = {.n = 2};
+  batch.tensors[0] = (ds_host_tensor){DS_I32, 2, {2, T}, ids};
+  batch.tensors[1] = (ds_host_tensor){DS_I32, 2, {2, T}, labels};
+  const ds_params *p = ds_engine_params(one.engine);
+  for (int i = 0; i < ds_params_count(p); i++) {
+    size_t n = elements(p, i);
+    float *x = calloc(n, sizeof *x);
+    for (size_t k = 0; k < n; k++) x[k] = 0.3f * sinf((float)(k + 7 * (size_t)i));
+    for (int e = 0; e < 2; e++)
+      CHECK_OK(ds_engine_write_param(both[e]->engine, i, x, n, &err), err);
+    free(x);
+  }
+  for (int e = 0; e < 2; e++) {
+    ds_value *loss;
+    CHECK_OK(ds_engine_forward(both[e]->engine, &batch, &loss, &err), err);
+    CHECK_OK(ds_engine_backward(both[e]->engine, loss, &err), err);
+  }
+  for (int i = 0; i < ds_params_count(p); i++) {
+    size_t n = elements(p, i);
+    float *a = calloc(n, sizeof *a), *b = calloc(n, sizeof *b);
+    CHECK_OK(ds_engine_read_param(one.engine, i, a, n, &err), err);
+    CHECK_OK(ds_engine_read_param(many.engine, i, b, n, &err), err);
+    CHECK(memcmp(a, b, n * sizeof *a) == 0);
+    CHECK_OK(ds_engine_read_grad(one.engine, i, a, n, &err), err);
+    CHECK_OK(ds_engine_read_grad(many.engine, i, b, n, &err), err);
+    double most = 0;
+    for (size_t k = 0; k < n; k++) most = fmax(most, fabs((double)a[k]));
+    for (size_t k = 0; k < n; k++) CHECK_NEAR(b[k], a[k], 1e-5 * most + 1e-7);
+    free(a);
+    free(b);
+  }
+  close_run(&one);
+  close_run(&many);
+}
+
+/* The host app's groups, where they are the config's. */
+
+static ds_status model_group(void *ctx, int *rank, int *size, ds_error *e) {
+  (void)e;
+  *size = *(int *)ctx;
+  *rank = atoi(getenv("OMPI_COMM_WORLD_RANK")) % *size;
+  return DS_OK;
+}
+
+static ds_status data_group(void *ctx, int *rank, int *size, ds_error *e) {
+  (void)e;
+  *size = ranks / *(int *)ctx;
+  *rank = atoi(getenv("OMPI_COMM_WORLD_RANK")) / *(int *)ctx;
+  return DS_OK;
+}
+
+static void check_mpu(void) {
+  int tensor = ranks % 2 ? ranks : 2;
+  char text[1024];
+  ds_model *m;
+  ds_engine *e;
+  ds_mpu mpu = {sizeof mpu, &tensor, data_group, model_group};
+  ds_initialize_args a = DS_INITIALIZE_ARGS_INIT;
+  CHECK_OK(ds_model_from_config(gpt2, &m, &err), err);
+  a.model = m;
+  a.mpu = &mpu;
+  a.config = config(text, sizeof text, tensor, 0, false, false);
+  CHECK_OK(ds_initialize(&a, &e, NULL, NULL, NULL, &err), err);
+  ds_engine_destroy(e);
+  a.config = config(text, sizeof text, 1, 0, false, false);
+  CHECK_FAILS(ds_initialize(&a, &e, NULL, NULL, NULL, &err), DS_ERR_INVALID, err,
+              "by the world's size and the config's tensor_parallel.autotp_size");
+  ds_model_destroy(m);
+}
+
 static void check_refused(void) {
   run r;
   char text[1024];
@@ -241,6 +319,8 @@ int main(int argc, char **argv) {
   check_model("gpt2", gpt2);
   check_model("llama", llama);
   check_model("own", NULL);
+  check_access();
+  check_mpu();
   check_refused();
   return TEST_RESULT();
 }
