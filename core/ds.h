@@ -545,15 +545,19 @@ DS_API ds_status ds_engine_read_grad(ds_engine *e, int index, float *out, size_t
 
 /* dir/tag/ (tag NULL = "global_stepN"); then dir/latest names it. Everything to go on bit for bit:
  * weights, moments, counters, schedule, loader position, and client_state (JSON text or NULL). Safe
- * against a kill at any moment. */
+ * against a kill at any moment. Of several ranks all call it, with one folder that they all see, and
+ * each writes what is its own; what one fails at, all do. The files don't depend on the layout of ranks. */
 DS_API ds_status ds_engine_save_checkpoint(ds_engine *e, const char *dir, const char *tag,
                                            const char *client_state, ds_error *err);
 /* tag NULL = what `latest` names. client_state (may be NULL) gets new text (free()) or NULL. On
  * failure the engine is as before, but for a failure of the device amid loading: parameters are
- * then undefined, see above. Where they were, loading makes the engine sound. */
+ * then undefined, see above. Where they were, loading makes the engine sound. All ranks call it, as
+ * many and laid out as they like; losses go on as they would have, as long as the train batch size
+ * is the same and epochs are whole batches. */
 DS_API ds_status ds_engine_load_checkpoint(ds_engine *e, const char *dir, const char *tag,
                                            char **client_state, ds_error *err);
-/* A Hugging Face folder: config.json and model.safetensors in bf16 (save_16bit_model) or f32. */
+/* A Hugging Face folder: config.json and model.safetensors in bf16 (save_16bit_model) or f32. All
+ * ranks call it. */
 DS_API ds_status ds_engine_save_model(ds_engine *e, const char *folder, bool bits16, ds_error *err);
 
 /* One kind of work. name (static): an op of ds_ops.def; "gemm"; "quantize", "dequantize", "quant
