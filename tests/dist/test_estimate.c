@@ -8,6 +8,7 @@
 #include "train/engine.h"
 #include "zero/estimate_model.h"
 #include "zero/estimate_traffic.h"
+#include "zero/zero_impl.h"
 
 #include <stdlib.h>
 
@@ -61,13 +62,15 @@ static ds_status open_engine(ds_model *m, const ds_estimate_layout *l, bool bf16
            "\"zero_optimization\": {\"stage\": %d, \"overlap_comm\": true, "
            "\"reduce_bucket_size\": %lld, \"stage3_prefetch_bucket_size\": %lld, "
            "\"stage3_param_persistence_threshold\": %lld, \"stage3_max_reuse_distance\": %lld, "
-           "\"sub_group_size\": %lld, "
+           "\"sub_group_size\": %lld, \"zero_hpz_partition_size\": %d, "
+           "\"zero_quantized_weights\": %s, \"zero_quantized_gradients\": %s, "
            "\"offload_optimizer\": {\"device\": \"%s\", \"nvme_path\": \"%s\"}, "
            "\"offload_param\": {\"device\": \"%s\", \"nvme_path\": \"%s\"}}}",
            plugins, tensor, MICRO, ACCUMULATION, bf16 ? "true" : "false", l->stage,
            (long long)l->reduce_bucket, (long long)l->prefetch_bucket, (long long)l->persistence,
-           (long long)l->max_reuse, (long long)l->sub_group, device[l->offload_optimizer], scratch,
-           device[l->offload_param], scratch);
+           (long long)l->max_reuse, (long long)l->sub_group, l->secondary,
+           l->weight_bits ? "true" : "false", l->gradient_bits ? "true" : "false",
+           device[l->offload_optimizer], scratch, device[l->offload_param], scratch);
   ds_initialize_args args = DS_INITIALIZE_ARGS_INIT;
   args.model = m;
   args.config = config;
@@ -91,14 +94,14 @@ static bool same(const ds_estimate_layout *l, double estimate, uint64_t measured
 }
 
 typedef struct sent {
-  double zero, tensor; /* bytes of a step, in each group */
+  double zero, tensor; /* bytes of a step, in each group; zero's with those of hpZ's */
 } sent;
 
 /* All of it exactly where it is held for good; within 5 % where it comes and goes. */
 static void check(const ds_engine *e, const ds_estimate_model *m, const ds_estimate_layout *l,
                   sent have) {
   ds_estimate_memory x = ds_estimate_memory_of(m, l);
-  ds_estimate_traffic t = ds_estimate_traffic_of(m, l, ranks);
+  ds_estimate_traffic t = ds_estimate_traffic_of(m, l);
   ds_zero_bytes z = ds_zero_get_bytes(e->zero);
   ds_backend_stats stats = {.size = sizeof stats};
   ds_error err;
@@ -116,18 +119,19 @@ static void check(const ds_engine *e, const ds_estimate_model *m, const ds_estim
   CHECK(near(t.bytes - tensor, have.zero));
   CHECK(near(tensor, have.tensor));
   if (test_failures == before) return;
-  fprintf(stderr,
-          "  stage %d, %s, bucket %lld, width %lld, offload %d %d, %d ranks: estimated, measured\n"
-          "  weights %.0f %llu gradients %.0f %llu states %.0f %llu host %.0f %llu file %.0f %llu\n"
-          "  gathered %.0f + buffers %.0f: %llu, device %.0f %llu (activations %.0f), sent %.0f "
-          "%.0f, %.0f %.0f\n",
-          l->stage, l->bytes.master > 0 ? "bf16" : "f32", (long long)l->reduce_bucket,
-          (long long)m->hidden, l->offload_optimizer, l->offload_param, ranks, x.weights,
-          (unsigned long long)z.weights, x.gradients, (unsigned long long)z.gradients, x.states,
-          (unsigned long long)z.states, x.host, (unsigned long long)z.host, x.nvme,
-          (unsigned long long)z.file, x.gathered, x.buffers, (unsigned long long)z.buffers_peak,
-          x.device, (unsigned long long)stats.device_bytes, x.activations, t.bytes - tensor,
-          have.zero, tensor, have.tensor);
+  fprintf(
+      stderr,
+      "  stage %d, %s%s%s, bucket %lld, width %lld, offload %d %d, %d ranks: estimated, measured\n"
+      "  weights %.0f %llu gradients %.0f %llu states %.0f %llu host %.0f %llu file %.0f %llu\n"
+      "  gathered %.0f + buffers %.0f: %llu, device %.0f %llu (activations %.0f), sent %.0f "
+      "%.0f, %.0f %.0f\n",
+      l->stage, l->bytes.master > 0 ? "bf16" : "f32", l->gradient_bits ? ", int8" : "",
+      l->secondary > 1 ? ", secondary" : "", (long long)l->reduce_bucket, (long long)m->hidden,
+      l->offload_optimizer, l->offload_param, ranks, x.weights, (unsigned long long)z.weights,
+      x.gradients, (unsigned long long)z.gradients, x.states, (unsigned long long)z.states, x.host,
+      (unsigned long long)z.host, x.nvme, (unsigned long long)z.file, x.gathered, x.buffers,
+      (unsigned long long)z.buffers_peak, x.device, (unsigned long long)stats.device_bytes,
+      x.activations, t.bytes - tensor, have.zero, tensor, have.tensor);
 }
 
 static void run(ds_model *m, const ds_estimate_model *sizes, const ds_estimate_layout *l,
@@ -139,11 +143,12 @@ static void run(ds_model *m, const ds_estimate_model *sizes, const ds_estimate_l
   CHECK_OK(step(e, &err), err); /* stage 3 learns the order of use */
   CHECK_OK(step(e, &err), err);
   const ds_topology *t = &e->topology;
-  sent before = {bytes_sent(t->zero.group), bytes_sent(t->tensor.group)};
+  sent before = {bytes_sent(t->zero.group) + bytes_sent(e->zero->near),
+                 bytes_sent(t->tensor.group)};
   CHECK_OK(step(e, &err), err);
-  check(
-      e, sizes, l,
-      (sent){bytes_sent(t->zero.group) - before.zero, bytes_sent(t->tensor.group) - before.tensor});
+  check(e, sizes, l,
+        (sent){bytes_sent(t->zero.group) + bytes_sent(e->zero->near) - before.zero,
+               bytes_sent(t->tensor.group) - before.tensor});
   ds_engine_destroy(e);
 }
 
@@ -176,6 +181,18 @@ static void test_model(const char *config, size_t limit) {
         two.data = ranks / 2;
         two.split_norms = bf16;
         run(m, &sizes, &two, bf16);
+      }
+      if (ranks > 1 && stage >= 2) {
+        ds_estimate_layout less = l;
+        less.weight_bits = stage == 3 ? 8 : 0;
+        less.gradient_bits = 8;
+        less.align = 256;
+        run(m, &sizes, &less, bf16);
+      }
+      if (ranks % 2 == 0 && stage == 3) {
+        ds_estimate_layout near = l;
+        near.secondary = 2;
+        run(m, &sizes, &near, bf16);
       }
       /* To files: the device of this backend is the host, where nothing goes from one to the other. */
       l.sub_group = 10000;
