@@ -283,8 +283,9 @@ int main(int argc, char **argv) {
   int ranks = atoi(argv[2]);
   char text[1024];
   const ds_world_args args = {-1, -1, -1, NULL};
-  snprintf(text, sizeof text, "{\"name\": \"%s\", \"plugin_path\": \"%s\"}",
-           argc > 3 ? argv[3] : "cpu", argv[1]);
+  /* one thread: there are more ranks than cores */
+  snprintf(text, sizeof text, "{\"name\": \"%s\", \"plugin_path\": \"%s\"%s}",
+           argc > 3 ? argv[3] : "cpu", argv[1], argc > 3 ? "" : ", \"options\": {\"threads\": 1}");
   open_backend("\"reference\"", &alone);
   open_backend(text, &backend);
   if (!alone || !backend) return TEST_RESULT();
