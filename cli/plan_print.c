@@ -141,6 +141,11 @@ static void print_recommended(const plan_request *r, const plan_choice *c) {
   print_part("offload", t->offload, t->total);
   print_part("update", t->update, t->total);
   printf("\n");
+  cJSON *config = plan_config(c);
+  char *text = cJSON_PrintUnformatted(config);
+  if (text) printf("  config     %s\n", text);
+  cJSON_free(text);
+  cJSON_Delete(config);
 }
 
 /* What the largest layer is to DeepSpeed: the module with most parameters. */
@@ -274,8 +279,12 @@ ds_status plan_print_json(const plan_request *r, const plan_result *found, ds_er
   cJSON *layouts = cJSON_AddArrayToObject(root, "layouts");
   for (int i = 0; i < found->n_best; i++)
     cJSON_AddItemToArray(layouts, json_choice(r, &found->best[i]));
-  if (found->n_best > 0)
-    cJSON_AddItemToObject(root, "recommended", json_choice(r, &found->best[found->recommended]));
+  if (found->n_best > 0) {
+    const plan_choice *best = &found->best[found->recommended];
+    cJSON *o = json_choice(r, best);
+    cJSON_AddItemToObject(o, "config", plan_config(best));
+    cJSON_AddItemToObject(root, "recommended", o);
+  }
   char *text = cJSON_PrintUnformatted(root);
   cJSON_Delete(root);
   if (!text) return ds_fail_memory(err, "the plan");

@@ -463,10 +463,11 @@ typedef struct ds_initialize_args {
   ds_lr_scheduler_fn lr_scheduler_fn;
   void *lr_scheduler_ctx;
   int distributed_port; /* where ranks meet, if the backend needs it, at MASTER_ADDR: -1 = not given
-                           (MASTER_PORT, else 29500); 0 = any free port, on one host */
+                           (MASTER_PORT, else 29500); 0 = any free port, for ranks that mpirun, srun or
+                           torchrun started */
   const ds_mpu *mpu;
-  int dist_init_required; /* -1 = initialize if needed; 0 = must be initialized; 1 = initialize or
-                             nothing to do */
+  int dist_init_required; /* -1 = initialize if needed; 0 = must be initialized: the host runs MPI, or
+                             gives an mpu; 1 = initialize or nothing to do */
   ds_collate_fn collate_fn;
   void *collate_ctx;
   const char *config;        /* a path or JSON text */
@@ -489,7 +490,9 @@ DS_API ds_status ds_initialize(const ds_initialize_args *args, ds_engine **engin
 DS_API void ds_engine_destroy(ds_engine *e);
 
 /* Runs the model on a batch and returns its output (the loss); it lives until the next forward
- * after a backward, or until destroy. */
+ * after a backward, or until destroy. With the config's sequence_parallel_size s, the s ranks of a group
+ * give the same whole batch; each computes with its stretch of the second dimension (tokens), which s must
+ * divide. A cross entropy is then that of all stretches, on each rank; other outputs are of its own. */
 DS_API ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss,
                                    ds_error *err);
 /* Gradients of loss / gradient_accumulation_steps, added to those of the micro batches before. */
@@ -499,7 +502,9 @@ DS_API ds_status ds_engine_backward(ds_engine *e, ds_value *loss, ds_error *err)
  * the first such parameter; parameters are untouched. */
 DS_API ds_status ds_engine_step(ds_engine *e, ds_error *err);
 /* All of a step: loader -> forward, backward, step over the accumulation steps; *loss is the mean
- * of the micro batches'. */
+ * of the micro batches'. In a pipeline (the config's "pipeline": {"stages": N}) every stage calls it,
+ * the accumulation steps are the micro batches in flight, and it is the only way: forward, backward
+ * and step are DS_ERR_UNSUPPORTED there. */
 DS_API ds_status ds_engine_train_batch(ds_engine *e, float *loss, ds_error *err);
 DS_API ds_status ds_engine_zero_grad(ds_engine *e, ds_error *err);
 DS_API void ds_engine_train(ds_engine *e, bool training); /* false: forward keeps no tape */

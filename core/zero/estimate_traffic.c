@@ -1,5 +1,7 @@
 #include "zero/estimate_traffic.h"
 
+#include <math.h>
+
 const char *ds_estimate_traffic_name(ds_traffic_kind kind) {
   static const char *const names[DS_TRAFFIC_KINDS] = {
       "gradients",        "gradients between nodes", "updated weights",     "weights forward",
@@ -52,16 +54,31 @@ static void add_zero(ds_estimate_traffic *t, const ds_estimate_layout *l, const 
                      int per_node) {
   int n = ds_estimate_shards(l), stride = l->tensor;
   double g = (double)l->accumulation, all = h->partitioned + h->persistent;
-  double units = h->units + (h->persistent > 0);
+  double units = h->units + h->persistent_units;
   add_gradients(t, l, all, units, l->stage >= 2 ? g : 1, per_node);
   if (l->stage == 1 || l->stage == 2)
     add(t, DS_TRAFFIC_UPDATED, n, stride, ring(n) * all * l->bytes.weight, units);
   if (l->stage < 3) return;
-  add(t, DS_TRAFFIC_UPDATED, n, stride, ring(n) * h->persistent * l->bytes.weight, 1);
+  add(t, DS_TRAFFIC_UPDATED, n, stride, ring(n) * h->persistent * l->bytes.weight,
+      h->persistent_units);
   double each = quantized(l, l->weight_bits, l->bytes.weight);
-  add(t, DS_TRAFFIC_FORWARD, n, stride, g * ring(n) * h->partitioned * each, g * h->units);
+  /* The unit that a backward pass ends with is there when the next micro batch begins. */
+  add(t, DS_TRAFFIC_FORWARD, n, stride,
+      ring(n) * (g * h->partitioned - (g - 1) * h->entry_unit) * each, g * h->units - (g - 1));
   int again = l->secondary > 1 ? l->secondary : n;
-  add(t, DS_TRAFFIC_BACKWARD, again, stride, g * ring(again) * h->partitioned * each, g * h->units);
+  double rest = h->units > 1 ? h->partitioned - ds_estimate_reused(l, h) : 0;
+  if (rest > 0)
+    add(t, DS_TRAFFIC_BACKWARD, again, stride, g * ring(again) * rest * each,
+        g * ceil(h->units * rest / h->partitioned));
+}
+
+static double undivided(const ds_estimate_model *m, const ds_estimate_held *h) {
+  double block = 0, outer = 0;
+  for (int i = 0; i < m->n_block; i++)
+    if (m->block[i].split == DS_SPLIT_NONE) block += m->block[i].numel;
+  for (int i = 0; i < m->n_outer; i++)
+    if (m->outer[i].split == DS_SPLIT_NONE) outer += m->outer[i].numel;
+  return h->blocks * block + outer;
 }
 
 static void add_tensor(ds_estimate_traffic *t, const ds_estimate_model *m,
@@ -70,6 +87,9 @@ static void add_tensor(ds_estimate_traffic *t, const ds_estimate_model *m,
   double g = (double)l->accumulation, c = (double)m->hidden, passes = l->recompute ? 6 : 4;
   double sum = 2 * ring(n) * tokens * c * l->bytes.weight;
   add(t, DS_TRAFFIC_TENSOR, n, 1, g * h->blocks * passes * sum, g * h->blocks * passes);
+  /* On parts of the sequence, undivided parameters' gradients are sums over the ranks. */
+  if (l->split_norms)
+    add(t, DS_TRAFFIC_TENSOR, n, 1, 2 * ring(n) * undivided(m, h) * l->bytes.gradient, 1);
   /* embedding forward, the head's input backward, and three f32 per token of the loss */
   if (m->vocab)
     add(t, DS_TRAFFIC_VOCABULARY, n, 1, g * (2 * sum + 2 * ring(n) * tokens * 3 * 4), g * 5);
@@ -106,16 +126,18 @@ static void add_offload(ds_estimate_traffic *t, const ds_estimate_layout *l,
   double g = (double)l->accumulation, n = ds_estimate_shards(l);
   double own = (h->partitioned + h->persistent) / n, part = h->partitioned / n;
   const ds_estimate_bytes *b = &l->bytes;
-  if (l->offload_optimizer == DS_OFFLOAD_CPU)
-    t->host += own * (b->gradient * (l->stage >= 2 ? g : 1) + b->weight);
-  if (l->offload_optimizer == DS_OFFLOAD_NVME) {
-    double states = own * ((b->master > 0 ? b->master : b->weight) + b->states);
-    t->nvme += 2 * states; /* read and written */
-    t->host += 2 * states;
+  if (l->offload_optimizer == DS_OFFLOAD_NONE) return;
+  t->host = own * b->gradient * (l->stage >= 2 ? g : 1);
+  if (l->offload_optimizer == DS_OFFLOAD_NVME)
+    t->update = 2 * own * ((b->master > 0 ? b->master : b->weight) + b->states);
+  t->nvme = t->update;
+  if (l->offload_param == DS_OFFLOAD_NONE) {
+    t->host += own * b->weight;
+    return;
   }
-  double gathers = part * b->weight * 2 * g;
-  if (l->offload_param != DS_OFFLOAD_NONE) t->host += gathers + part * b->weight;
-  if (l->offload_param == DS_OFFLOAD_NVME) t->nvme += gathers + part * b->weight;
+  double gathers = g * (2 * part - ds_estimate_reused(l, h) / n) - (g - 1) * h->entry_unit / n;
+  t->host += gathers * b->weight;
+  if (l->offload_param == DS_OFFLOAD_NVME) t->nvme += (gathers + own) * b->weight;
 }
 
 ds_estimate_traffic ds_estimate_traffic_of(const ds_estimate_model *m, const ds_estimate_layout *l,

@@ -37,6 +37,7 @@ typedef struct ds_estimate_traffic {
   ds_traffic_item item[DS_TRAFFIC_KINDS]; /* bytes 0: there is none */
   double bytes;                           /* all together */
   double host, nvme;                      /* moved to and from there by offload, both directions */
+  double update; /* of nvme: what is read and written around the update, beside no other work */
 } ds_estimate_traffic;
 
 /* "gradients", "updated weights", ... */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "ops/tape.h"
+#include "zero/plusplus.h"
 #include "zero/update.h"
 
 /* A unit of so many elements is worth a collective of its own. */
@@ -21,7 +22,10 @@ static int64_t at_least_one(int64_t n) {
 static ds_layout_rules layout_rules(const ds_zero *z) {
   const ds_zero_rules *r = &z->rules;
   int64_t most = at_least_one(least(r->reduce_bucket, r->gather_bucket));
-  ds_layout_rules out = {.shards = r->stage > 0 ? ds_group_size(z->group) : 1, .most = most};
+  ds_layout_rules out = {.shards = r->stage > 0 ? ds_group_size(z->group) : 1,
+                         .most = most,
+                         .align = r->quantized_weights || r->quantized_gradients ? DS_PLUSPLUS_GROUP
+                                                                                 : DS_PARAM_ALIGN};
   out.least = r->overlap ? least(most, WORTH_A_CALL) : most;
   if (r->stage < 3) return out;
   if (r->prefetch_bucket > 0) out.most = least(out.most, r->prefetch_bucket);
@@ -70,8 +74,8 @@ static ds_status make_all(ds_zero *z, ds_error *err) {
     DS_TRY(make(z, own_trained, sizeof(float), &z->bytes.states, &z->states[i], err));
   for (int u = 0; z->partial_weights && u < l->n_units; u++)
     if (l->units[u].persistent)
-      DS_TRY(make(z, l->units[u].place.end - l->units[u].place.begin, z->element,
-                  &z->bytes.weights, &z->units[u].persistent, err));
+      DS_TRY(make(z, l->units[u].place.end - l->units[u].place.begin, z->element, &z->bytes.weights,
+                  &z->units[u].persistent, err));
   void *p;
   DS_TRY(ds_backend_alloc(z->host, sizeof *z->squares, &p, err));
   z->squares = p;
@@ -227,6 +231,7 @@ ds_status ds_zero_create(const ds_zero_rules *rules, ds_ctx *ctx, ds_backend *ho
   if (status == DS_OK) status = ds_zero_offload_init(z, host, err);
   if (status == DS_OK) status = make_all(z, err);
   if (status == DS_OK) status = list_pieces(z, err);
+  if (status == DS_OK) status = ds_plusplus_init(z, err);
   if (status != DS_OK) {
     ds_zero_destroy(z);
     return ds_fail_prefix(err, status, "memory for %lld parameters at ZeRO stage %d",
@@ -253,6 +258,7 @@ static void free_all(ds_zero *z) {
     ds_mark_destroy(z->units[u].done);
   }
   if (z->squares) ds_backend_free(z->host, z->squares, sizeof *z->squares);
+  ds_plusplus_finish(z);
   ds_zero_offload_finish(z);
 }
 

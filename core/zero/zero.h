@@ -44,6 +44,8 @@ typedef struct ds_zero_rules {
                           memory, to outlive it */
   int64_t reduce_bucket, gather_bucket, sub_group;
   int64_t prefetch_bucket, persistence, max_live, max_reuse, granularity; /* stage 3 */
+  bool quantized_weights, quantized_gradients; /* ZeRO++: stage 3; stages 2 and 3 */
+  int near; /* zero_hpz_partition_size: ranks over which a secondary copy is parted; 0 and 1: none */
   ds_offload offload_optimizer, offload_param; /* stages 1 to 3; stage 3, with the optimizer's */
   const char *optimizer_path, *param_path;     /* folders, for NVME; the caller's */
   bool pin_memory; /* memory that is offloaded to is of the device's own kind (side.h) */
@@ -57,8 +59,8 @@ typedef struct ds_zero ds_zero;
  * context's own; NULL where nothing is offloaded. params: what is here (declarations); frozen: by parameter. group: the ranks that have the same;
  * NULL: this one alone. All are the caller's and must outlive it. Everything is zero afterwards. */
 DS_MUST_USE ds_status ds_zero_create(const ds_zero_rules *rules, ds_ctx *ctx, ds_backend *host,
-                                     ds_group *group, const ds_params *params, const bool *frozen, ds_zero **out,
-                                     ds_error *err);
+                                     ds_group *group, const ds_params *params, const bool *frozen,
+                                     ds_zero **out, ds_error *err);
 void ds_zero_destroy(ds_zero *z);
 const ds_unit_layout *ds_zero_layout(const ds_zero *z);
 /* Everything is zero, and nothing under way: after a failure. */

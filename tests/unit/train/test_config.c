@@ -71,6 +71,11 @@ static void test_good(void) {
            "24");
   resolves("{\"train_batch_size\": 7, " ELASTIC ", \"ignore_non_elastic_batch_info\": true}}",
            "train_batch_size", "24");
+  /* Of 2 ranks that share a model there is one data-parallel one. */
+  resolves("{" ELASTIC
+           ", \"num_gpus_per_node\": 2, \"model_parallel_size\": 2}, \"tensor_parallel\": "
+           "{\"autotp_size\": 2}}",
+           "gradient_accumulation_steps", "8");
   resolves("{" M1 ", \"elasticity\": {\"enabled\": false, \"max_train_batch_size\": 32}}",
            "train_batch_size", "2");
   /* What is off passes. */
@@ -102,6 +107,12 @@ static void test_good(void) {
   /* HJSON's comments and trailing commas. */
   resolves("# first\n{ // second\n " M1 ", /* third */ \"gradient_clipping\": 2, }",
            "gradient_clipping", "2");
+  /* Two ranks that share a sequence have one batch. */
+  resolves("{" M1 ", \"sequence_parallel_size\": 2}", "train_batch_size", "1");
+  resolves("{" M1 ", \"sequence_parallel_size\": \"auto\"}", "sequence_parallel_size", "1");
+  resolves("{" M1 ", \"comms_logger\": {\"enabled\": true, \"prof_all\": false, \"prof_ops\": "
+           "[\"all_reduce\", \"allgather\", \"all_to_all_single\"]}}",
+           "comms_logger.verbose", "false");
 }
 
 /* ---- bad ones */
@@ -119,6 +130,16 @@ static void test_bad(void) {
       {"{" M1 ", \"zero_optimization\": {\"stagee\": 1}}",
        "zero_optimization.stagee: unknown key; did you mean \"stage\"?"},
       {"{" M1 ", \"quux\": 1}", "quux: unknown key"},
+      {"{" M1 ", \"sequence_parallel_size\": 3}",
+       "2 ranks can't be arranged as tensor parallel 1 x sequence parallel 3 x pipeline 1"},
+      {"{" M1 ", \"sequence_parallel_size\": 0}", "sequence_parallel_size: must be at least 1"},
+      {"{" M1 ", \"comms_logger\": {\"prof_ops\": [\"all_reduc\"]}}",
+       "comms_logger.prof_ops: there is no op \"all_reduc\", did you mean \"all_reduce\"?"},
+      {"{" M1 ", \"comms_logger\": {\"prof_ops\": [\"barrier\"]}}",
+       "dscore calls allreduce, reduce_scatter"},
+      {"{" M1 ", \"comms_logger\": {\"prof_ops\": [7]}}",
+       "comms_logger.prof_ops: must be names of ops, not a number"},
+      {"{" M1 ", \"comms_logger\": {\"prof_ops\": \"all_reduce\"}}", "comms_logger.prof_ops: "},
       {"{" M1 ", \"seed\": 1}", "seed: unknown key"},
       {"{" M1 ", \"bf16\": true}", "bf16: must be an object, not a boolean"},
       {"{" M1 ", \"bf16\": {\"enabled\": 1}}", "bf16.enabled: must be true or false, not a number"},
@@ -171,7 +192,7 @@ static void test_bad(void) {
       {"{" ELASTIC ", \"version\": 0.1, \"min_gpus\": 3}}",
        "elasticity: 2 ranks are not among those that a train batch of 24 divides over: 3, 4"},
       {"{" ELASTIC ", \"num_gpus_per_node\": 2, \"model_parallel_size\": 2}}",
-       "elasticity.model_parallel_size: is 2, but 1 ranks hold a model"},
+       "elasticity.model_parallel_size: is 2, but 1 of the ranks share"},
       {"{" M1 ", " ELASTIC "}}", "elasticity: chooses the batch sizes; remove train_batch_size"},
       {"{" M1 ", \"optimizer\": {}}", "optimizer.type: is missing"},
       {"{" M1 ", \"optimizer\": {\"type\": null}, \"quux\": 1}", "optimizer.type: is missing"},

@@ -11,7 +11,7 @@ static const double block_params = 12.0 * WIDTH * WIDTH;
 
 static ds_estimate_model transformer(void) {
   ds_estimate_model m = {.layers = LAYERS, .n_block = 1};
-  m.block[0] = (ds_estimate_param){block_params, DS_SPLIT_COLUMN, true, 0};
+  m.block[0] = (ds_estimate_param){.numel = block_params, .split = DS_SPLIT_COLUMN, .matrix = true};
   m.hidden = WIDTH, m.heads = m.kv_heads = HEADS, m.head_dim = WIDTH / HEADS;
   m.inner = 4 * WIDTH;
   return m;
@@ -24,6 +24,7 @@ static ds_estimate_layout sixteen_bit(int stage, int data) {
   l.data = data;
   l.seq_len = LENGTH;
   l.quant_group = 0;
+  l.max_reuse = 0; /* nothing stays gathered from the forward pass to the backward pass */
   return l;
 }
 
@@ -43,10 +44,12 @@ static void test_zero(void) {
       ds_estimate_traffic t = ds_estimate_traffic_of(&m, &l, 8);
       CHECK_NEAR(t.bytes / p, (stage == 3 ? 3 : 2) * share, 1e-9);
       CHECK(t.host == 0 && t.nvme == 0);
-      /* 4 micro batches: reduced once to stage 1; at stage 2 each one; at 3 gathered for each, too */
+      /* 4 micro batches: reduced once to stage 1; at stage 2 each one; at 3 gathered for each, too,
+       * but for the block that the one before ended with */
       l.accumulation = 4;
       t = ds_estimate_traffic_of(&m, &l, 8);
-      CHECK_NEAR(t.bytes / p, (stage == 3 ? 12 : stage == 2 ? 5 : 2) * share, 1e-9);
+      double times = stage == 3 ? 12 - 3.0 / LAYERS : stage == 2 ? 5 : 2;
+      CHECK_NEAR(t.bytes / p, times * share, 1e-9);
       CHECK_NEAR(sent(&t, DS_TRAFFIC_GRADIENTS) / p,
                  (stage == 0   ? 2
                   : stage == 1 ? 1
@@ -54,6 +57,22 @@ static void test_zero(void) {
                      share,
                  1e-9);
     }
+}
+
+/* What is used again within the limit is gathered once. */
+static void test_reuse(void) {
+  ds_estimate_model m = transformer();
+  double p = LAYERS * block_params;
+  ds_estimate_layout l = sixteen_bit(3, 4);
+  l.max_reuse = (int64_t)(2 * p);
+  ds_estimate_traffic t = ds_estimate_traffic_of(&m, &l, 8);
+  CHECK(sent(&t, DS_TRAFFIC_FORWARD) == 2 * p * 3 / 4 && sent(&t, DS_TRAFFIC_BACKWARD) == 0);
+  l.max_reuse = (int64_t)p; /* the second half, up to where it is used again */
+  t = ds_estimate_traffic_of(&m, &l, 8);
+  CHECK(sent(&t, DS_TRAFFIC_BACKWARD) == 2 * p * 3 / 4 / 2);
+  l.max_live = (int64_t)(p / 4);
+  t = ds_estimate_traffic_of(&m, &l, 8);
+  CHECK(sent(&t, DS_TRAFFIC_BACKWARD) == 2 * p * 3 / 4 * 3 / 4);
 }
 
 /* 8 nodes of 16, as in ZeRO++'s evaluation: weights go as int8, backward from the node's own copy,
@@ -107,7 +126,8 @@ static void test_tensor(void) {
 static void test_pipe(void) {
   ds_estimate_model m = transformer();
   m.n_outer = 1;
-  m.outer[0] = (ds_estimate_param){1000.0 * WIDTH, DS_SPLIT_VOCAB, false, DS_ESTIMATE_BOTH};
+  m.outer[0] = (ds_estimate_param){
+      .numel = 1000.0 * WIDTH, .split = DS_SPLIT_VOCAB, .end = DS_ESTIMATE_BOTH};
   ds_estimate_layout l = sixteen_bit(0, 2);
   l.pipe = 4;
   l.tensor = 2;
@@ -148,25 +168,28 @@ static void test_sequence(void) {
 
 static void test_offload(void) {
   ds_estimate_model m = transformer();
-  double p = LAYERS * block_params;
+  double own = LAYERS * block_params / 4;
   ds_estimate_layout l = sixteen_bit(2, 4);
   l.offload_optimizer = DS_OFFLOAD_CPU;
   ds_estimate_traffic t = ds_estimate_traffic_of(&m, &l, 8);
-  CHECK_NEAR(t.host, p / 4 * (2 + 2), 1); /* gradients there, weights back */
+  CHECK_NEAR(t.host, own * (2 + 2), 1); /* gradients there, weights back */
   l.accumulation = 3;
-  CHECK_NEAR(ds_estimate_traffic_of(&m, &l, 8).host, p / 4 * (3 * 2 + 2), 1);
+  CHECK_NEAR(ds_estimate_traffic_of(&m, &l, 8).host, own * (3 * 2 + 2), 1);
   l.stage = 3;
   l.accumulation = 1;
   l.offload_optimizer = DS_OFFLOAD_NVME;
   t = ds_estimate_traffic_of(&m, &l, 8);
-  CHECK_NEAR(t.nvme, p / 4 * 2 * 12, 1); /* masters and states, read and written */
+  CHECK_NEAR(t.nvme, own * 2 * 12, 1); /* masters and states, read and written */
+  CHECK(t.update == t.nvme);
   l.offload_param = DS_OFFLOAD_NVME;
   t = ds_estimate_traffic_of(&m, &l, 8);
-  CHECK_NEAR(t.nvme, p / 4 * (2 * 12 + 2 * 2 + 2), 1);
+  CHECK_NEAR(t.nvme, own * (2 * 12 + 2 * 2 + 2), 1); /* read for both passes, written once */
+  CHECK_NEAR(t.host, own * (2 + 2 * 2), 1);
 }
 
 int main(void) {
   test_zero();
+  test_reuse();
   test_zeropp();
   test_tensor();
   test_pipe();
