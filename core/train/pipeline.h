@@ -31,11 +31,7 @@ typedef struct ds_pipeline_args {
   ds_group *tensor; /* as for ds_ctx_bind_tensor, without sequence parallelism; or NULL */
   const ds_param_split *splits; /* the caller's */
   ds_group *sequence;           /* as for ds_ctx_bind_sequence; or NULL */
-<<<<<<< HEAD
   double share;                 /* gradients are those of the mean loss, divided by this; > 0 */
-=======
-  double scale;                 /* of gradients, besides the mean over micro batches; 0: 1 */
->>>>>>> w-seq
 } ds_pipeline_args;
 
 /* Collective over the stages. */

@@ -19,11 +19,7 @@ ds_status ds_pipeline_step_init(ds_engine *e, ds_error *err) {
                                  .tensor = e->topology.tensor.group,
                                  .splits = e->splits,
                                  .sequence = e->topology.sequence.group,
-<<<<<<< HEAD
                                  .share = e->config.sum_gradients ? e->topology.sequence.size : 1};
-=======
-                                 .scale = 1 / ds_stretch_share(e)};
->>>>>>> w-seq
   DS_TRY(ds_pipeline_create(&args, &e->pipeline, err));
   ds_log(&e->logger, DS_LOG_INFO, "pipeline stage %d of %d: blocks %d to %d of %d", pipe->rank,
          pipe->size, args.first, args.last - 1, e->stages.blocks);

@@ -167,7 +167,7 @@ static void train(const char *config, result *out) {
 }
 
 static const char *config(const char *backend, int accumulation, const char *more) {
-  static char text[4096];
+  static char text[8192];
   snprintf(text, sizeof text,
            "{\"backend\": {\"name\": \"%s\", \"plugin_path\": \"%s\"}, \"train_batch_size\": %d, "
            "\"gradient_accumulation_steps\": %d, \"gradient_clipping\": 0.7, "
