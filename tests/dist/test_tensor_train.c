@@ -306,6 +306,15 @@ static void check_refused(void) {
            plugins, ranks + 1);
   CHECK_FAILS(open_run(&r, gpt2, false, text), DS_ERR_INVALID, err, "must divide the number");
   close_run(&r);
+  if (ranks == 4) { /* one tensor rank has 3 heads, the other 2 */
+    snprintf(text, sizeof text,
+             "{\"backend\": {\"name\": \"cpu\", \"plugin_path\": \"%s\", " ONE_THREAD "}, " REST
+             ", \"tensor_parallel\": {\"tp_size\": 2}, \"sequence_parallel_size\": 2}",
+             plugins);
+    CHECK_FAILS(open_run(&r, gpt2, false, text), DS_ERR_INVALID, err,
+                "tensor parallel 2 gives rank 0 3 of 5 heads");
+    close_run(&r);
+  }
   config(text, sizeof text, ranks, 0, false, false);
   CHECK_OK(open_run(&r, NULL, true, text), err);
   CHECK_FAILS(ds_engine_train_batch(r.engine, &loss, &err), DS_ERR_UNSUPPORTED, err,
