@@ -70,8 +70,10 @@ static ds_status read_config(ds_engine *e, const char *text, ds_error *err) {
   if (status == DS_OK && errors.count > 0) {
     int rank, world;
     const char *origin;
+    /* A launcher that says nothing in the environment may have started as many as the config wants. */
+    bool alone = e->config.tensor == 1 && e->config.sequence == 1 && e->config.pipe == 1;
     if (ds_world_from_environment(&rank, &world, &origin, &inner) == DS_OK &&
-        !ds_config_set_ranks(&e->config, world, origin, &errors))
+        (alone || world > 1) && !ds_config_set_ranks(&e->config, world, origin, &errors))
       status = ds_fail_memory(err, "the config");
   }
   ds_status report =
@@ -178,10 +180,11 @@ static ds_status open_host(ds_engine *e, ds_zero_rules *rules, ds_error *err) {
   }
   if (same && (rules->offload_param == DS_OFFLOAD_CPU || !rules->offload_optimizer)) {
     if (rules->offload_param == DS_OFFLOAD_NVME)
-      return ds_fail(err, DS_ERR_UNSUPPORTED,
-                     "%s: offload_param to nvme and offload_optimizer to cpu: on %s, whose memory is "
-                     "the host's, offload_optimizer must be nvme too",
-                     e->config.name, name);
+      return ds_fail(
+          err, DS_ERR_UNSUPPORTED,
+          "%s: offload_param to nvme and offload_optimizer to cpu: on %s, whose memory is "
+          "the host's, offload_optimizer must be nvme too",
+          e->config.name, name);
     rules->offload_param = DS_OFFLOAD_NONE;
   }
   if (!rules->offload_optimizer) return DS_OK;
@@ -206,8 +209,8 @@ static ds_status make_parameters(ds_engine *e, ds_error *err) {
   rules.n_states = e->optimizer ? e->optimizer->vtable->n_states : 0;
   rules.counted = e->counted;
   for (int i = 0; i < e->n_params; i++) e->frozen[i] = e->group_of[i] < 0;
-  DS_TRY(
-      ds_zero_create(&rules, e->ctx, e->host, e->topology.zero.group, e->local, e->frozen, &e->zero, err));
+  DS_TRY(ds_zero_create(&rules, e->ctx, e->host, e->topology.zero.group, e->local, e->frozen,
+                        &e->zero, err));
   e->slots = ds_zero_slots(e->zero);
   DS_TRY(fill_masters(e, err));
   return e->optimizer ? ds_zero_slice(e->zero, e->group_of, err) : DS_OK;
