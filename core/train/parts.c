@@ -19,6 +19,24 @@ static ds_status plan(ds_engine *e, ds_error *err) {
   return ds_stages_shard(&e->stages, e->model, e->params, e->topology.pipe.rank, e->shards, err);
 }
 
+/* Found out here by all ranks alike: later one would wait for another that has failed. */
+static ds_status check_heads(ds_engine *e, ds_error *err) {
+  ds_shard_heads all;
+  int sequence = e->topology.sequence.size, tensor = e->topology.tensor.size;
+  if (sequence == 1 || !ds_params_heads(e->params, &all.query, &all.kv, &all.dim)) return DS_OK;
+  for (int r = 0; r < tensor; r++) {
+    int64_t query, kv;
+    ds_shard_count_heads(&all, r, tensor, &query, &kv);
+    if (query % sequence == 0 && (kv % sequence == 0 || sequence % kv == 0)) continue;
+    return ds_fail(err, DS_ERR_INVALID,
+                   "tensor parallel %d gives rank %d %lld of %lld heads and %lld of %lld for keys "
+                   "and values, which can't be divided over sequence_parallel_size %d",
+                   tensor, r, (long long)query, (long long)all.query, (long long)kv,
+                   (long long)all.kv, sequence);
+  }
+  return DS_OK;
+}
+
 static ds_status connect_tensor(ds_engine *e, ds_error *err) {
   ds_group *tensor = e->topology.tensor.group;
   if (!tensor) return DS_OK;
@@ -34,6 +52,7 @@ static ds_status divide(ds_engine *e, ds_error *err) {
     DS_TRY(
         ds_stages_init(&e->stages, e->model, e->params, pipe->size, e->config.pipe_uniform, err));
   DS_TRY(plan(e, err));
+  DS_TRY(check_heads(e, err));
   DS_TRY(connect_tensor(e, err));
   if (pipe->size == 1) return DS_OK;
   return ds_stages_connect(&e->stages, e->model, e->params, pipe, &e->tied, err);
