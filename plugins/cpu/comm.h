@@ -23,6 +23,8 @@ struct ds_comm {
   int rank, size;
   int64_t timeout_ms;
   ds_cpu_mpi_group *group; /* NULL: the caller alone */
+  unsigned char *seen;     /* by rank: DS_CPU_CAME and so on, in the present call; not of pairs */
+  int64_t calls;           /* collectives begun */
   atomic_bool aborted;     /* by abort, or since a call failed */
   pthread_mutex_t lock;    /* of the rest */
   pthread_cond_t changed;

@@ -8,9 +8,7 @@
 #define mpi   ds_cpu_mpi
 #define check ds_cpu_mpi_check
 
-/* Tags below FIRST_TAG are for agreeing on a group by its list of ranks; each group then has STEP.
- */
-enum { FIRST_TAG = 0x4000, STEP = 4 };
+enum { FIRST_TAG = DS_CPU_TAG_FIRST, STEP = DS_CPU_TAG_STEP };
 
 /* What the members tell each other. */
 typedef struct word {
@@ -216,6 +214,10 @@ ds_status ds_cpu_mpi_split(const ds_cpu_mpi_group *g, int color, int key, const 
   if (st == DS_OK && color >= 0) st = join(g, t->all, color, id, out, rank, size, err);
   if (!left) free(t);
   return st;
+}
+
+int ds_cpu_mpi_world_rank(const ds_cpu_mpi_group *g, int member) {
+  return g == NULL || g->own_comm ? member : g->of[member];
 }
 
 void ds_cpu_mpi_destroy(ds_cpu_mpi_group *g, bool given_up) {
