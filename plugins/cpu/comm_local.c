@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -189,7 +188,7 @@ static void sleep_on(ds_cpu_local *l, int rank, _Atomic uint32_t *word, uint32_t
 
 static ds_status await_slowly(ds_cpu_local *l, int rank, _Atomic uint32_t *word, uint32_t value,
                               const ds_cpu_limit *limit) {
-  enum { YIELD_NS = 200000 };
+  enum { SPIN_NS = 20000, LOOKS = 50 };
   int64_t begin = ds_cpu_now_ns(), now = begin;
   ds_status st = DS_OK;
   if (!ds_cpu_mpi_begin_wait()) return DS_ERR_ABORTED;
@@ -198,8 +197,8 @@ static ds_status await_slowly(ds_cpu_local *l, int rank, _Atomic uint32_t *word,
     if (ds_cpu_mpi_closing()) st = DS_ERR_ABORTED;
     if (limit->deadline_ns != 0 && now > limit->deadline_ns) st = DS_ERR_TIMEOUT;
     if (st != DS_OK) break;
-    if (now - begin < YIELD_NS)
-      (void)sched_yield();
+    if (now - begin < SPIN_NS)
+      for (int i = 0; i < LOOKS && !reached(word, value); i++) relax();
     else
       sleep_on(l, rank, word, value,
                limit->deadline_ns != 0 ? limit->deadline_ns - now + 1000 : INT64_MAX);
@@ -211,7 +210,7 @@ static ds_status await_slowly(ds_cpu_local *l, int rank, _Atomic uint32_t *word,
 
 static ds_status await(ds_cpu_local *l, int rank, _Atomic uint32_t *word, uint32_t value,
                        const ds_cpu_limit *limit) {
-  enum { LOOKS = 500 };
+  enum { LOOKS = 200 };
   for (int i = 0; i < LOOKS; i++) {
     if (reached(word, value)) return DS_OK;
     relax();

@@ -16,8 +16,8 @@
  * t - RING + 1, since then all are done with turn t - RING. In large collectives a rank also tells
  * how many pieces of results it has ready, and when it is done with everybody's memory.
  *
- * Waiting: a few microseconds of looking, then between other threads' work, then asleep on a futex
- * until the other rank wakes the sleepers: who waits takes no time from who computes.
+ * Waiting: some 20 microseconds of looking, then asleep on a futex until the other rank wakes the
+ * sleepers: who waits takes no time from who computes on the same processor, and is back at once.
  *
  * Failure: a rank that gives up says `lost` before its call returns, and publishes no more. Who read
  * from it looks at that after reading: what was read before is good, since a rank's call can only
