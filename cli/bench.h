@@ -65,6 +65,7 @@ bool bench_numbers(const char *who, const char *what, const option_list *list, i
 bool bench_dtypes(const char *who, const char *text, int32_t out[2], int *count);
 
 /* The benchmarks; as the cmd_ functions of cli.h. */
+int bench_comm(int argc, char **argv);
 int bench_decode(int argc, char **argv);
 int bench_dispatch(int argc, char **argv);
 int bench_gemm(int argc, char **argv);

@@ -14,12 +14,13 @@ static const struct {
     {"quant", bench_quant, "products with quantized weights, against bandwidth and peak"},
     {"train", bench_train, "training steps, against the peak and against another program"},
     {"decode", bench_decode, "generation at batch 1, against the memory's bandwidth"},
+    {"comm", bench_comm, "collectives among ranks, by size"},
     {"dispatch", bench_dispatch, "what core adds to one op of a backend"},
 };
 enum { N_BENCHMARKS = sizeof benchmarks / sizeof *benchmarks };
 
 static void print_help(FILE *f) {
-  fprintf(f, "usage: ds bench (gemm | ops | quant | train | decode | dispatch) [OPTION]...\n\n"
+  fprintf(f, "usage: ds bench (gemm | ops | quant | train | decode | comm | dispatch) [OPTION]...\n\n"
              "Measures a backend and the engines on this machine, and the machine's own limits in\n"
              "the same run: compare fractions of a limit, not figures of different days.\n\n");
   for (int i = 0; i < N_BENCHMARKS; i++)

@@ -9,6 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *ds_cpu_call_name(int32_t call) {
+  static const char *const names[] = {"allreduce", "reduce_scatter", "allgather", "broadcast",
+                                      "send",      "recv",           "alltoall",  "barrier"};
+  return call >= 0 && call <= DS_CPU_BARRIER ? names[call] : "create or split";
+}
+
 /* ---------------------------------------------------------------- failures and limits */
 
 /* When a call that begins now must be done. */
@@ -22,6 +28,7 @@ static ds_cpu_limit limit_of_all(ds_comm *c) {
   ds_cpu_limit limit = limit_of(c);
   memset(c->seen, 0, (size_t)c->size);
   limit.seen = c->seen;
+  limit.roll = true;
   return limit;
 }
 
@@ -48,9 +55,8 @@ static ds_status explain(ds_comm *c, ds_status st, const char *what, const ds_cp
   if (waited >= limit)
     snprintf(time, sizeof time, "not done in %lld ms, the communicator's limit", limit);
   else
-    snprintf(time, sizeof time,
-             "given up after %lld ms, since another rank gave up (the limit is %lld ms)", waited,
-             limit);
+    snprintf(time, sizeof time, "given up after %lld ms of the communicator's limit of %lld ms",
+             waited, limit);
   return ds_cpu_fail(err, st, "cpu comm: %s on rank %d of %d: %s; %s", what, c->rank, c->size, time,
                      wait->missing[0] ? wait->missing
                                       : "another rank is late, gone or makes another call");
@@ -67,6 +73,7 @@ static void wait_end(ds_cpu_wait *wait) {
 /* A call that failed halfway leaves its peers at different places. */
 static void give_up(ds_comm *c) {
   atomic_store(&c->aborted, true);
+  ds_cpu_local_lose(c->local);
   pthread_mutex_lock(&c->lock);
   pthread_cond_broadcast(&c->changed);
   pthread_mutex_unlock(&c->lock);
@@ -126,8 +133,15 @@ static ds_comm *comm_alloc(int rank, int size, int most, int64_t timeout_ms, ds_
   return c;
 }
 
+/* Collective over c: whether its ranks can do without messages. */
+static ds_status meet_local(ds_comm *c, const ds_cpu_limit *limit, ds_error *err) {
+  if (c->group == NULL) return DS_OK;
+  return ds_cpu_local_create(c->group, c->rank, c->size, c->share, limit, &c->local, err);
+}
+
 static void let_go(ds_comm *c) {
   if (atomic_fetch_sub(&c->owners, 1) != 1) return;
+  ds_cpu_local_destroy(c->local);
   ds_cpu_mpi_destroy(c->group, atomic_load(&c->aborted));
   free(c->seen);
   pthread_cond_destroy(&c->changed);
@@ -138,7 +152,7 @@ static void let_go(ds_comm *c) {
 static ds_status comm_create(ds_device *dev, const int32_t *ranks, int32_t rank_count,
                              const ds_kv_store *kv, int64_t timeout_ms, ds_comm **out,
                              ds_error *err) {
-  (void)dev, (void)kv;
+  (void)kv;
   ds_comm_world w = {.size = sizeof w};
   int own = -1;
   if (timeout_ms < 0)
@@ -152,11 +166,14 @@ static ds_status comm_create(ds_device *dev, const int32_t *ranks, int32_t rank_
   ds_cpu_wait wait;
   ds_cpu_limit limit = limit_of_all(c);
   wait_begin(&wait);
+  c->share = dev->shared_memory;
   if (rank_count > 1) st = ds_cpu_mpi_create(ranks, rank_count, own, &limit, &c->group, err);
+  if (st == DS_OK) st = meet_local(c, &limit, err);
   if (st != DS_OK) {
     wait_end(&wait);
-    ds_cpu_roll_by_messages(c, wait.missing, sizeof wait.missing);
+    if (st == DS_ERR_TIMEOUT) ds_cpu_roll(c, NULL, wait.missing, sizeof wait.missing);
     st = explain(c, st, "create", &wait, err);
+    ds_cpu_mpi_failed();
     let_go(c);
     return st;
   }
@@ -186,7 +203,11 @@ static ds_status end(ds_comm *c, ds_status st, const char *what, const ds_cpu_wa
   st = explain(c, st, what, wait, err);
   pthread_mutex_lock(&c->lock);
   c->running--;
-  if (st != DS_OK) atomic_store(&c->aborted, true);
+  if (st != DS_OK) {
+    atomic_store(&c->aborted, true);
+    ds_cpu_local_lose(c->local);
+    ds_cpu_mpi_failed();
+  }
   pthread_cond_broadcast(&c->changed);
   pthread_mutex_unlock(&c->lock);
   return st;
@@ -207,8 +228,11 @@ static ds_status comm_split(ds_comm *c, int32_t color, int32_t key, ds_comm **ou
   ds_status st = c->group == NULL ? DS_OK
                                   : ds_cpu_mpi_split(c->group, color, key, &limit, &part->group,
                                                      &part->rank, &part->size, err);
+  part->share = c->share;
+  limit.seen = NULL; /* of part's members nothing is known */
+  if (st == DS_OK && color >= 0) st = meet_local(part, &limit, err);
   wait_end(&wait);
-  if (st == DS_ERR_TIMEOUT) ds_cpu_roll_by_messages(c, wait.missing, sizeof wait.missing);
+  if (st == DS_ERR_TIMEOUT) ds_cpu_roll(c, NULL, wait.missing, sizeof wait.missing);
   st = end(c, st, "split", &wait, err);
   if (st == DS_OK && color >= 0)
     *out = part;
@@ -278,8 +302,6 @@ static bool is_pair(const ds_cpu_work *w) {
 static ds_status perform(ds_comm *c, ds_stream *s, const ds_cpu_work *w, ds_cpu_wait *wait,
                          ds_error *err) {
   ds_cpu_limit limit = is_pair(w) ? limit_of(c) : limit_of_all(c);
-  limit.roll = !is_pair(w);
-  if (!is_pair(w)) c->calls++;
   wait_begin(wait);
   ds_status st = ds_cpu_comm_run(c, s, w, &limit, err);
   wait_end(wait);
@@ -320,16 +342,24 @@ static ds_status run(ds_stream *s, const ds_cpu_work *w, const ds_error *failure
   return st;
 }
 
-/* The queue's, or where MPI wants no other threads, this thread's. */
-static ds_status enqueue(ds_comm *c, ds_stream *s, const ds_cpu_work *w, ds_error *err) {
+/* The queue's; or now, on this thread. */
+static ds_status enqueue(ds_comm *c, ds_stream *s, const ds_cpu_work *w, bool now, ds_error *err) {
   atomic_fetch_add(&c->owners, 1);
   pthread_mutex_lock(&c->lock);
   c->queued++;
   pthread_mutex_unlock(&c->lock);
-  if (!ds_cpu_mpi_asynchronous()) return ds_cpu_queue_run(s, w, err);
+  if (now) return ds_cpu_queue_run(s, w, err);
   ds_status st = ds_cpu_queue_push(s, w, err);
-  if (st != DS_OK) over(c);
+  if (st == DS_OK) return st;
+  if (w->arrived) give_up(c); /* the others count on us */
+  over(c);
   return st;
+}
+
+static ds_status give_local(ds_comm *c, ds_stream *s, ds_cpu_work *w, ds_error *err) {
+  enum ds_cpu_try how = DS_CPU_TRY_LATER;
+  if (!atomic_load_explicit(&s->busy, memory_order_acquire)) how = ds_cpu_comm_try_local(c, s, w);
+  return how == DS_CPU_TRY_DONE ? DS_OK : enqueue(c, s, w, how == DS_CPU_TRY_READY, err);
 }
 
 /* A checked call. */
@@ -339,7 +369,10 @@ static ds_status give(ds_comm *c, ds_stream *s, ds_cpu_work w, ds_error *err) {
   if (bytes == 0) return DS_OK;
   w.run = run;
   w.object = c;
-  if (c->group != NULL) return enqueue(c, s, &w, err);
+  if (!is_pair(&w)) w.number = ++c->calls;
+  if (c->local != NULL && w.call != DS_CPU_SEND && w.call != DS_CPU_RECV)
+    return give_local(c, s, &w, err);
+  if (c->group != NULL) return enqueue(c, s, &w, !ds_cpu_mpi_asynchronous(), err);
   ds_status st = ds_cpu_ready(s, err);
   if (st == DS_OK && w.send != NULL && w.send != w.recv) memcpy(w.recv, w.send, bytes);
   return st;
@@ -438,12 +471,13 @@ static ds_status comm_recv(ds_comm *c, ds_stream *s, void *buffer, int64_t count
 
 /* Waits, so its failure is its own and not the stream's. */
 static ds_status comm_barrier(ds_comm *c, ds_stream *s, ds_error *err) {
-  static const ds_cpu_work barrier = {.call = DS_CPU_BARRIER, .dtype = DS_I8};
+  ds_cpu_work barrier = {.call = DS_CPU_BARRIER, .dtype = DS_I8};
   ds_status st = ds_cpu_ready(s, err);
   if (st != DS_OK) return st;
   if (atomic_load(&c->aborted)) return gave_up(c, "barrier", err);
   if (c->group == NULL) return DS_OK;
   ds_cpu_wait wait;
+  barrier.number = ++c->calls;
   begin(c);
   st = perform(c, s, &barrier, &wait, err);
   return end(c, st, "barrier", &wait, err);

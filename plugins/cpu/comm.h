@@ -2,6 +2,7 @@
 #ifndef DS_CPU_COMM_H
 #define DS_CPU_COMM_H
 
+#include "comm_local.h"
 #include "comm_mpi.h"
 #include "queue.h"
 
@@ -22,9 +23,11 @@ struct ds_comm {
   atomic_int owners; /* the host, and every piece of work in a queue */
   int rank, size;
   int64_t timeout_ms;
+  bool share;              /* the device's option shared_memory */
   ds_cpu_mpi_group *group; /* NULL: the caller alone */
+  ds_cpu_local *local;     /* NULL: not all on one host, or not allowed to see each other */
   unsigned char *seen;     /* by rank: DS_CPU_CAME and so on, in the present call; not of pairs */
-  int64_t calls;           /* collectives begun */
+  int64_t calls;           /* collectives given to it */
   atomic_bool aborted;     /* by abort, or since a call failed */
   pthread_mutex_t lock;    /* of the rest */
   pthread_cond_t changed;
@@ -32,15 +35,45 @@ struct ds_comm {
   int running; /* of those, and of calls that wait: under way */
 };
 
+/* "allreduce" */
+const char *ds_cpu_call_name(int32_t call);
+
 /* Runs w on this thread until it is done, for a communicator of more than one. w->call says what;
  * count is per rank where ds_abi.h has it so, peer is the root of a broadcast. All that MPI writes
  * to is the stream's scratch. DS_ERR_TIMEOUT and DS_ERR_ABORTED come without a message. */
 ds_status ds_cpu_comm_run(const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
                           const ds_cpu_limit *limit, ds_error *err);
 
-/* ---- the kernel, one per instruction set: kernels/comm_kernel.c. out[i] = part[0][i] op
- * part[1][i] op ..., in that order; bf16 and f16 in f32, rounded once; whole numbers wrap around. A
- * mean is the sum divided by the number of parts. out may be one of the parts. */
+/* The same for a communicator with `local`, of all but send and recv. */
+ds_status ds_cpu_comm_run_local(const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
+                                const ds_cpu_limit *limit, ds_error *err);
+/* For a call on an idle stream, which costs no queue then: begins w where it is not large and nothing
+ * has to be waited for. w->arrived says whether it has begun; then it must be run. */
+enum ds_cpu_try {
+  DS_CPU_TRY_LATER, /* others are late */
+  DS_CPU_TRY_READY, /* all have begun it: to run it takes little time */
+  DS_CPU_TRY_DONE   /* and it is done */
+};
+enum ds_cpu_try ds_cpu_comm_try_local(const ds_comm *c, ds_stream *s, ds_cpu_work *w);
+/* out = the parts together, in the order below; `bytes` of each, in w's type. */
+void ds_cpu_comm_combine(const ds_stream *s, const ds_cpu_work *w, const void *const *part,
+                         int parts, void *out, size_t bytes);
+
+/* ---- the order of sums
+ *
+ * A sum of n ranks' numbers is a tree over the ranks that depends on n alone: with p the largest
+ * power of two up to n, the first 2 (n - p) ranks are added in pairs (0 + 1, 2 + 3, ...), which with
+ * the remaining ranks are p numbers; of these neighbours are added (first + second, third + fourth,
+ * ...), of the results again neighbours, until one is left. For four: (0 + 1) + (2 + 3); for three:
+ * (0 + 1) + 2. bf16 and f16 are added in f32 and rounded once, at the end; the mean is the sum
+ * divided by n; whole numbers wrap around.
+ *
+ * So an element's sum is the same bits in allreduce and in reduce_scatter, whatever the count, the
+ * place in the buffer, the buffers (in place or two), the way (messages or not), and the rank: ZeRO's
+ * stages, which reduce the same gradients in other portions, get the same gradients.
+ */
+
+/* ---- the kernel, one per instruction set: kernels/comm_kernel.c. out may be one of the parts. */
 typedef struct ds_cpu_combine {
   void *out;
   const void *const *part;

@@ -2,6 +2,7 @@
 #include "comm_runtime.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #ifdef DS_CPU_HAVE_MPI
 
@@ -26,40 +27,28 @@ static ds_cpu_mpi_group *group_alloc(int size, ds_error *err) {
   return g;
 }
 
-/* Memory of a talk, in one piece: MPI may keep it. */
-typedef struct talk {
-  word mine;
-  word *all; /* by member */
-  ds_cpu_message *messages;
-  void **requests;
-} talk;
-
-static talk *talk_create(int size, ds_error *err) {
-  size_t n = (size_t)size;
-  talk *t =
-      calloc(1, sizeof *t + n * (2 * (sizeof(ds_cpu_message) + sizeof(void *)) + sizeof(word)));
-  if (t == NULL) {
-    ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for a group of %d", size);
-    return NULL;
+/* Bruck's: after round k a rank knows the words of the 2^(k+1) ranks from itself on, in that order. MPI
+ * writes to memory of our own only, which it may keep. */
+ds_status ds_cpu_mpi_tell_all(const ds_cpu_mpi_group *g, void *all, size_t bytes,
+                              const ds_cpu_limit *limit, ds_error *err) {
+  bool left = false;
+  ds_status st = DS_OK;
+  int n = g->size;
+  char *known = malloc((size_t)n * bytes), *to = all;
+  if (known == NULL)
+    return ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for a group of %d", n);
+  memcpy(known, to + (size_t)g->rank * bytes, bytes);
+  for (int have = 1; have < n && st == DS_OK; have *= 2) {
+    size_t more = (size_t)(have < n - have ? have : n - have) * bytes;
+    ds_cpu_message m[2] = {{known + (size_t)have * bytes, more, (g->rank + have) % n, false},
+                           {known, more, (g->rank - have + n) % n, true}};
+    void *requests[2];
+    st = ds_cpu_mpi_exchange(g, DS_CPU_CHANNEL_CONTROL, m, 2, requests, limit, &left, err);
   }
-  t->messages = (ds_cpu_message *)(t + 1);
-  t->requests = (void **)(t->messages + 2 * n);
-  t->all = (word *)(t->requests + 2 * n);
-  return t;
-}
-
-/* Everybody's word to everybody. *left: t is MPI's now. */
-static ds_status tell_all(const ds_cpu_mpi_group *g, talk *t, const ds_cpu_limit *limit, bool *left,
-                          ds_error *err) {
-  int n = 0;
-  for (int send = 0; send < 2; send++)
-    for (int r = 0; r < g->size; r++)
-      if (r != g->rank)
-        t->messages[n++] =
-            (ds_cpu_message){send ? &t->mine : &t->all[r], sizeof(word), r, send != 0};
-  t->all[g->rank] = t->mine;
-  return ds_cpu_mpi_exchange(g, DS_CPU_CHANNEL_CONTROL, t->messages, n, t->requests, limit, left,
-                             err);
+  for (int i = 0; i < n && st == DS_OK; i++)
+    memcpy(to + (size_t)((g->rank + i) % n) * bytes, known + (size_t)i * bytes, bytes);
+  if (!left) free(known);
+  return st;
 }
 
 static int next_id(void) {
@@ -79,27 +68,34 @@ static bool take_id(int id) {
 }
 
 /* An id that is new to every member: the largest of the next ones, again where another group took
- * it meanwhile. t->all keeps the colors and keys. */
-static ds_status agree(const ds_cpu_mpi_group *g, talk *t, int32_t color, int32_t key,
-                       const ds_cpu_limit *limit, int *id, bool *left, ds_error *err) {
+ * it meanwhile. all keeps the colors and keys. */
+static ds_status agree(const ds_cpu_mpi_group *g, word *all, int32_t color, int32_t key,
+                       const ds_cpu_limit *limit, int *id, ds_error *err) {
   for (bool agreed = false; !agreed;) {
-    t->mine = (word){color, key, next_id()};
-    ds_status st = tell_all(g, t, limit, left, err);
+    all[g->rank] = (word){color, key, next_id()};
+    ds_status st = ds_cpu_mpi_tell_all(g, all, sizeof *all, limit, err);
     if (st != DS_OK) return st;
     *id = 0;
     for (int r = 0; r < g->size; r++)
-      if (t->all[r].id > *id) *id = t->all[r].id;
-    t->mine.id = take_id(*id);
-    st = tell_all(g, t, limit, left, err);
+      if (all[r].id > *id) *id = all[r].id;
+    all[g->rank].id = take_id(*id);
+    st = ds_cpu_mpi_tell_all(g, all, sizeof *all, limit, err);
     if (st != DS_OK) return st;
     agreed = true;
-    for (int r = 0; r < g->size; r++) agreed = agreed && t->all[r].id != 0;
+    for (int r = 0; r < g->size; r++) agreed = agreed && all[r].id != 0;
   }
   if (*id <= (mpi.tags - FIRST_TAG) / STEP - 1) return DS_OK;
   return ds_cpu_fail(err, DS_ERR_UNSUPPORTED,
                      "cpu comm: %d communicators were made in this process; MPI has tags for no "
                      "more: make them once and keep them",
                      *id);
+}
+
+static word *words_of(const ds_cpu_mpi_group *g, ds_error *err) {
+  word *all = calloc((size_t)g->size, sizeof *all);
+  if (all == NULL)
+    ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for a group of %d", g->size);
+  return all;
 }
 
 /* A communicator of MPI's own over members of `from`, in the order of g->of. */
@@ -120,11 +116,11 @@ static ds_status own_comm(MPI_Comm from, ds_cpu_mpi_group *g, int tag, ds_error 
   return st;
 }
 
-/* The tag by which a list of ranks finds its like. */
+/* The tags by which a list of ranks finds its like. */
 static int tag_of(const ds_cpu_mpi_group *g) {
-  int tag = 0;
-  for (int i = 0; i < g->size; i++) tag = (tag * 31 + g->of[i] + 1) & 0x3fff;
-  return tag < FIRST_TAG - STEP ? tag : tag - STEP;
+  int sum = 0;
+  for (int i = 0; i < g->size; i++) sum = (sum * 31 + g->of[i] + 1) & 0xffff;
+  return sum % (DS_CPU_TAG_END / STEP) * STEP;
 }
 
 static ds_status settle(ds_cpu_mpi_group *g, const ds_cpu_limit *limit, ds_error *err) {
@@ -134,14 +130,13 @@ static ds_status settle(ds_cpu_mpi_group *g, const ds_cpu_limit *limit, ds_error
     g->tag = 0;
     return st;
   }
-  talk *t = talk_create(g->size, err);
-  if (t == NULL) return DS_ERR_MEMORY;
-  bool left = false;
+  word *all = words_of(g, err);
+  if (all == NULL) return DS_ERR_MEMORY;
   int id = 0;
   g->comm = mpi.private;
-  ds_status st = agree(g, t, 0, 0, limit, &id, &left, err);
+  ds_status st = agree(g, all, 0, 0, limit, &id, err);
   g->tag = FIRST_TAG + STEP * id;
-  if (!left) free(t);
+  free(all);
   return st;
 }
 
@@ -205,14 +200,13 @@ static ds_status join(const ds_cpu_mpi_group *from, const word *all, int color, 
 
 ds_status ds_cpu_mpi_split(const ds_cpu_mpi_group *g, int color, int key, const ds_cpu_limit *limit,
                            ds_cpu_mpi_group **out, int *rank, int *size, ds_error *err) {
-  bool left = false;
   int id = 0;
   *out = NULL;
-  talk *t = talk_create(g->size, err);
-  if (t == NULL) return DS_ERR_MEMORY;
-  ds_status st = agree(g, t, color, key, limit, &id, &left, err);
-  if (st == DS_OK && color >= 0) st = join(g, t->all, color, id, out, rank, size, err);
-  if (!left) free(t);
+  word *all = words_of(g, err);
+  if (all == NULL) return DS_ERR_MEMORY;
+  ds_status st = agree(g, all, color, key, limit, &id, err);
+  if (st == DS_OK && color >= 0) st = join(g, all, color, id, out, rank, size, err);
+  free(all);
   return st;
 }
 

@@ -30,6 +30,10 @@ static atomic_bool closing;     /* the process ends */
 enum { AFTER_FAILURE_MS = 1000 };
 static _Atomic int64_t patience_ms = 1;
 
+void ds_cpu_mpi_failed(void) {
+  atomic_store(&failed, true);
+}
+
 void ds_cpu_mpi_patience(int64_t timeout_ms) {
   int64_t before = atomic_load(&patience_ms);
   if (timeout_ms > INT64_MAX / 2000000) timeout_ms = 0;
@@ -215,6 +219,21 @@ bool ds_cpu_mpi_asynchronous(void) {
 
 /* ---------------------------------------------------------------- messages */
 
+bool ds_cpu_mpi_begin_wait(void) {
+  atomic_fetch_add(&waiting, 1);
+  if (!atomic_load(&closing)) return true;
+  atomic_fetch_sub(&waiting, 1);
+  return false;
+}
+
+void ds_cpu_mpi_end_wait(void) {
+  atomic_fetch_sub(&waiting, 1);
+}
+
+bool ds_cpu_mpi_closing(void) {
+  return atomic_load_explicit(&closing, memory_order_relaxed);
+}
+
 /* How a waiting thread asks: at once while the answer may be on its way, then between other
  * threads' work, then ever more seldom. MPI moves data only while it is asked. */
 enum { SPINS = 200, YIELD_US = 1000, SHORT_SLEEP_US = 50, SHORT_UNTIL_US = 20000, SLEEP_US = 500 };
@@ -245,8 +264,7 @@ static ds_status wait_all(const ds_cpu_mpi_group *g, MPI_Request *requests, int 
     if (done) return DS_OK;
     if (limit->aborted != NULL && atomic_load_explicit(limit->aborted, memory_order_relaxed))
       return DS_ERR_ABORTED;
-    if (!limit->leaving && atomic_load_explicit(&closing, memory_order_relaxed))
-      return DS_ERR_ABORTED;
+    if (!limit->leaving && ds_cpu_mpi_closing()) return DS_ERR_ABORTED;
     if (spins++ < SPINS) continue;
     int64_t now = ds_cpu_now_ns();
     if (begin == 0) begin = now;
@@ -324,8 +342,10 @@ ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel cha
   *left = false;
   ds_status st = ds_cpu_mpi_may_call(err);
   if (st != DS_OK) return st;
-  atomic_fetch_add(&waiting, 1);
-  if (atomic_load(&closing) && !limit->leaving) st = DS_ERR_ABORTED;
+  if (limit->leaving)
+    atomic_fetch_add(&waiting, 1);
+  else if (!ds_cpu_mpi_begin_wait())
+    return DS_ERR_ABORTED;
   for (; posted < count && st == DS_OK; posted++) {
     int code = post(g, g->tag + (int)channel, &messages[posted], &r[posted]);
     st = check(code, messages[posted].send ? "Isend" : "Irecv", err);
@@ -333,13 +353,12 @@ ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel cha
   }
   if (st == DS_OK) st = wait_all(g, r, posted, limit, err);
   for (int i = 0; i < posted && st == DS_OK; i++) note(limit, &messages[i], DS_CPU_CAME);
-  if (st != DS_OK) atomic_store(&failed, true);
   if (st != DS_OK && !take_back(r, messages, posted, limit)) {
     *left = true;
     atomic_store(&left_behind, true);
     ds_cpu_memory_keep();
   }
-  atomic_fetch_sub(&waiting, 1);
+  ds_cpu_mpi_end_wait();
   return st;
 }
 
@@ -364,6 +383,8 @@ bool ds_cpu_mpi_asynchronous(void) {
 void ds_cpu_mpi_patience(int64_t timeout_ms) {
   (void)timeout_ms;
 }
+
+void ds_cpu_mpi_failed(void) {}
 
 int ds_cpu_mpi_world_rank(const ds_cpu_mpi_group *g, int member) {
   (void)g;
@@ -392,6 +413,22 @@ ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel cha
                               const ds_cpu_limit *limit, bool *left, ds_error *err) {
   (void)g, (void)channel, (void)messages, (void)count, (void)requests, (void)limit, (void)left;
   return absent(err);
+}
+
+ds_status ds_cpu_mpi_tell_all(const ds_cpu_mpi_group *g, void *all, size_t bytes,
+                              const ds_cpu_limit *limit, ds_error *err) {
+  (void)g, (void)all, (void)bytes, (void)limit;
+  return absent(err);
+}
+
+bool ds_cpu_mpi_begin_wait(void) {
+  return true;
+}
+
+void ds_cpu_mpi_end_wait(void) {}
+
+bool ds_cpu_mpi_closing(void) {
+  return false;
 }
 
 #endif

@@ -112,10 +112,15 @@ static void receive_parts(job *j, const void *own, size_t bytes, size_t stride) 
   j->part[j->c->rank] = own;
 }
 
+void ds_cpu_comm_combine(const ds_stream *s, const ds_cpu_work *w, const void *const *part,
+                         int parts, void *out, size_t bytes) {
+  int64_t n = (int64_t)(bytes / ds_cpu_dtype_bytes(w->dtype, 1));
+  ds_cpu_combine k = {out, part, parts, n, w->dtype, (ds_reduce)w->op};
+  if (n > 0) kernel_of(s->dev->isa)(&k);
+}
+
 static void combine(const job *j, void *out, size_t bytes) {
-  ds_cpu_combine k = {
-      out, j->part, j->c->size, (int64_t)(bytes / j->one), j->w->dtype, (ds_reduce)j->w->op};
-  if (k.n > 0) kernel_of(j->s->dev->isa)(&k);
+  ds_cpu_comm_combine(j->s, j->w, j->part, j->c->size, out, bytes);
 }
 
 /* One piece of an allreduce, everything to everybody. */
@@ -261,6 +266,8 @@ static ds_status barrier(job *j, ds_error *err) {
 ds_status ds_cpu_comm_run(const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
                           const ds_cpu_limit *limit, ds_error *err) {
   job j;
+  if (c->local != NULL && w->call != DS_CPU_SEND && w->call != DS_CPU_RECV)
+    return ds_cpu_comm_run_local(c, s, w, limit, err);
   ds_status st = job_init(&j, c, s, w, limit, err);
   if (st != DS_OK) return st;
   switch ((enum ds_cpu_call)w->call) {

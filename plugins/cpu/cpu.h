@@ -20,10 +20,11 @@ typedef struct ds_cpu_gemm ds_cpu_gemm;   /* gemm.c: cached primitives of one st
 typedef struct ds_cpu_queue ds_cpu_queue; /* queue.c: work for later */
 
 struct ds_device {
-  int threads;     /* how many threads parallel regions use: num_threads(dev->threads); >= 1 */
-  int isa;         /* enum ds_cpu_isa of isa.h; kernels are chosen by it, never by the machine */
-  bool huge_pages; /* ask for huge pages in allocations of 2 MiB and more */
-  char name[128];  /* "AMD EPYC, 2 threads, avx512_bf16" */
+  int threads;        /* how many threads parallel regions use: num_threads(dev->threads); >= 1 */
+  int isa;            /* enum ds_cpu_isa of isa.h; kernels are chosen by it, never by the machine */
+  bool shared_memory; /* ranks of one host may look into each other's memory: comm_local.h */
+  bool huge_pages;    /* ask for huge pages in allocations of 2 MiB and more */
+  char name[128];     /* "AMD EPYC, 2 threads, avx512_bf16" */
   pthread_mutex_t lock;
   ds_stream *streams; /* that live; under lock. close ends them */
 };

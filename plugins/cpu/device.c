@@ -47,6 +47,7 @@ static ds_status device_open(int32_t index, const char *options, ds_device **out
   dev->threads = o.threads;
   dev->isa = o.isa;
   dev->huge_pages = o.huge_pages;
+  dev->shared_memory = o.shared_memory;
   char model[80];
   model_name(model, sizeof model);
   snprintf(dev->name, sizeof dev->name, "%s, %d thread%s, %s", model, o.threads,

@@ -60,10 +60,20 @@ static ds_status parse_huge_pages(const cJSON *item, ds_cpu_options *o, ds_error
   return DS_OK;
 }
 
+static ds_status parse_shared_memory(const cJSON *item, ds_cpu_options *o, ds_error *err) {
+  if (!cJSON_IsBool(item))
+    return ds_cpu_fail(err, DS_ERR_INVALID, "cpu options: \"shared_memory\" must be true or false");
+  o->shared_memory = cJSON_IsTrue(item);
+  return DS_OK;
+}
+
 static const struct {
   const char *name;
   ds_status (*parse)(const cJSON *item, ds_cpu_options *o, ds_error *err);
-} known[] = {{"threads", parse_threads}, {"isa", parse_isa}, {"huge_pages", parse_huge_pages}};
+} known[] = {{"threads", parse_threads},
+             {"isa", parse_isa},
+             {"huge_pages", parse_huge_pages},
+             {"shared_memory", parse_shared_memory}};
 
 static ds_status parse_member(const cJSON *item, ds_cpu_options *o, ds_error *err) {
   for (const cJSON *before = item->prev; before != NULL && before->next != NULL;
@@ -74,13 +84,13 @@ static ds_status parse_member(const cJSON *item, ds_cpu_options *o, ds_error *er
   for (size_t i = 0; i < sizeof known / sizeof *known; i++)
     if (strcmp(item->string, known[i].name) == 0) return known[i].parse(item, o, err);
   return ds_cpu_fail(err, DS_ERR_INVALID,
-                     "cpu options: there is no \"%.100s\"; known are \"threads\", \"isa\" and "
-                     "\"huge_pages\"",
+                     "cpu options: there is no \"%.100s\"; known are \"threads\", \"isa\", "
+                     "\"huge_pages\" and \"shared_memory\"",
                      item->string);
 }
 
 ds_status ds_cpu_options_parse(const char *text, ds_cpu_options *out, ds_error *err) {
-  *out = (ds_cpu_options){default_threads(), ds_cpu_isa_detect(), true};
+  *out = (ds_cpu_options){default_threads(), ds_cpu_isa_detect(), true, true};
   if (text == NULL || *text == '\0') return DS_OK;
   const char *end = text;
   cJSON *root = cJSON_ParseWithOpts(text, &end, 1);

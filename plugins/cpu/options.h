@@ -7,6 +7,8 @@
  *                 use, at most what the machine has. Below avx512_bf16, bf16 products run in f32.
  *                 oneDNN itself is bounded for a whole process by ONEDNN_MAX_CPU_ISA.
  *   "huge_pages"  true (default) or false: ask for 2 MiB pages in allocations of that size and up.
+ *   "shared_memory"  true (default) or false: collectives among ranks of one host, all of which want
+ *                 it, go without messages (comm_local.h). Only time depends on it.
  */
 #ifndef DS_CPU_OPTIONS_H
 #define DS_CPU_OPTIONS_H
@@ -17,6 +19,7 @@ typedef struct ds_cpu_options {
   int threads;
   int isa; /* enum ds_cpu_isa */
   bool huge_pages;
+  bool shared_memory;
 } ds_cpu_options;
 
 /* text: see above; NULL or "" gives the defaults. DS_ERR_INVALID names the option and what is

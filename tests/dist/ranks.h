@@ -14,7 +14,14 @@ static const ds_device_table *device;
 static ds_device *dev;
 static ds_error err;
 
-#define ONE_THREAD "{\"threads\": 1}" /* options of the cpu plugin */
+/* Options of the cpu plugin. */
+#define ONE_THREAD  "{\"threads\": 1}"
+#define BY_MESSAGES "{\"threads\": 1, \"shared_memory\": false}"
+
+/* What the argument `at` says about the way between ranks: "messages", or nothing. */
+static inline const char *options_of(int argc, char **argv, int at) {
+  return argc > at && strcmp(argv[at], "messages") == 0 ? BY_MESSAGES : ONE_THREAD;
+}
 
 static bool open_plugin(const char *path, int index, const char *options) {
   void *so = dlopen(path, RTLD_NOW | RTLD_LOCAL);

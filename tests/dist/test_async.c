@@ -1,6 +1,6 @@
 /* test_async.c - collectives as work of their stream: what waits for what, limits, abort, the end.
  *
- * usage: [mpirun -n N] test_async PLUGIN.so N
+ * usage: [mpirun -n N] test_async PLUGIN.so N [messages]
  * Nothing here depends on speed. That work goes on at the same time is shown by ranks that would
  * wait for each other for ever if it did not; a limit on the whole test then makes it fail. Where a
  * limit is tested, what it waits for never comes.
@@ -447,11 +447,11 @@ static void test_alone(void) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 3) {
-    fprintf(stderr, "usage: test_async PLUGIN.so WORLD_SIZE\n");
+  if (argc < 3) {
+    fprintf(stderr, "usage: test_async PLUGIN.so WORLD_SIZE [messages]\n");
     return 2;
   }
-  if (!open_plugin(argv[1], 0, ONE_THREAD)) return 2;
+  if (!open_plugin(argv[1], 0, options_of(argc, argv, 3))) return 2;
   world.size = sizeof world;
   CHECK_OK(table->world(&world, &err), err);
   CHECK(world.world_size == atoi(argv[2]));

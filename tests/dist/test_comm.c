@@ -1,8 +1,8 @@
 /* test_comm.c - a plugin's collectives against arithmetic.
  *
- * usage: [mpirun -n N] test_comm PLUGIN.so N
+ * usage: [mpirun -n N] test_comm PLUGIN.so N [messages]
  * Every rank knows what every other one sends, so each checks all that it gets. The values are
- * small whole numbers, and sums and means of them are exact in every type.
+ * small whole numbers, and sums of them are exact in every type.
  */
 #include "ranks.h"
 
@@ -48,9 +48,16 @@ static void put(void *p, int32_t dtype, int64_t i, double x) {
   }
 }
 
-/* What dtype makes of x. */
+/* What dtype makes of x, by way of f32 where it is shorter. */
 static double as(int32_t dtype, double x) {
+  union {
+    float f;
+    uint32_t u;
+  } bits = {.f = (float)x};
   switch (dtype) {
+    case DS_F32: return bits.f;
+    case DS_F16: return (double)(_Float16)bits.f;
+    case DS_BF16: bits.u = (bits.u + 0x7fff + (bits.u >> 16 & 1)) & 0xffff0000u; return bits.f;
     case DS_I8:
     case DS_I32:
     case DS_I64: return trunc(x);
@@ -259,22 +266,38 @@ static float noise(int rank, int64_t i) {
   return (float)(int64_t)(h >> 20) * 1e-9f;
 }
 
-/* Sums are in the order of ranks, whatever the count, the place and the collective: to the bit. */
+/* comm.h's order, said in another way: the members from `first` on that stand below one knot of the
+ * tree, `leaves` a power of two. */
+static float tree(const group *g, int first, int leaves, int pairs, int64_t i) {
+  if (leaves > 1)
+    return tree(g, first, leaves / 2, pairs, i) + tree(g, first + leaves / 2, leaves / 2, pairs, i);
+  if (first >= pairs) return noise(g->of[first + pairs], i);
+  return noise(g->of[2 * first], i) + noise(g->of[2 * first + 1], i);
+}
+
+static float sum_of(const group *g, int64_t i) {
+  int leaves = 1;
+  while (leaves * 2 <= g->size) leaves *= 2;
+  return tree(g, 0, leaves, g->size - leaves, i);
+}
+
+/* Sums have one order, whatever the count, the place, the buffers and the collective: to the bit. */
 static void test_order(const group *g) {
   static const int64_t counts[] = {3, 1000, 100003};
   for (int c = 0; c < 3; c++) {
     int64_t n = counts[c], all = n * g->size;
     float *x = room(DS_F32, all), *a = room(DS_F32, all), *part = room(DS_F32, n);
-    for (int64_t i = 0; i < all; i++) x[i] = noise(g->of[g->own], i);
     for (int turn = 0; turn < 2; turn++) {
-      CHECK_OK(table->allreduce(g->comm, stream, x, a, all, DS_F32, DS_REDUCE_SUM, &err), err);
+      for (int64_t i = 0; i < all; i++) x[i] = a[i] = noise(g->of[g->own], i);
+      CHECK_OK(
+          table->allreduce(g->comm, stream, turn == 0 ? x : a, a, all, DS_F32, DS_REDUCE_SUM, &err),
+          err);
       CHECK_OK(table->reduce_scatter(g->comm, stream, x, part, n, DS_F32, DS_REDUCE_SUM, &err),
                err);
       SYNC();
       int64_t wrong = 0;
       for (int64_t i = 0; i < all; i++) {
-        float sum = noise(g->of[0], i);
-        for (int r = 1; r < g->size; r++) sum += noise(g->of[r], i);
+        float sum = sum_of(g, i);
         wrong += memcmp(&sum, &a[i], sizeof sum) != 0;
       }
       CHECK(wrong == 0);
@@ -389,11 +412,11 @@ static void test_all_groups(const ds_comm_world *w) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 3) {
-    fprintf(stderr, "usage: test_comm PLUGIN.so WORLD_SIZE\n");
+  if (argc < 3) {
+    fprintf(stderr, "usage: test_comm PLUGIN.so WORLD_SIZE [messages]\n");
     return 2;
   }
-  if (!open_plugin(argv[1], 0, ONE_THREAD)) return 2;
+  if (!open_plugin(argv[1], 0, options_of(argc, argv, 3))) return 2;
   CHECK_OK(device->stream_create(dev, &stream, &err), err);
   ds_comm_world w = {.size = sizeof w};
   CHECK_OK(table->world(&w, &err), err);

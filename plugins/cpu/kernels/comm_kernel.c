@@ -1,9 +1,17 @@
-/* comm_kernel.c - adds up what the ranks sent: a block at a time, in the first cache. */
+/* comm_kernel.c - adds up what the ranks sent, in the one order of comm.h: a block at a time, in the
+ * first cache. */
 #include "../comm.h"
 #include "kernel.h"
 #include "simd.h"
 
-enum { BLOCK = 1024 };
+enum { BLOCK = 256, LEVELS = 24 };
+
+/* The largest power of two of ranks, and how many pairs are leaves so that there are as many. */
+INLINE void tree_of(int parts, int *leaves, int *pairs) {
+  *leaves = 1;
+  while (2 * *leaves <= parts) *leaves *= 2;
+  *pairs = parts - *leaves;
+}
 
 /* NaN wins: a largest value that hides one would hide an overflow. */
 INLINE vf vcombine(vf a, vf b, ds_reduce op) {
@@ -12,25 +20,48 @@ INLINE vf vcombine(vf a, vf b, ds_reduce op) {
   return a + b;
 }
 
-INLINE void combine_floats(const ds_cpu_combine *k, int dtype, ds_reduce op) {
-  float sum[BLOCK];
+INLINE vf leaf(const ds_cpu_combine *k, int v, int pairs, int64_t at, int n, int dtype,
+               ds_reduce op) {
+  if (v >= pairs) return ld(k->part[v + pairs], at, n, dtype);
+  return vcombine(ld(k->part[2 * v], at, n, dtype), ld(k->part[2 * v + 1], at, n, dtype), op);
+}
+
+INLINE vf finished(const ds_cpu_combine *k, vf x, ds_reduce op) {
+  return op == DS_REDUCE_MEAN ? x / (float)k->parts : x;
+}
+
+/* done[l] holds the sum of 2^l leaves that waits for its like: as one adds to a binary number. */
+INLINE void combine_many(const ds_cpu_combine *k, int dtype, ds_reduce op) {
+  float done[LEVELS][BLOCK];
+  int leaves, pairs;
+  tree_of(k->parts, &leaves, &pairs);
   for (int64_t at = 0; at < k->n; at += BLOCK) {
     int64_t count = k->n - at < BLOCK ? k->n - at : BLOCK;
-    VLOOP(c, n, 0, count, { st(sum, c, n, DS_F32, ld(k->part[0], at + c, n, dtype)); });
-    for (int p = 1; p < k->parts; p++)
+    for (int v = 0; v < leaves; v++)
       VLOOP(c, n, 0, count, {
-        vf a = ld(sum, c, n, DS_F32);
-        st(sum, c, n, DS_F32, vcombine(a, ld(k->part[p], at + c, n, dtype), op));
+        vf x = leaf(k, v, pairs, at + c, n, dtype, op);
+        int level = 0;
+        for (; v >> level & 1; level++) x = vcombine(ld(done[level], c, n, DS_F32), x, op);
+        if (v + 1 < leaves)
+          st(done[level], c, n, DS_F32, x);
+        else
+          st(k->out, at + c, n, dtype, finished(k, x, op));
       });
-    if (op == DS_REDUCE_MEAN) {
-      VLOOP(c, n, 0, count, {
-        vf a = ld(sum, c, n, DS_F32);
-        st(k->out, at + c, n, dtype, a / (float)k->parts);
-      });
-    } else {
-      VLOOP(c, n, 0, count, { st(k->out, at + c, n, dtype, ld(sum, c, n, DS_F32)); });
-    }
   }
+}
+
+INLINE void combine_two(const ds_cpu_combine *k, int dtype, ds_reduce op) {
+  VLOOP(c, n, 0, k->n, {
+    vf x = vcombine(ld(k->part[0], c, n, dtype), ld(k->part[1], c, n, dtype), op);
+    st(k->out, c, n, dtype, finished(k, x, op));
+  });
+}
+
+INLINE void combine_floats(const ds_cpu_combine *k, int dtype, ds_reduce op) {
+  if (k->parts == 2)
+    combine_two(k, dtype, op);
+  else
+    combine_many(k, dtype, op);
 }
 
 static void floats(const ds_cpu_combine *k, int dtype) {
@@ -52,27 +83,35 @@ static void floats(const ds_cpu_combine *k, int dtype) {
 #undef OP
 }
 
-/* T in memory; W is T for the sum, unsigned where that wraps around. */
+/* T in memory; W is T for the sum, unsigned where that wraps around. x = a op x. */
 #define PLAIN(name, T, W)                                                                          \
+  static void name##_add(T *x, const T *a, int n, ds_reduce op) {                                  \
+    if (op == DS_REDUCE_MAX)                                                                       \
+      for (int i = 0; i < n; i++) x[i] = x[i] > a[i] || x[i] != x[i] ? x[i] : a[i];                \
+    else if (op == DS_REDUCE_MIN)                                                                  \
+      for (int i = 0; i < n; i++) x[i] = x[i] < a[i] || x[i] != x[i] ? x[i] : a[i];                \
+    else                                                                                           \
+      for (int i = 0; i < n; i++) x[i] = (T)((W)a[i] + (W)x[i]);                                   \
+  }                                                                                                \
   static void name(const ds_cpu_combine *k) {                                                      \
-    T sum[BLOCK];                                                                                  \
+    T done[LEVELS][BLOCK];                                                                         \
+    int leaves, pairs;                                                                             \
+    tree_of(k->parts, &leaves, &pairs);                                                            \
     for (int64_t at = 0; at < k->n; at += BLOCK) {                                                 \
       int n = k->n - at < BLOCK ? (int)(k->n - at) : BLOCK;                                        \
-      T *out = (T *)k->out + at;                                                                   \
-      memcpy(sum, (const T *)k->part[0] + at, (size_t)n * sizeof(T));                              \
-      for (int p = 1; p < k->parts; p++) {                                                         \
-        const T *x = (const T *)k->part[p] + at;                                                   \
-        if (k->op == DS_REDUCE_MAX)                                                                \
-          for (int i = 0; i < n; i++) sum[i] = x[i] > sum[i] || x[i] != x[i] ? x[i] : sum[i];      \
-        else if (k->op == DS_REDUCE_MIN)                                                           \
-          for (int i = 0; i < n; i++) sum[i] = x[i] < sum[i] || x[i] != x[i] ? x[i] : sum[i];      \
-        else                                                                                       \
-          for (int i = 0; i < n; i++) sum[i] = (T)((W)sum[i] + (W)x[i]);                           \
+      T x[BLOCK];                                                                                  \
+      for (int v = 0; v < leaves; v++) {                                                           \
+        int level = 0, last = v < pairs ? 2 * v + 1 : v + pairs;                                   \
+        memcpy(x, (const T *)k->part[last] + at, (size_t)n * sizeof(T));                           \
+        if (v < pairs) name##_add(x, (const T *)k->part[2 * v] + at, n, k->op);                    \
+        for (; v >> level & 1; level++) name##_add(x, done[level], n, k->op);                      \
+        if (v + 1 < leaves) memcpy(done[level], x, (size_t)n * sizeof(T));                         \
       }                                                                                            \
+      T *out = (T *)k->out + at;                                                                   \
       if (k->op == DS_REDUCE_MEAN)                                                                 \
-        for (int i = 0; i < n; i++) out[i] = (T)(sum[i] / k->parts);                               \
+        for (int i = 0; i < n; i++) out[i] = (T)(x[i] / k->parts);                                 \
       else                                                                                         \
-        memcpy(out, sum, (size_t)n * sizeof(T));                                                   \
+        memcpy(out, x, (size_t)n * sizeof(T));                                                     \
     }                                                                                              \
   }
 PLAIN(doubles, double, double)
