@@ -282,6 +282,10 @@ void ds_world_finish(ds_world *w) {
   memset(w, 0, sizeof *w);
 }
 
+void ds_world_abandon(ds_world *w) {
+  if (w->comm) comm_table(w)->abort(w->comm);
+}
+
 ds_status ds_world_allreduce(ds_world *w, float *x, int64_t n, ds_reduce op, ds_error *err) {
   if (!w->comm) return DS_OK;
   ds_error inner = {DS_OK, ""};
