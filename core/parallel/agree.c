@@ -122,23 +122,30 @@ static void explain(const char *name, const char *first, const char *mine, int r
       b ? b : "not there", rank);
 }
 
+/* The place in list a of the first fact that list b has otherwise, or only of the first that it has not
+ * at all; -1: none. *out is that fact, *other b's text or NULL. */
+static int first_other(const char *a, size_t a_bytes, const char *b, size_t b_bytes, bool absent,
+                       fact *out, const char **other) {
+  size_t at = 0, in_b = 0;
+  for (int place = 0; next_fact(a, a_bytes, &at, out); place++) {
+    *other = find(b, b_bytes, &in_b, out->name);
+    if (!*other || (!absent && strcmp(*other, out->text) != 0)) return place;
+  }
+  return -1;
+}
+
 bool ds_agree_compare(const char *first, size_t first_bytes, const char *mine, size_t mine_bytes,
                       int rank, char *out, size_t room) {
-  fact f;
-  size_t at = 0, other = 0;
-  while (next_fact(first, first_bytes, &at, &f)) {
-    const char *text = find(mine, mine_bytes, &other, f.name);
-    if (text && strcmp(text, f.text) == 0) continue;
-    explain(f.name, f.text, text, rank, out, room);
-    return true;
-  }
-  at = other = 0;
-  while (next_fact(mine, mine_bytes, &at, &f)) {
-    if (find(first, first_bytes, &other, f.name)) continue;
-    explain(f.name, NULL, f.text, rank, out, room);
-    return true;
-  }
-  return false;
+  fact of_first, of_mine;
+  const char *other, *none;
+  int i = first_other(first, first_bytes, mine, mine_bytes, false, &of_first, &other);
+  int j = first_other(mine, mine_bytes, first, first_bytes, true, &of_mine, &none);
+  /* One fact too many may change those behind it. */
+  if (j >= 0 && (i < 0 || j <= i))
+    explain(of_mine.name, NULL, of_mine.text, rank, out, room);
+  else if (i >= 0)
+    explain(of_first.name, of_first.text, other, rank, out, room);
+  return i >= 0 || j >= 0;
 }
 
 /* ---- among ranks */

@@ -2,7 +2,7 @@
  *
  * Each rank lists facts, a name and a text each. Rank 0's are the measure. Where they are equal, that
  * costs a broadcast of some bytes and one reduction; where not, the lowest rank that differs looks for
- * the first fact, in rank 0's order, that it has otherwise, and every rank fails with the same words:
+ * the first fact in the lists that it has otherwise, and every rank fails with the same words:
  *
  *     ranks disagree: "train_micro_batch_size_per_gpu" is 4 on rank 0 but 8 on rank 2
  */
