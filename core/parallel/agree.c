@@ -136,8 +136,8 @@ static int first_other(const char *a, size_t a_bytes, const char *b, size_t b_by
 
 bool ds_agree_compare(const char *first, size_t first_bytes, const char *mine, size_t mine_bytes,
                       int rank, char *out, size_t room) {
-  fact of_first, of_mine;
-  const char *other, *none;
+  fact of_first = {NULL, NULL}, of_mine = {NULL, NULL};
+  const char *other = NULL, *none = NULL;
   int i = first_other(first, first_bytes, mine, mine_bytes, false, &of_first, &other);
   int j = first_other(mine, mine_bytes, first, first_bytes, true, &of_mine, &none);
   /* One fact too many may change those behind it. */

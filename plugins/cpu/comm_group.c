@@ -135,7 +135,7 @@ static ds_status settle(ds_cpu_mpi_group *g, const ds_cpu_limit *limit, ds_error
   int id = 0;
   g->comm = mpi.private;
   ds_status st = agree(g, all, 0, 0, limit, &id, err);
-  g->tag = FIRST_TAG + STEP * id;
+  if (st == DS_OK) g->tag = FIRST_TAG + STEP * id;
   free(all);
   return st;
 }
@@ -148,13 +148,8 @@ ds_status ds_cpu_mpi_create(const int32_t *ranks, int count, int own, const ds_c
   if (g == NULL) return DS_ERR_MEMORY;
   g->rank = own;
   for (int i = 0; i < count; i++) g->of[i] = ranks[i];
-  st = settle(g, limit, err);
-  if (st != DS_OK) {
-    ds_cpu_mpi_destroy(g, true);
-    return st;
-  }
   *out = g;
-  return DS_OK;
+  return settle(g, limit, err);
 }
 
 /* The members of the caller's color, in order: by key, then by rank. Counts them where to is NULL.

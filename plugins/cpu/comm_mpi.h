@@ -93,7 +93,8 @@ void ds_cpu_mpi_failed(void);
 /* Whether groups may be used from threads of the plugin's own. [any-thread] */
 bool ds_cpu_mpi_asynchronous(void);
 
-/* Collective over the members. ranks: of the world, each once; the caller is ranks[own].
+/* Collective over the members. ranks: of the world, each once; the caller is ranks[own]. Where it ran
+ * out of time *out is set too, for a roll call, and to be destroyed.
  * DS_ERR_TIMEOUT and DS_ERR_ABORTED come without a message, here and below. */
 ds_status ds_cpu_mpi_create(const int32_t *ranks, int count, int own, const ds_cpu_limit *limit,
                             ds_cpu_mpi_group **out, ds_error *err);
