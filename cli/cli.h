@@ -12,6 +12,7 @@ int cmd_bench(int argc, char **argv);
 int cmd_conform(int argc, char **argv);
 int cmd_config(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
+int cmd_plan(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 
 /* "ds train: message" on stderr; returns 1. */

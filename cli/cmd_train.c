@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 typedef struct train {
-  const char *model_path, *config, *tokenizer_path, *output, *svg;
+  const char *model_path, *config, *tokenizer_path, *output, *svg, *trace;
   option_list data;
   int64_t seq_len, steps, seed, save_every;
   bool resume, json, stats, tokenizer_saved;
@@ -79,6 +79,7 @@ static ds_status open_all(train *t, ds_error *err) {
                    (long long)t->seq_len, (long long)info.max_positions);
   DS_TRY(ds_dataset_text(t->data.values, t->data.count, t->tokenizer, t->seq_len, info.vocab_size,
                          &t->dataset, err));
+  if (t->trace && setenv("DS_TRACE", t->trace, 1) != 0) return ds_fail_memory(err, "--trace");
   ds_initialize_args args = DS_INITIALIZE_ARGS_INIT;
   args.model = t->model;
   args.training_data = t->dataset;
@@ -150,8 +151,19 @@ static ds_status run_steps(train *t, ds_error *err) {
   return status;
 }
 
+/* Of rank 0: those of the others differ in time alone. */
+static ds_status print_comms(const train *t, ds_error *err) {
+  const ds_comms_stats *rows;
+  size_t n;
+  ds_status status = ds_engine_comms_summary(t->engine, &rows, &n, err);
+  if (status == DS_ERR_STATE) return DS_OK; /* the config doesn't ask for it */
+  if (status == DS_OK && ds_engine_global_rank(t->engine) == 0) comms_print(rows, n);
+  return status;
+}
+
 static ds_status print_stats(const train *t, ds_error *err) {
   ds_backend_stats stats = {.size = sizeof stats};
+  DS_TRY(print_comms(t, err));
   if (!t->stats) return DS_OK;
   fflush(stdout);
   DS_TRY(ds_engine_backend_stats(t->engine, &stats, err));
@@ -170,6 +182,7 @@ static ds_status train_all(train *t, ds_error *err) {
   catch_signals();
   DS_TRY(run_steps(t, err));
   DS_TRY(save(t, err));
+  if (t->trace) DS_TRY(ds_engine_save_trace(t->engine, err));
   if (t->svg) {
     if (t->curve_count > 0)
       DS_TRY(plot_loss(t->svg, t->curve_steps, t->curve_losses, (int64_t)t->curve_count, err));
@@ -236,6 +249,8 @@ int cmd_train(int argc, char **argv) {
         "save every N steps besides at the end (0: only then)"},
        {"--resume", OPTION_FLAG, &t.resume, NULL, "go on from the latest checkpoint in DIR"},
        {"--svg", OPTION_STRING, &t.svg, "FILE", "write the loss curve"},
+       {"--trace", OPTION_STRING, &t.trace, "FILE",
+        "write a timeline of all ranks' work, for https://ui.perfetto.dev\nor chrome://tracing"},
        {"--stats", OPTION_FLAG, &t.stats, NULL, STATS_HELP},
        {"--json", OPTION_FLAG, &t.json, NULL,
         "a line per step: step, loss, lr, grad_norm, tokens_per_s"}}};

@@ -16,6 +16,7 @@ static const struct {
     {"backends", cmd_backends, "list the backends: chosen, available, or rejected and why"},
     {"config", cmd_config, "check a ds_config.json and print what it resolves to"},
     {"conform", cmd_conform, "check a backend plugin against the ABI and float64 references"},
+    {"plan", cmd_plan, "memory, traffic and time of a training run on N ranks, before it runs"},
     {"bench", cmd_bench, "measure products, training, decoding and dispatch on this machine"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

@@ -32,7 +32,7 @@ typedef struct command {
   const char *summary; /* one line */
   const char *usage;   /* after "ds train" */
   const char *details; /* paragraphs and examples after the options; may be NULL */
-  option options[24];  /* ended by one without a name */
+  option options[32];  /* ended by one without a name */
 } command;
 
 typedef enum parsed { PARSED_RUN, PARSED_HELP, PARSED_WRONG } parsed;

@@ -19,6 +19,17 @@ ds_value *ds_model_forward(ds_model *m, ds_ctx *ctx, ds_value *const *inputs, in
  * (ds_model_get_info). */
 ds_value *ds_model_decode(ds_model *m, ds_ctx *ctx, ds_value *ids, ds_kv_cache *cache);
 
+/* What pipeline stages need of a model; see ds_model_vtable. The number of blocks;
+ * DS_ERR_UNSUPPORTED, naming what the vtable lacks, for a model that can't be split. The others are
+ * for models that can. */
+DS_MUST_USE ds_status ds_model_blocks(ds_model *m, int *blocks, ds_error *err);
+DS_MUST_USE ds_status ds_model_param_blocks(ds_model *m, int index, int at[DS_PARAM_BLOCKS], int *n,
+                                            ds_error *err);
+DS_MUST_USE ds_status ds_model_hidden_shape(ds_model *m, const ds_batch *batch, int32_t *rank,
+                                            int64_t *shape, ds_error *err);
+ds_value *ds_model_forward_blocks(ds_model *m, ds_ctx *ctx, int first, int last, ds_value *hidden,
+                                  ds_value *const *inputs, int n_inputs);
+
 /* The folder it was loaded from; NULL when there is none. */
 const char *ds_model_folder(const ds_model *m);
 /* Whether it is one of core's families: the same work for inputs of the same shapes. */

@@ -97,7 +97,7 @@ static ds_status apply(loading *l, ds_engine *e, ds_error *err) {
            "the checkpoint was saved without training_data: the data loader starts anew");
   e->halfway = true;
   /* What a checkpoint doesn't hold - padding, gradients - may be as undefined as the rest. */
-  if (e->failure.status != DS_OK) DS_TRY(ds_flat_clear(&e->flat, err));
+  if (e->failure.status != DS_OK) DS_TRY(ds_zero_clear(e->zero, err));
   DS_TRY(ds_checkpoint_files_read(&l->files, e, err));
   DS_TRY(ds_backend_sync(e->backend, err));
   e->halfway = false;

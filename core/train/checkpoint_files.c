@@ -49,9 +49,8 @@ static ds_status write_states(ds_engine *e, ds_safetensors_writer *w, float *hos
   for (int s = 0; s < n_states(e); s++)
     for (int i = 0; i < e->n_params; i++) {
       if (e->group_of[i] < 0) continue;
-      const float *from = e->flat.state[s] + ds_params_offset(e->params, i);
       size_t bytes = (size_t)ds_params_numel(e->params, i) * sizeof *host;
-      DS_TRY(ds_backend_download(e->backend, host, from, bytes, err));
+      DS_TRY(ds_zero_read_all(e->zero, DS_ZERO_STATE + s, i, host, err));
       DS_TRY(ds_safetensors_writer_write(w, host, bytes, err));
     }
   return DS_OK;
@@ -156,6 +155,15 @@ static void transpose(float *out, const float *in, int64_t rows, int64_t cols) {
     for (int64_t c = 0; c < cols; c++) out[r * cols + c] = in[c * rows + r];
 }
 
+static ds_status write_pieces(ds_engine *e, int kind, int param, const float *all, ds_error *err) {
+  for (int i = 0; i < ds_zero_n_pieces(e->zero); i++) {
+    const ds_piece *p = ds_zero_piece(e->zero, i);
+    if (p->param == param)
+      DS_TRY(ds_zero_write(e->zero, kind, i, 0, p->end - p->begin, all + p->begin, err));
+  }
+  return DS_OK;
+}
+
 static ds_status read_masters(ds_checkpoint_files *f, ds_engine *e, ds_error *err) {
   for (int i = 0; i < e->n_params; i++) {
     const ds_safetensor *t = ds_safetensors_find(f->model, ds_params_name(e->params, i));
@@ -167,10 +175,9 @@ static ds_status read_masters(ds_checkpoint_files *f, ds_engine *e, ds_error *er
       values = f->host + numel;
       transpose(values, f->host, shape[0], shape[1]);
     }
-    DS_TRY(ds_backend_upload(e->backend, e->flat.master + ds_params_offset(e->params, i), values,
-                             (size_t)numel * sizeof *values, err));
+    DS_TRY(write_pieces(e, DS_ZERO_MASTER, i, values, err));
   }
-  return ds_flat_refresh(&e->flat, e->ctx, 0, e->flat.count, err);
+  return ds_zero_settle(e->zero, err);
 }
 
 static ds_status read_states(ds_checkpoint_files *f, ds_engine *e, ds_error *err) {
@@ -182,9 +189,7 @@ static ds_status read_states(ds_checkpoint_files *f, ds_engine *e, ds_error *err
       const ds_safetensor *t = ds_safetensors_find(f->optimizer, name);
       free(name);
       DS_TRY(ds_safetensor_read_f32(t, f->host, err));
-      DS_TRY(ds_backend_upload(e->backend, e->flat.state[s] + ds_params_offset(e->params, i),
-                               f->host, (size_t)ds_params_numel(e->params, i) * sizeof *f->host,
-                               err));
+      DS_TRY(write_pieces(e, DS_ZERO_STATE + s, i, f->host, err));
     }
   return DS_OK;
 }

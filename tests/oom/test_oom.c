@@ -18,7 +18,8 @@ static const char model_config[] =
     " \"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"vocab_size\": 256,"
     " \"max_position_embeddings\": 16, \"rms_norm_eps\": 1e-5, \"tie_word_embeddings\": true}";
 static const char train_format[] =
-    "{\"train_batch_size\": 2, \"gradient_accumulation_steps\": 2, \"bf16\": {\"enabled\": true},"
+    "{\"train_batch_size\": 2, \"comms_logger\": {\"enabled\": true}, "
+    "\"gradient_accumulation_steps\": 2, \"bf16\": {\"enabled\": true},"
     " \"optimizer\": {\"type\": \"AdamW\", \"params\": {\"lr\": 0.01}},"
     " \"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_num_steps\": 3}},"
     " \"backend\": %s}";

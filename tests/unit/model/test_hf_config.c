@@ -167,6 +167,11 @@ static ds_value *tiny_decode(void *self, ds_ctx *ctx, ds_value *ids, ds_kv_cache
   return ids;
 }
 
+static int tiny_blocks(void *self) {
+  (void)self;
+  return 1;
+}
+
 static void test_own_model(void) {
   ds_error err = {0};
   ds_model *m;
@@ -186,6 +191,8 @@ static void test_own_model(void) {
   n = 0;
   CHECK_FAILS(ds_model_declare(m, &p, &err), DS_ERR_INVALID, err, "no parameters");
   CHECK_FAILS(ds_model_read_param(m, NULL, 0, NULL, &err), DS_ERR_STATE, err, "no weights");
+  CHECK_FAILS(ds_model_blocks(m, &n, &err), DS_ERR_UNSUPPORTED, err,
+              "model tiny can't be split into pipeline stages: its vtable has no n_blocks");
   ds_model_destroy(m);
 
   ds_model_vtable bad = v;
@@ -200,6 +207,10 @@ static void test_own_model(void) {
   bad = v;
   bad.decode = tiny_decode;
   CHECK_FAILS(ds_model_create(&bad, &n, &m, &err), DS_ERR_INVALID, err, "info");
+  bad = v;
+  bad.n_blocks = tiny_blocks;
+  CHECK_FAILS(ds_model_create(&bad, &n, &m, &err), DS_ERR_INVALID, err,
+              "pipeline stages param_blocks is missing");
   CHECK_FAILS(ds_model_create(NULL, &n, &m, &err), DS_ERR_INVALID, err, "vtable");
 }
 
