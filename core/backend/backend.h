@@ -40,11 +40,14 @@ typedef enum ds_graph_mode {
  *   "backend": "cpu"  |  ["cuda", "cpu"]  |  "auto"  |
  *   "backend": {"name": (as before) = "auto", "device": N, "plugin_path": "dir[:dir]" or [dirs],
  *               "options": {...}, "fallback": "allow" | "warn" | "error" = "warn",
- *               "graph": "auto" | true | false = "auto", "probe_timeout": 10}
+ *               "graph": "auto" | true | false = "auto", "probe_timeout": 10,
+ *               "comm_timeout": 1800}
  * device: left out, it is 0; but where a launcher started several ranks and the plugin has several
  * devices, each rank has that of its number on its host (local rank). probe_timeout: seconds that a
  * plugin may take to load when it is tried in a child process first
- * (probe.h); 0 loads it without that. The environment overrides: DS_BACKEND (a name, or names with
+ * (probe.h); 0 loads it without that. comm_timeout: seconds that ranks wait for one another, at the
+ * start and in each collective; left out, the environment's DEEPSPEED_TIMEOUT (whole minutes, as in
+ * DeepSpeed) or half an hour. The environment overrides: DS_BACKEND (a name, or names with
  * commas), DS_PLUGIN_PATH (dir[:dir]); both are ignored in a set-uid program. */
 typedef struct ds_backend_config {
   char **names; /* in order of preference; "auto" = by priority */
@@ -56,6 +59,7 @@ typedef struct ds_backend_config {
   ds_fallback_policy fallback;
   ds_graph_mode graph;
   double probe_timeout; /* seconds; 0: the usual limit, negative: no probe */
+  double comm_timeout;  /* seconds; 0: not given */
 } ds_backend_config;
 
 /* section NULL = defaults. Every mistake in the section is named. out is finished on failure. */

@@ -20,6 +20,7 @@ static const ds_schema_key keys[] = {
     KEY("fallback", STRING, "\"warn\"", "allow|warn|error"),
     KEY("graph", ANY, NULL, NULL),
     KEY("probe_timeout", NUMBER, NULL, NULL),
+    {"comm_timeout", DS_SCHEMA_NUMBER, DS_SCHEMA_HERE, NULL, 0.001, 1e9, NULL, NULL},
 };
 static const ds_schema schema = {keys, sizeof keys / sizeof *keys};
 
@@ -100,6 +101,8 @@ static ds_status read_object(const cJSON *checked, ds_backend_config *out, ds_sc
                     &out->plugin_path, &out->n_plugin_path, errors, err));
   const cJSON *probe = cJSON_GetObjectItemCaseSensitive(checked, "probe_timeout");
   if (probe) out->probe_timeout = probe->valuedouble > 0 ? probe->valuedouble : -1;
+  const cJSON *limit = cJSON_GetObjectItemCaseSensitive(checked, "comm_timeout");
+  if (limit) out->comm_timeout = limit->valuedouble;
   if (device) out->device = (int)device->valuedouble;
   out->graph = graph_of(cJSON_GetObjectItemCaseSensitive(checked, "graph"), errors);
   if (fallback) out->fallback = policy_of(fallback->valuestring);

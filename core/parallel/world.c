@@ -6,9 +6,14 @@
 #include <string.h>
 
 #include "base/str.h"
+#include "parallel/start.h"
 #include "parallel/store.h"
+#include "parallel/tell.h"
 
-enum { DEFAULT_PORT = 29500, CREATE_TIMEOUT_MS = 300000 };
+enum { DEFAULT_PORT = 29500 };
+
+/* What launchers say of the number of processes that they started. */
+static const char *const sizes[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"};
 
 /* ---- the environment */
 
@@ -74,6 +79,15 @@ static ds_status choose_port(ds_world *w, int given, ds_error *err) {
   return DS_OK;
 }
 
+static ds_status choose_timeout(ds_world *w, double seconds, ds_error *err) {
+  int minutes = 0;
+  bool set = false;
+  if (seconds <= 0) DS_TRY(read_variable("DEEPSPEED_TIMEOUT", 1, 1 << 24, &minutes, &set, err));
+  if (seconds <= 0) seconds = set ? minutes * 60.0 : DS_WORLD_TIMEOUT;
+  w->timeout_ms = seconds < 1e-3 ? 1 : (int64_t)(seconds * 1000);
+  return DS_OK;
+}
+
 /* ---- where ranks meet */
 
 /* What a launcher gives to all ranks of a job and to no others; "" without one that we know. Of the
@@ -112,6 +126,18 @@ static const ds_comm_table *comm_table(const ds_world *w) {
   return ds_backend_plugin(w->backend)->comm;
 }
 
+static ds_status start_world(const ds_world *w, const ds_comm_table *comm, ds_comm_world *world,
+                             ds_error *err) {
+  int size;
+  bool several = false, set;
+  for (int i = 0; i < 3 && !several; i++) {
+    size = 1;
+    DS_TRY(read_variable(sizes[i], 0, 1 << 24, &size, &set, err));
+    several = size > 1;
+  }
+  return ds_start_world(comm, several, w->timeout_ms, world, err);
+}
+
 /* rank, size, local_rank and origin from the comm table and the environment, which must agree. */
 static ds_status find_world(ds_world *w, const ds_world_args *args, ds_error *err) {
   const char *origin;
@@ -119,7 +145,7 @@ static ds_status find_world(ds_world *w, const ds_world_args *args, ds_error *er
   snprintf(w->origin, sizeof w->origin, "%s", origin);
   const ds_comm_table *comm = comm_table(w);
   ds_comm_world world = {.size = sizeof world, .world_size = 1, .local_size = 1};
-  if (comm) DS_TRY(comm->world(&world, err));
+  if (comm) DS_TRY(start_world(w, comm, &world, err));
   bool launched = world.world_size > 1;
   if (w->size > 1 && !comm)
     return ds_fail(err, DS_ERR_UNSUPPORTED,
@@ -151,7 +177,6 @@ static ds_status find_world(ds_world *w, const ds_world_args *args, ds_error *er
  * the same, and write over each other's checkpoints. Where it can't tell, that is refused; where it
  * says that it is alone, it may be meant so. */
 static ds_status check_alone(const ds_world *w, const ds_logger *logger, ds_error *err) {
-  static const char *const sizes[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"};
   for (int i = 0; i < 3; i++) {
     int size = 1;
     bool set;
@@ -202,7 +227,7 @@ static ds_status create(ds_world *w, const ds_store *store, const char *placeles
   for (int i = 0; i < w->size; i++) ranks[i] = i;
   ds_status status =
       comm_table(w)->create(ds_backend_raw_device(w->backend), ranks, w->size,
-                            store ? ds_store_kv(store) : NULL, CREATE_TIMEOUT_MS, &w->comm, &inner);
+                            store ? ds_store_kv(store) : NULL, w->timeout_ms, &w->comm, &inner);
   free(ranks);
   if (status == DS_OK) return DS_OK;
   return ds_fail(err, status, "%s%s%s", inner.message, placeless ? "; " : "",
@@ -212,7 +237,7 @@ static ds_status create(ds_world *w, const ds_store *store, const char *placeles
 static ds_status connect(ds_world *w, ds_error *err) {
   ds_str job = {0};
   ds_store *store = NULL;
-  ds_store_args args = {.rank = w->rank, .size = w->size, .timeout_ms = CREATE_TIMEOUT_MS};
+  ds_store_args args = {.rank = w->rank, .size = w->size, .timeout_ms = w->timeout_ms};
   read_job(&job);
   args.job = job.data ? job.data : "";
   const char *placeless = find_place(w, args.job, &args);
@@ -231,7 +256,8 @@ static ds_status connect(ds_world *w, ds_error *err) {
 ds_status ds_world_init(ds_world *out, ds_backend *b, const ds_world_args *args,
                         const ds_logger *logger, ds_error *err) {
   *out = (ds_world){.size = 1, .local_size = 1, .backend = b};
-  ds_status status = find_world(out, args, err);
+  ds_status status = choose_timeout(out, args->comm_timeout, err);
+  if (status == DS_OK) status = find_world(out, args, err);
   if (status == DS_OK && out->size == 1) status = check_alone(out, logger, err);
   if (status == DS_OK) status = choose_port(out, args->distributed_port, err);
   if (status == DS_OK && args->mpu) status = check_mpu(out, args->mpu, err);
@@ -254,6 +280,7 @@ void ds_world_finish(ds_world *w) {
   /* An aborted communicator may still write to memory until it is gone. */
   if (w->comm) comm_table(w)->destroy(w->comm);
   if (w->flag) ds_backend_free(w->backend, w->flag, sizeof(float));
+  if (w->told) ds_backend_free(w->backend, w->told, w->told_bytes);
   memset(w, 0, sizeof *w);
 }
 
@@ -275,16 +302,14 @@ ds_status ds_world_broadcast(ds_world *w, float *x, int64_t n, ds_error *err) {
 
 ds_status ds_world_agree(ds_world *w, ds_status mine, const char *what, ds_error *err) {
   if (!w->comm) return mine;
-  float failed = mine != DS_OK;
-  ds_error other;
-  ds_status status = ds_backend_upload(w->backend, w->flag, &failed, sizeof failed, &other);
-  if (status == DS_OK) status = ds_world_allreduce(w, w->flag, 1, DS_REDUCE_MAX, &other);
-  if (status == DS_OK)
-    status = ds_backend_download(w->backend, &failed, w->flag, sizeof failed, &other);
+  ds_error said = {DS_OK, ""}, inner = {DS_OK, ""};
+  int rank;
+  if (mine != DS_OK && err) said = *err;
+  said.status = mine;
+  ds_status status = ds_tell_first(w, mine != DS_OK, &said, sizeof said, &rank, &inner);
   if (mine != DS_OK) return mine;
-  if (status != DS_OK) return ds_fail(err, status, "%s: %s", what, other.message);
-  if (failed != 0)
-    return ds_fail(err, DS_ERR_STATE,
-                   "%s failed on another rank (this is rank %d); see its message", what, w->rank);
-  return DS_OK;
+  if (status != DS_OK) return ds_fail(err, status, "%s: %s", what, inner.message);
+  if (rank < 0) return DS_OK;
+  said.message[sizeof said.message - 1] = '\0';
+  return ds_fail(err, said.status, "%s failed on rank %d: %s", what, rank, said.message);
 }

@@ -6,6 +6,10 @@
  * ours (store.h): at MASTER_ADDR and distributed_port (MASTER_PORT, 29500), which rank 0 serves; without
  * MASTER_ADDR, where all ranks are on one host, at the port given, else by a name that is the
  * launcher's job's. In a world of one every function here does nothing.
+ *
+ * How long ranks wait for one another, at the start and in each collective, is comm_timeout. What
+ * takes longer fails with DS_ERR_TIMEOUT, naming the call, this rank and, where the plugin can tell,
+ * who is missing; the world is then of no more use.
  */
 #ifndef DS_PARALLEL_WORLD_H
 #define DS_PARALLEL_WORLD_H
@@ -18,10 +22,15 @@ typedef struct ds_world {
   char origin[64]; /* where the size came from, for messages */
   int port;        /* of the rendezvous, where one is needed */
   bool port_given; /* by distributed_port or MASTER_PORT */
+  int64_t timeout_ms;
   ds_backend *backend;
   ds_comm *comm; /* NULL in a world of one */
-  void *flag;    /* device memory for one f32: ds_world_agree */
+  void *flag;    /* device memory for one f32: ds_tell_first */
+  void *told;    /* device memory of a broadcast that failed, which may use it until comm is gone */
+  size_t told_bytes;
 } ds_world;
+
+enum { DS_WORLD_TIMEOUT = 1800 }; /* seconds, as DeepSpeed's half hour */
 
 /* What ds_initialize was given about the world. */
 typedef struct ds_world_args {
@@ -29,6 +38,7 @@ typedef struct ds_world_args {
   int distributed_port;   /* -1 = not given */
   int dist_init_required; /* -1, 0, 1 */
   const ds_mpu *mpu;      /* NULL = none */
+  double comm_timeout;    /* seconds; 0: DEEPSPEED_TIMEOUT's minutes, or DS_WORLD_TIMEOUT */
 } ds_world_args;
 
 /* The world size as the environment says it (WORLD_SIZE), and RANK; 1 and 0 without. *origin is
@@ -47,7 +57,7 @@ DS_MUST_USE ds_status ds_world_allreduce(ds_world *w, float *x, int64_t n, ds_re
 /* Rank 0's n f32 to all. */
 DS_MUST_USE ds_status ds_world_broadcast(ds_world *w, float *x, int64_t n, ds_error *err);
 /* Collective: DS_OK when every rank passes DS_OK. Else every rank fails: with its own status and
- * message where it has one, or told that another rank failed at `what`. */
+ * message (err's) where it has one, else with those of the lowest rank that failed at `what`. */
 DS_MUST_USE ds_status ds_world_agree(ds_world *w, ds_status mine, const char *what, ds_error *err);
 
 #endif

@@ -81,7 +81,8 @@ static ds_status open_world(ds_engine *e, const ds_initialize_args *a, ds_error 
   ds_world_args world = {.local_rank = a->args ? a->args->local_rank : -1,
                          .distributed_port = a->distributed_port,
                          .dist_init_required = a->dist_init_required,
-                         .mpu = a->mpu};
+                         .mpu = a->mpu,
+                         .comm_timeout = e->config.backend.comm_timeout};
   DS_TRY(ds_backend_open(&e->config.backend, &e->logger, &e->backend, err));
   DS_TRY(ds_world_init(&e->world, e->backend, &world, &e->logger, err));
   ds_schema_errors errors = {0};

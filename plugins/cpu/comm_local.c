@@ -134,8 +134,14 @@ static void tell(ds_cpu_local *l, _Atomic uint32_t *word, uint32_t value) {
     syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
-void ds_cpu_local_lose(ds_cpu_local *l) {
-  if (l != NULL) atomic_store(&l->member[l->rank].lost.value, 1);
+/* What `lost` says; NEVER is not said. */
+enum { LOST_SILENTLY = 1, LOST_TOLD = 2, NEVER = 3 };
+
+void ds_cpu_local_lose(ds_cpu_local *l, ds_status st) {
+  if (l == NULL) return;
+  uint32_t nothing = 0;
+  atomic_compare_exchange_strong(&l->member[l->rank].lost.value, &nothing,
+                                 st == DS_ERR_ABORTED ? LOST_SILENTLY : LOST_TOLD);
 }
 
 void ds_cpu_local_tell_pieces(ds_cpu_local *l, uint32_t pieces) {
@@ -186,16 +192,24 @@ static void sleep_on(ds_cpu_local *l, int rank, _Atomic uint32_t *word, uint32_t
   atomic_fetch_sub(&l->member[rank].sleepers.value, 1);
 }
 
+static bool is_told(const ds_cpu_local *l) {
+  for (int r = 0; r < l->size; r++)
+    if (atomic_load_explicit(&l->member[r].lost.value, memory_order_relaxed) == LOST_TOLD)
+      return true;
+  return false;
+}
+
 static ds_status await_slowly(ds_cpu_local *l, int rank, _Atomic uint32_t *word, uint32_t value,
                               const ds_cpu_limit *limit) {
   enum { SPIN_NS = 20000, LOOKS = 50 };
   int64_t begin = ds_cpu_now_ns(), now = begin;
   ds_status st = DS_OK;
-  if (!ds_cpu_mpi_begin_wait()) return DS_ERR_ABORTED;
+  if (!ds_cpu_mpi_begin_wait(limit)) return DS_ERR_ABORTED;
   while (st == DS_OK && !reached(word, value)) {
     if (limit->aborted != NULL && atomic_load(limit->aborted)) st = DS_ERR_ABORTED;
     if (ds_cpu_mpi_closing()) st = DS_ERR_ABORTED;
     if (limit->deadline_ns != 0 && now > limit->deadline_ns) st = DS_ERR_TIMEOUT;
+    if (now - begin >= SPIN_NS && limit->roll && is_told(l)) st = DS_ERR_TIMEOUT;
     if (st != DS_OK) break;
     if (now - begin < SPIN_NS)
       for (int i = 0; i < LOOKS && !reached(word, value); i++) relax();
@@ -204,7 +218,7 @@ static ds_status await_slowly(ds_cpu_local *l, int rank, _Atomic uint32_t *word,
                limit->deadline_ns != 0 ? limit->deadline_ns - now + 1000 : INT64_MAX);
     now = ds_cpu_now_ns();
   }
-  ds_cpu_mpi_end_wait();
+  ds_cpu_mpi_end_wait(st);
   return st;
 }
 
@@ -222,6 +236,11 @@ static _Atomic uint32_t *arrival(ds_cpu_local *l, int rank, uint32_t turn) {
   return &l->member[rank].ring[turn % DS_CPU_LOCAL_RING].turn;
 }
 
+void ds_cpu_local_note(ds_cpu_local *l, const ds_cpu_limit *limit) {
+  for (int r = 0; r < l->size && limit->seen != NULL; r++)
+    if (reached(arrival(l, r, l->turn), l->turn)) limit->seen[r] |= DS_CPU_CAME;
+}
+
 ds_status ds_cpu_local_await_turn(ds_cpu_local *l, int rank, const ds_cpu_limit *limit) {
   return await(l, rank, arrival(l, rank, l->turn), l->turn, limit);
 }
@@ -236,7 +255,6 @@ ds_status ds_cpu_local_await_done(ds_cpu_local *l, int rank, const ds_cpu_limit 
 }
 
 ds_status ds_cpu_local_check(ds_cpu_local *l, const ds_cpu_limit *limit) {
-  enum { NEVER = 2 };
   ds_status st = DS_OK;
   for (int r = 0; r < l->size && st == DS_OK; r++)
     if (atomic_load(&l->member[r].lost.value) != 0)

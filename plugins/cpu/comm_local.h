@@ -69,8 +69,12 @@ ds_status ds_cpu_local_create(const ds_cpu_mpi_group *g, int rank, int size, boo
                               const ds_cpu_limit *limit, ds_cpu_local **out, ds_error *err);
 /* Not collective. NULL is allowed. */
 void ds_cpu_local_destroy(ds_cpu_local *l);
-/* This rank takes part in nothing more. NULL is allowed. [any-thread] */
-void ds_cpu_local_lose(ds_cpu_local *l);
+/* This rank takes part in nothing more, since a call ended with st. After DS_ERR_ABORTED the others
+ * are not told; else who waits, and whose limit says `roll`, ends with DS_ERR_TIMEOUT as well. NULL is
+ * allowed. [any-thread] */
+void ds_cpu_local_lose(ds_cpu_local *l, ds_status st);
+/* Sets DS_CPU_CAME in limit->seen for the ranks that have arrived at this rank's turn. */
+void ds_cpu_local_note(ds_cpu_local *l, const ds_cpu_limit *limit);
 
 /* Whether the next turn's entry may be published now. */
 bool ds_cpu_local_may_arrive(ds_cpu_local *l);

@@ -62,7 +62,7 @@ static void test_alone(void) {
   ds_backend_config config;
   ds_backend *b = NULL;
   ds_world w;
-  ds_world_args args = {-1, -1, -1, NULL};
+  ds_world_args args = {-1, -1, -1, NULL, 0};
   float x = 3;
   cJSON *section = cJSON_CreateString("reference");
   CHECK_OK(ds_backend_config_parse(section, &config, &err), err);
