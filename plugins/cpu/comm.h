@@ -52,10 +52,6 @@ enum ds_cpu_try {
   DS_CPU_TRY_DONE   /* and it is done */
 };
 enum ds_cpu_try ds_cpu_comm_try_local(const ds_comm *c, ds_stream *s, ds_cpu_work *w);
-/* out = the parts together, in the order below; `bytes` of each, in w's type. */
-void ds_cpu_comm_combine(const ds_stream *s, const ds_cpu_work *w, const void *const *part,
-                         int parts, void *out, size_t bytes);
-
 /* ---- the order of sums
  *
  * A sum of n ranks' numbers is a tree over the ranks that depends on n alone: with p the largest
@@ -76,11 +72,18 @@ typedef struct ds_cpu_combine {
   const void *const *part;
   int parts;
   int64_t n;
-  int32_t dtype;
+  int32_t dtype, out_dtype; /* may differ where parts is 1: f32 and bf16, f32 and f16 */
   ds_reduce op;
+  int divisor; /* of a mean */
 } ds_cpu_combine;
 typedef void ds_cpu_combine_kernel(const ds_cpu_combine *k);
 ds_cpu_combine_kernel ds_cpu_combine_base, ds_cpu_combine_avx2, ds_cpu_combine_avx512,
     ds_cpu_combine_avx512_bf16;
+
+/* The kernel for the device's instruction set. */
+void ds_cpu_combine_run(const ds_stream *s, const ds_cpu_combine *k);
+/* out = the parts together, in the order below; `bytes` of each, in w's type. */
+void ds_cpu_comm_combine(const ds_stream *s, const ds_cpu_work *w, const void *const *part,
+                         int parts, void *out, size_t bytes);
 
 #endif
