@@ -52,6 +52,29 @@ enum ds_cpu_try {
   DS_CPU_TRY_DONE   /* and it is done */
 };
 enum ds_cpu_try ds_cpu_comm_try_local(const ds_comm *c, ds_stream *s, ds_cpu_work *w);
+
+/* ---- how many messages
+ *
+ * Ranks of one host that may look into each other's memory exchange none (comm_local.h). Else a rank of
+ * n sends, with B the bytes of count elements, S = 4 count for f32, bf16 and f16 (sums travel as f32), B
+ * for other types, pieces rounded up and log2 as said:
+ *
+ *                   up to 8 ranks                 more
+ *   allreduce       n - 1 where n B <= 16 KiB     log2 n, up, where n B <= 16 KiB
+ *                   else 2 (n - 1) per 4 MiB      else at most 2 log2 n + 2, down, per 2 MiB of S
+ *   reduce_scatter  n - 1 per 4 MiB of n B        at most log2 n + 1, down, per 2 MiB of n S
+ *   allgather       n - 1 per 4 MiB of n B        log2 n, up, per 4 MiB of n B
+ *   alltoall        n - 1 per 4 MiB of n B        the same up to 4 MiB of n B; else n - 1 per 4 MiB of B
+ *   broadcast       at most log2 n, up, per 2 MiB of B
+ *   barrier         log2 n, up
+ *
+ * Bytes sent by a rank: 2 (n-1)/n S for allreduce, (n-1) S for reduce_scatter (per part), (n-1) B for
+ * allgather and alltoall: the least there is, but for the pairs of comm_rounds.c (n not a power of two:
+ * once more the vector), and bf16 as f32 above 8 ranks. At 10,000 ranks a small allreduce is 14
+ * messages and a large one 28 per 2 MiB; creating a communicator is 4 rounds of 14. test_comm_run.c
+ * counts them.
+ */
+
 /* ---- the order of sums
  *
  * A sum of n ranks' numbers is a tree over the ranks that depends on n alone: with p the largest

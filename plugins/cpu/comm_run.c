@@ -20,7 +20,7 @@
 
 /* FEW: ranks that all talk to each other. SMALL: bytes times ranks up to which everybody gets
  * everything. */
-enum { FEW = 8, PIECE = DS_CPU_PIECE, LINE = DS_CPU_LINE, SMALL = 16 << 10 };
+enum { FEW = 8, PIECE = DS_CPU_PIECE, SMALL = 16 << 10 };
 
 typedef ds_cpu_job job;
 #define add        ds_cpu_job_add
@@ -34,8 +34,8 @@ static ds_status job_init(job *j, const ds_comm *c, ds_stream *s, const ds_cpu_w
   size_t n = (size_t)c->size, most = 2 * n;
   size_t arrays =
       most * sizeof j->messages[0] + (most + n) * sizeof(void *) + (n + 1) * sizeof(size_t);
-  arrays = (arrays + LINE - 1) / LINE * LINE;
-  char *p = ds_cpu_scratch(s, DS_CPU_SCRATCH_COMM, arrays + PIECE + LINE * n, err);
+  arrays = (arrays + DS_CPU_LINE - 1) / DS_CPU_LINE * DS_CPU_LINE;
+  char *p = ds_cpu_scratch(s, DS_CPU_SCRATCH_COMM, arrays + PIECE + DS_CPU_LINE * n, err);
   if (p == NULL) return DS_ERR_MEMORY;
   *j = (job){.c = c, .s = s, .w = w, .limit = limit, .one = ds_cpu_dtype_bytes(w->dtype, 1)};
   j->messages = (ds_cpu_message *)p;
@@ -65,7 +65,7 @@ ds_status ds_cpu_job_exchange(job *j, ds_error *err) {
 /* Bytes of a piece that each rank gets: whole lines, at least one. */
 static size_t share(const job *j, size_t piece) {
   size_t ranks = (size_t)j->c->size, bytes = (piece + ranks - 1) / ranks;
-  return (bytes + LINE - 1) / LINE * LINE;
+  return (bytes + DS_CPU_LINE - 1) / DS_CPU_LINE * DS_CPU_LINE;
 }
 
 /* ---------------------------------------------------------------- reductions */
@@ -86,7 +86,7 @@ static void combine(const job *j, void *out, size_t bytes) {
 
 /* One piece of an allreduce, everything to everybody. */
 static ds_status reduce_small(job *j, const char *send, char *recv, size_t bytes, ds_error *err) {
-  size_t stride = (bytes + LINE - 1) / LINE * LINE;
+  size_t stride = (bytes + DS_CPU_LINE - 1) / DS_CPU_LINE * DS_CPU_LINE;
   receive_parts(j, send, bytes, stride);
   for (int step = 1; step < j->c->size; step++) add(j, true, nth_after(j, step), send, bytes);
   ds_status st = exchange(j, err);
@@ -212,19 +212,19 @@ static ds_status all_to_all(job *j, bool parts, ds_error *err) {
 
 /* Ranks count from the root; below a rank are those that add one lower bit to it. */
 static ds_status broadcast(job *j, ds_error *err) {
-  enum { HALF = PIECE / 2 };
+  enum { STEP = PIECE / 2 };
   size_t bytes = j->one * (size_t)j->w->count;
   int size = j->c->size, root = j->w->peer, own = (j->c->rank - root + size) % size;
   int low = 1; /* the lowest bit of own; for the root, beyond all */
   char *buffer = j->w->recv;
   ds_status st = DS_OK;
   while (low < size && (own & low) == 0) low *= 2;
-  for (size_t at = 0; at < bytes + HALF && st == DS_OK; at += HALF) {
-    size_t n = at < bytes ? min_size(HALF, bytes - at) : 0;
-    size_t before = at == 0 ? 0 : min_size(HALF, bytes - (at - HALF));
+  for (size_t at = 0; at < bytes + STEP && st == DS_OK; at += STEP) {
+    size_t n = at < bytes ? min_size(STEP, bytes - at) : 0;
+    size_t before = at == 0 ? 0 : min_size(STEP, bytes - (at - STEP));
     if (own != 0) add(j, false, (own - low + root) % size, j->data, n);
     for (int bit = low / 2; bit > 0 && at > 0; bit /= 2)
-      if (own + bit < size) add(j, true, (own + bit + root) % size, buffer + (at - HALF), before);
+      if (own + bit < size) add(j, true, (own + bit + root) % size, buffer + (at - STEP), before);
     st = exchange(j, err);
     if (st == DS_OK && own != 0 && n > 0) memcpy(buffer + at, j->data, n);
   }
@@ -249,7 +249,7 @@ static ds_status barrier(job *j, ds_error *err) {
   j->channel = DS_CPU_CHANNEL_CONTROL;
   j->data[0] = 0;
   for (int step = 1; step < j->c->size && st == DS_OK; step *= 2) {
-    add(j, false, nth_before(j, step), j->data + LINE, 1);
+    add(j, false, nth_before(j, step), j->data + DS_CPU_LINE, 1);
     add(j, true, nth_after(j, step), j->data, 1);
     st = exchange(j, err);
   }

@@ -64,20 +64,20 @@ INLINE void combine_floats(const ds_cpu_combine *k, int dtype, ds_reduce op) {
     combine_many(k, dtype, op);
 }
 
-INLINE void convert(const ds_cpu_combine *k, int dtype, int out_dtype) {
+INLINE void convert_floats(const ds_cpu_combine *k, int dtype, int out_dtype) {
   VLOOP(c, n, 0, k->n,
         { st(k->out, c, n, out_dtype, finished(k, ld(k->part[0], c, n, dtype), k->op)); });
 }
 
 static void conversions(const ds_cpu_combine *k) {
   if (k->dtype == DS_BF16)
-    convert(k, DS_BF16, DS_F32);
+    convert_floats(k, DS_BF16, DS_F32);
   else if (k->dtype == DS_F16)
-    convert(k, DS_F16, DS_F32);
+    convert_floats(k, DS_F16, DS_F32);
   else if (k->out_dtype == DS_BF16)
-    convert(k, DS_F32, DS_BF16);
+    convert_floats(k, DS_F32, DS_BF16);
   else
-    convert(k, DS_F32, DS_F16);
+    convert_floats(k, DS_F32, DS_F16);
 }
 
 static void floats(const ds_cpu_combine *k, int dtype) {
