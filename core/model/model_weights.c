@@ -262,8 +262,12 @@ static ds_status stamp_dtype(cJSON *config, bool bits16, ds_error *err) {
   return ds_fail_memory(err, "config.json");
 }
 
+char *ds_model_config_json(const ds_model *m) {
+  return m->functions.config_json ? m->functions.config_json(m->self) : NULL;
+}
+
 static ds_status write_config(ds_model *m, const char *path, bool bits16, ds_error *err) {
-  char *text = m->functions.config_json(m->self), *stamped = NULL;
+  char *text = ds_model_config_json(m), *stamped = NULL;
   if (!text) return ds_fail_memory(err, path);
   cJSON *config = NULL;
   ds_status status = ds_json_parse(text, strlen(text), 0, "the model's config_json", &config, err);

@@ -52,6 +52,16 @@ ds_status ds_world_from_environment(int *rank, int *size, const char **origin, d
   return DS_OK;
 }
 
+static bool is_several(const char *variable) {
+  const char *text = getenv(variable);
+  return text && strtol(text, NULL, 10) > 1;
+}
+
+bool ds_world_launched(void) {
+  return is_several(sizes[0]) || is_several(sizes[1]) || is_several(sizes[2]) ||
+         is_several("WORLD_SIZE");
+}
+
 static ds_status check_local_rank(ds_world *w, int given, bool launcher_knows, ds_error *err) {
   int local = -1;
   bool set;
@@ -126,18 +136,6 @@ static const ds_comm_table *comm_table(const ds_world *w) {
   return ds_backend_plugin(w->backend)->comm;
 }
 
-static ds_status start_world(const ds_world *w, const ds_comm_table *comm, ds_comm_world *world,
-                             ds_error *err) {
-  int size;
-  bool several = false, set;
-  for (int i = 0; i < 3 && !several; i++) {
-    size = 1;
-    DS_TRY(read_variable(sizes[i], 0, 1 << 24, &size, &set, err));
-    several = size > 1;
-  }
-  return ds_start_world(comm, several, w->timeout_ms, world, err);
-}
-
 /* rank, size, local_rank and origin from the comm table and the environment, which must agree. */
 static ds_status find_world(ds_world *w, const ds_world_args *args, ds_error *err) {
   const char *origin;
@@ -145,7 +143,7 @@ static ds_status find_world(ds_world *w, const ds_world_args *args, ds_error *er
   snprintf(w->origin, sizeof w->origin, "%s", origin);
   const ds_comm_table *comm = comm_table(w);
   ds_comm_world world = {.size = sizeof world, .world_size = 1, .local_size = 1};
-  if (comm) DS_TRY(start_world(w, comm, &world, err));
+  if (comm) DS_TRY(ds_start_world(comm, ds_world_launched(), w->timeout_ms, &world, err));
   bool launched = world.world_size > 1;
   if (w->size > 1 && !comm)
     return ds_fail(err, DS_ERR_UNSUPPORTED,
@@ -282,6 +280,10 @@ void ds_world_finish(ds_world *w) {
   if (w->flag) ds_backend_free(w->backend, w->flag, sizeof(float));
   if (w->told) ds_backend_free(w->backend, w->told, w->told_bytes);
   memset(w, 0, sizeof *w);
+}
+
+void ds_world_abandon(ds_world *w) {
+  if (w->comm) comm_table(w)->abort(w->comm);
 }
 
 ds_status ds_world_allreduce(ds_world *w, float *x, int64_t n, ds_reduce op, ds_error *err) {

@@ -46,10 +46,16 @@ typedef struct ds_world_args {
 DS_MUST_USE ds_status ds_world_from_environment(int *rank, int *size, const char **origin,
                                                 ds_error *err);
 
+/* Whether the environment says that a launcher has started several processes. */
+bool ds_world_launched(void);
+
 /* Collective over the world. The backend must outlive it. out is finished on failure. */
 DS_MUST_USE ds_status ds_world_init(ds_world *out, ds_backend *b, const ds_world_args *args,
                                     const ds_logger *logger, ds_error *err);
 void ds_world_finish(ds_world *w);
+/* After a failure that left this rank out of step with the others: every later call fails at once,
+ * and finish waits for nobody. */
+void ds_world_abandon(ds_world *w);
 
 /* In place, f32 in device memory; sum or mean. */
 DS_MUST_USE ds_status ds_world_allreduce(ds_world *w, float *x, int64_t n, ds_reduce op,

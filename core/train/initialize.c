@@ -2,6 +2,7 @@
 #include "data/dataloader.h"
 #include "tensor/tensor.h"
 #include "train/engine.h"
+#include "train/facts.h"
 #include "train/groups.h"
 #include "train/recorded.h"
 #include "zero/partition.h"
@@ -77,6 +78,15 @@ static ds_status read_config(ds_engine *e, const char *text, ds_error *err) {
   return status;
 }
 
+static ds_status set_world(ds_engine *e, ds_error *err) {
+  ds_schema_errors errors = {0};
+  if (!ds_config_set_world(&e->config, e->world.size, e->world.origin, &errors)) {
+    ds_str_finish(&errors.text);
+    return ds_fail_memory(err, "the config");
+  }
+  return ds_schema_errors_report(&errors, e->config.name, err);
+}
+
 static ds_status open_world(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
   ds_world_args world = {.local_rank = a->args ? a->args->local_rank : -1,
                          .distributed_port = a->distributed_port,
@@ -85,12 +95,20 @@ static ds_status open_world(ds_engine *e, const ds_initialize_args *a, ds_error 
                          .comm_timeout = e->config.backend.comm_timeout};
   DS_TRY(ds_backend_open(&e->config.backend, &e->logger, &e->backend, err));
   DS_TRY(ds_world_init(&e->world, e->backend, &world, &e->logger, err));
-  ds_schema_errors errors = {0};
-  if (!ds_config_set_world(&e->config, e->world.size, e->world.origin, &errors)) {
-    ds_str_finish(&errors.text);
-    return ds_fail_memory(err, "the config");
-  }
-  return ds_schema_errors_report(&errors, e->config.name, err);
+  return DS_OK;
+}
+
+/* A config that is wrong on one rank alone: the others wait for that rank, which tells them. Not
+ * long: those whose configs are wrong alike come at once. */
+static void tell_of_config(ds_engine *e, const ds_initialize_args *a, ds_status status,
+                           const ds_error *from) {
+  enum { PATIENCE = 30 }; /* seconds */
+  ds_error said = *from, unused;
+  ds_backend_config *b = &e->config.backend;
+  if (!ds_world_launched() || b->n_names == 0) return; /* nobody waits; nobody knows where */
+  if (b->comm_timeout == 0 || b->comm_timeout > PATIENCE) b->comm_timeout = PATIENCE;
+  if (open_world(e, a, &unused) != DS_OK) return;
+  status = ds_world_agree(&e->world, status, "ds_initialize", &said);
 }
 
 /* ---- parameters */
@@ -147,8 +165,9 @@ static ds_status make_parameters(ds_engine *e, ds_error *err) {
   const int shards = 1; /* ZeRO stage 0: every rank updates everything */
   int64_t count = ds_partition_padded(ds_params_total(e->params), shards, DS_PARAM_ALIGN);
   if (count < 0) return ds_fail(err, DS_ERR_INVALID, "the model has too many parameters");
-  DS_TRY(ds_flat_init(&e->flat, e->backend, count, e->config.bf16, states, err));
-  DS_TRY(fill_masters(e, err));
+  ds_status status = ds_flat_init(&e->flat, e->backend, count, e->config.bf16, states, err);
+  if (status == DS_OK) status = fill_masters(e, err); /* one rank may lack memory, or the file */
+  DS_TRY(ds_world_agree(&e->world, status, "ds_initialize", err));
   DS_TRY(ds_world_broadcast(&e->world, e->flat.master, count, err));
   DS_TRY(ds_flat_refresh(&e->flat, e->ctx, 0, count, err));
   bind_slots(e);
@@ -241,12 +260,12 @@ static ds_status make_scalars(ds_engine *e, ds_error *err) {
   return DS_OK;
 }
 
-static ds_status build(ds_engine *e, const ds_initialize_args *a, const char *config,
-                       ds_error *err) {
+/* What one rank may fail at alone, before anything that all do together. */
+static ds_status prepare(ds_engine *e, const ds_initialize_args *a, ds_agree *facts,
+                         ds_error *err) {
   ds_param_group *groups = NULL;
   int n_groups = 0;
-  DS_TRY(read_config(e, config, err));
-  DS_TRY(open_world(e, a, err));
+  DS_TRY(set_world(e, err));
   DS_TRY(ds_ctx_create(e->backend, e->config.bf16 ? DS_BF16 : DS_F32, &e->ctx, err));
   ds_engine_train(e, true);
   DS_TRY(declare(e, err));
@@ -255,11 +274,39 @@ static ds_status build(ds_engine *e, const ds_initialize_args *a, const char *co
   free(groups);
   if (status != DS_OK) return status;
   DS_TRY(make_scheduler(e, a, err));
-  DS_TRY(make_parameters(e, err));
+  ds_facts_collect(e, a->training_data, facts);
+  return ds_agree_status(facts, err);
+}
+
+static ds_status agree(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
+  ds_agree facts = {0};
+  ds_status status = prepare(e, a, &facts, err);
+  status = ds_world_agree(&e->world, status, "ds_initialize", err);
+  if (status == DS_OK) status = ds_agree_check(&facts, &e->world, err);
+  ds_agree_finish(&facts);
+  return status;
+}
+
+/* The rest, which is alike on all ranks but for memory, files and the host app's functions. */
+static ds_status fill(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
   DS_TRY(make_scalars(e, err));
   DS_TRY(ds_recorded_init(e, err));
   DS_TRY(make_loader(e, a, err));
   return ds_backend_sync(e->backend, err); /* an engine that is handed out has its parameters */
+}
+
+static ds_status build(ds_engine *e, const ds_initialize_args *a, const char *config,
+                       ds_error *err) {
+  ds_error inner = {DS_OK, ""};
+  ds_status status = read_config(e, config, &inner);
+  if (status != DS_OK) {
+    tell_of_config(e, a, status, &inner);
+    return ds_fail(err, status, "%s", inner.message);
+  }
+  DS_TRY(open_world(e, a, err));
+  DS_TRY(agree(e, a, err));
+  DS_TRY(make_parameters(e, err));
+  return ds_world_agree(&e->world, fill(e, a, err), "ds_initialize", err);
 }
 
 ds_status ds_initialize(const ds_initialize_args *args, ds_engine **engine,

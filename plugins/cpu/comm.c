@@ -9,6 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+const char *ds_cpu_call_name(int32_t call) {
+  static const char *const names[] = {"allreduce", "reduce_scatter", "allgather", "broadcast",
+                                      "send",      "recv",           "alltoall",  "barrier"};
+  return call >= 0 && call <= DS_CPU_BARRIER ? names[call] : "create or split";
+}
+
 /* ---------------------------------------------------------------- failures and limits */
 
 /* When a call that begins now must be done. */
@@ -22,6 +28,7 @@ static ds_cpu_limit limit_of_all(ds_comm *c) {
   ds_cpu_limit limit = limit_of(c);
   memset(c->seen, 0, (size_t)c->size);
   limit.seen = c->seen;
+  limit.roll = true;
   return limit;
 }
 
@@ -48,9 +55,8 @@ static ds_status explain(ds_comm *c, ds_status st, const char *what, const ds_cp
   if (waited >= limit)
     snprintf(time, sizeof time, "not done in %lld ms, the communicator's limit", limit);
   else
-    snprintf(time, sizeof time,
-             "given up after %lld ms, since another rank gave up (the limit is %lld ms)", waited,
-             limit);
+    snprintf(time, sizeof time, "given up after %lld ms of the communicator's limit of %lld ms",
+             waited, limit);
   return ds_cpu_fail(err, st, "cpu comm: %s on rank %d of %d: %s; %s", what, c->rank, c->size, time,
                      wait->missing[0] ? wait->missing
                                       : "another rank is late, gone or makes another call");
@@ -67,7 +73,7 @@ static void wait_end(ds_cpu_wait *wait) {
 /* A call that failed halfway leaves its peers at different places. */
 static void give_up(ds_comm *c) {
   atomic_store(&c->aborted, true);
-  ds_cpu_local_lose(c->local, DS_ERR_ABORTED);
+  ds_cpu_local_lose(c->local);
   pthread_mutex_lock(&c->lock);
   pthread_cond_broadcast(&c->changed);
   pthread_mutex_unlock(&c->lock);
@@ -157,16 +163,17 @@ static ds_status comm_create(ds_device *dev, const int32_t *ranks, int32_t rank_
   if (st != DS_OK) return st;
   ds_comm *c = comm_alloc(own, rank_count, rank_count, timeout_ms, err);
   if (c == NULL) return DS_ERR_MEMORY;
-  c->share = dev->shared_memory;
   ds_cpu_wait wait;
   ds_cpu_limit limit = limit_of_all(c);
   wait_begin(&wait);
+  c->share = dev->shared_memory;
   if (rank_count > 1) st = ds_cpu_mpi_create(ranks, rank_count, own, &limit, &c->group, err);
   if (st == DS_OK) st = meet_local(c, &limit, err);
   if (st != DS_OK) {
     wait_end(&wait);
-    ds_cpu_roll_by_messages(c, wait.missing, sizeof wait.missing);
+    if (st == DS_ERR_TIMEOUT) ds_cpu_roll(c, NULL, wait.missing, sizeof wait.missing);
     st = explain(c, st, "create", &wait, err);
+    ds_cpu_mpi_failed();
     let_go(c);
     return st;
   }
@@ -198,7 +205,8 @@ static ds_status end(ds_comm *c, ds_status st, const char *what, const ds_cpu_wa
   c->running--;
   if (st != DS_OK) {
     atomic_store(&c->aborted, true);
-    ds_cpu_local_lose(c->local, st);
+    ds_cpu_local_lose(c->local);
+    ds_cpu_mpi_failed();
   }
   pthread_cond_broadcast(&c->changed);
   pthread_mutex_unlock(&c->lock);
@@ -221,9 +229,10 @@ static ds_status comm_split(ds_comm *c, int32_t color, int32_t key, ds_comm **ou
                                   : ds_cpu_mpi_split(c->group, color, key, &limit, &part->group,
                                                      &part->rank, &part->size, err);
   part->share = c->share;
+  limit.seen = NULL; /* of part's members nothing is known */
   if (st == DS_OK && color >= 0) st = meet_local(part, &limit, err);
   wait_end(&wait);
-  if (st == DS_ERR_TIMEOUT) ds_cpu_roll_by_messages(c, wait.missing, sizeof wait.missing);
+  if (st == DS_ERR_TIMEOUT) ds_cpu_roll(c, NULL, wait.missing, sizeof wait.missing);
   st = end(c, st, "split", &wait, err);
   if (st == DS_OK && color >= 0)
     *out = part;
@@ -293,8 +302,6 @@ static bool is_pair(const ds_cpu_work *w) {
 static ds_status perform(ds_comm *c, ds_stream *s, const ds_cpu_work *w, ds_cpu_wait *wait,
                          ds_error *err) {
   ds_cpu_limit limit = is_pair(w) ? limit_of(c) : limit_of_all(c);
-  limit.roll = !is_pair(w);
-  if (!is_pair(w)) c->calls++;
   wait_begin(wait);
   ds_status st = ds_cpu_comm_run(c, s, w, &limit, err);
   wait_end(wait);
@@ -352,7 +359,6 @@ static ds_status enqueue(ds_comm *c, ds_stream *s, const ds_cpu_work *w, bool no
 static ds_status give_local(ds_comm *c, ds_stream *s, ds_cpu_work *w, ds_error *err) {
   enum ds_cpu_try how = DS_CPU_TRY_LATER;
   if (!atomic_load_explicit(&s->busy, memory_order_acquire)) how = ds_cpu_comm_try_local(c, s, w);
-  if (how == DS_CPU_TRY_DONE) c->calls++;
   return how == DS_CPU_TRY_DONE ? DS_OK : enqueue(c, s, w, how == DS_CPU_TRY_READY, err);
 }
 
@@ -363,7 +369,9 @@ static ds_status give(ds_comm *c, ds_stream *s, ds_cpu_work w, ds_error *err) {
   if (bytes == 0) return DS_OK;
   w.run = run;
   w.object = c;
-  if (c->local != NULL && !is_pair(&w)) return give_local(c, s, &w, err);
+  if (!is_pair(&w)) w.number = ++c->calls;
+  if (c->local != NULL && w.call != DS_CPU_SEND && w.call != DS_CPU_RECV)
+    return give_local(c, s, &w, err);
   if (c->group != NULL) return enqueue(c, s, &w, !ds_cpu_mpi_asynchronous(), err);
   ds_status st = ds_cpu_ready(s, err);
   if (st == DS_OK && w.send != NULL && w.send != w.recv) memcpy(w.recv, w.send, bytes);
@@ -463,12 +471,13 @@ static ds_status comm_recv(ds_comm *c, ds_stream *s, void *buffer, int64_t count
 
 /* Waits, so its failure is its own and not the stream's. */
 static ds_status comm_barrier(ds_comm *c, ds_stream *s, ds_error *err) {
-  static const ds_cpu_work barrier = {.call = DS_CPU_BARRIER, .dtype = DS_I8};
+  ds_cpu_work barrier = {.call = DS_CPU_BARRIER, .dtype = DS_I8};
   ds_status st = ds_cpu_ready(s, err);
   if (st != DS_OK) return st;
   if (atomic_load(&c->aborted)) return gave_up(c, "barrier", err);
   if (c->group == NULL) return DS_OK;
   ds_cpu_wait wait;
+  barrier.number = ++c->calls;
   begin(c);
   st = perform(c, s, &barrier, &wait, err);
   return end(c, st, "barrier", &wait, err);

@@ -27,13 +27,16 @@ struct ds_comm {
   ds_cpu_mpi_group *group; /* NULL: the caller alone */
   ds_cpu_local *local;     /* NULL: not all on one host, or not allowed to see each other */
   unsigned char *seen;     /* by rank: DS_CPU_CAME and so on, in the present call; not of pairs */
-  int64_t calls;           /* collectives begun */
+  int64_t calls;           /* collectives given to it */
   atomic_bool aborted;     /* by abort, or since a call failed */
   pthread_mutex_t lock;    /* of the rest */
   pthread_cond_t changed;
   int queued;  /* given to a stream and not over */
   int running; /* of those, and of calls that wait: under way */
 };
+
+/* "allreduce" */
+const char *ds_cpu_call_name(int32_t call);
 
 /* Runs w on this thread until it is done, for a communicator of more than one. w->call says what;
  * count is per rank where ds_abi.h has it so, peer is the root of a broadcast. All that MPI writes

@@ -148,11 +148,11 @@ static ds_status own_comm(MPI_Comm from, ds_cpu_mpi_group *g, int tag, ds_error 
   return st;
 }
 
-/* The tag by which a list of ranks finds its like. */
+/* The tags by which a list of ranks finds its like. */
 static int tag_of(const ds_cpu_mpi_group *g) {
-  int tag = 0;
-  for (int i = 0; i < g->size; i++) tag = (tag * 31 + g->of[i] + 1) & 0x3fff;
-  return tag < FIRST_TAG - STEP ? tag : tag - STEP;
+  int sum = 0;
+  for (int i = 0; i < g->size; i++) sum = (sum * 31 + g->of[i] + 1) & 0xffff;
+  return sum % (DS_CPU_TAG_END / STEP) * STEP;
 }
 
 static ds_status settle(ds_cpu_mpi_group *g, const ds_cpu_limit *limit, ds_error *err) {
@@ -167,7 +167,7 @@ static ds_status settle(ds_cpu_mpi_group *g, const ds_cpu_limit *limit, ds_error
   int id = 0;
   g->comm = mpi.private;
   ds_status st = agree(g, all, 0, 0, limit, &id, err);
-  g->tag = FIRST_TAG + STEP * id;
+  if (st == DS_OK) g->tag = FIRST_TAG + STEP * id;
   free(all);
   return st;
 }
@@ -180,13 +180,8 @@ ds_status ds_cpu_mpi_create(const int32_t *ranks, int count, int own, const ds_c
   if (g == NULL) return DS_ERR_MEMORY;
   g->rank = own;
   for (int i = 0; i < count; i++) g->of[i] = ranks[i];
-  st = settle(g, limit, err);
-  if (st != DS_OK) {
-    ds_cpu_mpi_destroy(g, true);
-    return st;
-  }
   *out = g;
-  return DS_OK;
+  return settle(g, limit, err);
 }
 
 /* The members of the caller's color, in order: by key, then by rank. Counts them where to is NULL.

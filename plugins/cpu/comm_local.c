@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -134,14 +135,8 @@ static void tell(ds_cpu_local *l, _Atomic uint32_t *word, uint32_t value) {
     syscall(SYS_futex, word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }
 
-/* What `lost` says; NEVER is not said. */
-enum { LOST_SILENTLY = 1, LOST_TOLD = 2, NEVER = 3 };
-
-void ds_cpu_local_lose(ds_cpu_local *l, ds_status st) {
-  if (l == NULL) return;
-  uint32_t nothing = 0;
-  atomic_compare_exchange_strong(&l->member[l->rank].lost.value, &nothing,
-                                 st == DS_ERR_ABORTED ? LOST_SILENTLY : LOST_TOLD);
+void ds_cpu_local_lose(ds_cpu_local *l) {
+  if (l != NULL) atomic_store(&l->member[l->rank].lost.value, 1);
 }
 
 void ds_cpu_local_tell_pieces(ds_cpu_local *l, uint32_t pieces) {
@@ -195,25 +190,30 @@ static void sleep_on(ds_cpu_local *l, int rank, _Atomic uint32_t *word, uint32_t
   atomic_fetch_sub(&l->member[rank].sleepers.value, 1);
 }
 
-static bool is_told(const ds_cpu_local *l) {
-  for (int r = 0; r < l->size; r++)
-    if (atomic_load_explicit(&l->member[r].lost.value, memory_order_relaxed) == LOST_TOLD)
-      return true;
-  return false;
+static bool is_gone(const ds_cpu_local *l, int rank) {
+  return kill(l->pid[rank], 0) != 0 && errno == ESRCH;
+}
+
+/* Whether rank will never tell anything more. */
+static bool is_over(const ds_cpu_local *l, int rank) {
+  return atomic_load(&l->member[rank].lost.value) != 0 || is_gone(l, rank);
 }
 
 static ds_status await_slowly(ds_cpu_local *l, int rank, _Atomic uint32_t *word, uint32_t value,
                               const ds_cpu_limit *limit) {
-  enum { SPIN_NS = 20000, LOOKS = 50 };
+  enum { SPIN_NS = 20000, LOOKS = 50, LOOK_NS = 5000000 };
   int64_t begin = ds_cpu_now_ns(), now = begin;
   ds_status st = DS_OK;
-  if (!ds_cpu_mpi_begin_wait(limit)) return DS_ERR_ABORTED;
+  if (!ds_cpu_mpi_begin_wait()) return DS_ERR_ABORTED;
   while (st == DS_OK && !reached(word, value)) {
     if (limit->aborted != NULL && atomic_load(limit->aborted)) st = DS_ERR_ABORTED;
     if (ds_cpu_mpi_closing()) st = DS_ERR_ABORTED;
     if (limit->deadline_ns != 0 && now > limit->deadline_ns) st = DS_ERR_TIMEOUT;
-    if (now - begin >= SPIN_NS && limit->roll && is_told(l)) st = DS_ERR_TIMEOUT;
     if (st != DS_OK) break;
+    if (now - begin > LOOK_NS && is_over(l, rank) && !reached(word, value)) {
+      st = DS_ERR_TIMEOUT;
+      break;
+    }
     if (now - begin < SPIN_NS)
       for (int i = 0; i < LOOKS && !reached(word, value); i++) relax();
     else
@@ -221,7 +221,8 @@ static ds_status await_slowly(ds_cpu_local *l, int rank, _Atomic uint32_t *word,
                limit->deadline_ns != 0 ? limit->deadline_ns - now + 1000 : INT64_MAX);
     now = ds_cpu_now_ns();
   }
-  ds_cpu_mpi_end_wait(st);
+  ds_cpu_mpi_end_wait();
+  if (st == DS_ERR_TIMEOUT && limit->seen != NULL) limit->seen[rank] |= DS_CPU_AWAITED;
   return st;
 }
 
@@ -239,11 +240,6 @@ static _Atomic uint32_t *arrival(ds_cpu_local *l, int rank, uint32_t turn) {
   return &l->member[rank].ring[turn % DS_CPU_LOCAL_RING].turn;
 }
 
-void ds_cpu_local_note(ds_cpu_local *l, const ds_cpu_limit *limit) {
-  for (int r = 0; r < l->size && limit->seen != NULL; r++)
-    if (reached(arrival(l, r, l->turn), l->turn)) limit->seen[r] |= DS_CPU_CAME;
-}
-
 ds_status ds_cpu_local_await_turn(ds_cpu_local *l, int rank, const ds_cpu_limit *limit) {
   return await(l, rank, arrival(l, rank, l->turn), l->turn, limit);
 }
@@ -258,6 +254,7 @@ ds_status ds_cpu_local_await_done(ds_cpu_local *l, int rank, const ds_cpu_limit 
 }
 
 ds_status ds_cpu_local_check(ds_cpu_local *l, const ds_cpu_limit *limit) {
+  enum { NEVER = 2 };
   ds_status st = DS_OK;
   for (int r = 0; r < l->size && st == DS_OK; r++)
     if (atomic_load(&l->member[r].lost.value) != 0)
@@ -297,6 +294,33 @@ bool ds_cpu_local_soon(ds_cpu_local *l, int rank) {
     if (there < end) relax();
   }
   return there == end;
+}
+
+/* ---------------------------------------------------------------- looking */
+
+/* The letter of its state: R, S, T (stopped), Z (ended and not yet buried) and so on; 0: there is no
+ * such process. */
+static char state_of(int pid) {
+  char path[32], text[512];
+  snprintf(path, sizeof path, "/proc/%d/stat", pid);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return errno == ENOENT ? 0 : '?';
+  ssize_t n = read(fd, text, sizeof text - 1);
+  close(fd);
+  text[n > 0 ? n : 0] = '\0';
+  const char *name_end = strrchr(text, ')'); /* a name may have any sign in it */
+  return name_end != NULL && name_end[1] == ' ' ? name_end[2] : n > 0 ? '?' : 0;
+}
+
+void ds_cpu_local_look(ds_cpu_local *l, unsigned char *seen) {
+  for (int r = 0; r < l->size; r++) {
+    if (r == l->rank) continue;
+    char state = state_of(l->pid[r]);
+    if (reached(arrival(l, r, l->turn), l->turn)) seen[r] |= DS_CPU_CAME;
+    if (atomic_load(&l->member[r].lost.value) != 0) seen[r] |= DS_CPU_HEARD;
+    if (state == 'T' || state == 't') seen[r] |= DS_CPU_STOPPED;
+    if (state == 0 || state == 'Z' || state == 'X') seen[r] |= DS_CPU_ENDED;
+  }
 }
 
 /* ---------------------------------------------------------------- reading */

@@ -21,8 +21,8 @@
  *
  * Failure: a rank that gives up says `lost` before its call returns, and publishes no more. Who read
  * from it looks at that after reading: what was read before is good, since a rank's call can only
- * succeed after all have read from it. A lost rank's next entry never comes: to the others it is as
- * one that is late, until their time limit.
+ * succeed after all have read from it. A lost rank's next entry never comes, nor does that of a rank
+ * whose process has ended: who sleeps waiting for one gives up at the next look, as at its limit.
  */
 #ifndef DS_CPU_COMM_LOCAL_H
 #define DS_CPU_COMM_LOCAL_H
@@ -69,12 +69,8 @@ ds_status ds_cpu_local_create(const ds_cpu_mpi_group *g, int rank, int size, boo
                               const ds_cpu_limit *limit, ds_cpu_local **out, ds_error *err);
 /* Not collective. NULL is allowed. */
 void ds_cpu_local_destroy(ds_cpu_local *l);
-/* This rank takes part in nothing more, since a call ended with st. After DS_ERR_ABORTED the others
- * are not told; else who waits, and whose limit says `roll`, ends with DS_ERR_TIMEOUT as well. NULL is
- * allowed. [any-thread] */
-void ds_cpu_local_lose(ds_cpu_local *l, ds_status st);
-/* Sets DS_CPU_CAME in limit->seen for the ranks that have arrived at this rank's turn. */
-void ds_cpu_local_note(ds_cpu_local *l, const ds_cpu_limit *limit);
+/* This rank takes part in nothing more. NULL is allowed. [any-thread] */
+void ds_cpu_local_lose(ds_cpu_local *l);
 
 /* Whether the next turn's entry may be published now. */
 bool ds_cpu_local_may_arrive(ds_cpu_local *l);
@@ -102,6 +98,10 @@ void ds_cpu_local_tell_done(ds_cpu_local *l);
 static inline const ds_cpu_local_entry *ds_cpu_local_entry_of(const ds_cpu_local *l, int rank) {
   return &l->member[rank].ring[l->turn % DS_CPU_LOCAL_RING];
 }
+
+/* Marks in seen, by rank, who has arrived at this rank's turn, has given up, is stopped or has ended:
+ * DS_CPU_CAME and so on. */
+void ds_cpu_local_look(ds_cpu_local *l, unsigned char *seen);
 
 /* Copies from the memory of another rank, which has arrived. */
 ds_status ds_cpu_local_read(const ds_cpu_local *l, int rank, void *to, const void *from,

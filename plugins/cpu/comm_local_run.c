@@ -6,7 +6,7 @@
  * An allreduce goes in pieces: each rank adds up its share of a piece, while the others do theirs,
  * and then reads the other shares of the piece before, which mostly are in a cache still.
  */
-#include "comm_roll.h"
+#include "comm.h"
 
 #include <string.h>
 
@@ -320,9 +320,7 @@ ds_status ds_cpu_comm_run_local(const ds_comm *c, ds_stream *s, const ds_cpu_wor
     if (st == DS_OK) arrive(c, w);
   }
   if (st == DS_OK) st = is_small(c, w) ? finish_small(&j, err) : finish_large(&j, err);
-  if (st == DS_OK) return st;
-  ds_cpu_local_lose(c->local, st);
-  ds_cpu_local_note(c->local, limit);
+  if (st != DS_OK) ds_cpu_local_lose(c->local);
   return st;
 }
 

@@ -24,11 +24,16 @@ static pthread_mutex_t one_call = PTHREAD_MUTEX_INITIALIZER;
 static atomic_int waiting;      /* calls of exchange */
 static atomic_bool left_behind; /* messages that were given up */
 static atomic_bool failed;      /* a call ran out of time or was aborted */
+static atomic_bool started;     /* and it is ours to end */
 static atomic_bool closing;     /* the process ends */
 
 /* How long the process's end waits for the other ranks; a limit of 0 is above all others. */
 enum { AFTER_FAILURE_MS = 1000 };
 static _Atomic int64_t patience_ms = 1;
+
+void ds_cpu_mpi_failed(void) {
+  atomic_store(&failed, true);
+}
 
 void ds_cpu_mpi_patience(int64_t timeout_ms) {
   int64_t before = atomic_load(&patience_ms);
@@ -104,13 +109,13 @@ static bool meet(int64_t limit_ms);
 static void finalize_at_exit(int code, void *unused) {
   int finalized = 0;
   (void)unused;
-  bool after_failure = atomic_load(&failed);
+  bool after_failure = atomic_load(&failed) || !atomic_load(&started), sound = code == 0;
   atomic_store(&closing, true);
-  bool interrupted = atomic_load(&waiting) > 0;
+  sound = sound && !atomic_load(&left_behind) && atomic_load(&waiting) == 0;
   for (int i = 0; i < 2000 && atomic_load(&waiting) > 0; i++) ds_cpu_sleep_us(500);
-  if (code != 0 || mpi.Finalized(&finalized) != MPI_SUCCESS || finalized) return;
+  if (atomic_load(&started) && (mpi.Finalized(&finalized) != MPI_SUCCESS || finalized)) return;
   /* MPI_Finalize waits for every rank, a dead or stopped one too, and can't be given up. */
-  if (!interrupted && !atomic_load(&left_behind) &&
+  if (sound && atomic_load(&started) &&
       meet(after_failure ? AFTER_FAILURE_MS : atomic_load(&patience_ms)))
     (void)mpi.Finalize();
   else if (
@@ -124,11 +129,11 @@ static ds_status start(ds_error *err) {
   mpi.private = mpi.c_comm_null;
   if (st != DS_OK) return st;
   if (running) return check(mpi.Query_thread(&mpi.level), "Query_thread", err);
+  if (on_exit(finalize_at_exit, NULL) != 0)
+    return ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for an exit handler");
   st = check(mpi.Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &mpi.level), "Init_thread", err);
   if (st != DS_OK) return st;
   mpi.ours = true;
-  if (on_exit(finalize_at_exit, NULL) != 0)
-    return ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for an exit handler");
   st = check(mpi.Comm_set_errhandler(mpi.c_comm_world, mpi.c_errors_return), "Comm_set_errhandler",
              err);
   /* Every process that the launcher made is in MPI_Init with us, so this one won't wait long. */
@@ -136,6 +141,7 @@ static ds_status start(ds_error *err) {
   if (st == DS_OK)
     st = check(mpi.Comm_set_errhandler(mpi.private, mpi.c_errors_return), "Comm_set_errhandler",
                err);
+  atomic_store(&started, st == DS_OK);
   return st;
 }
 
@@ -215,15 +221,14 @@ bool ds_cpu_mpi_asynchronous(void) {
 
 /* ---------------------------------------------------------------- messages */
 
-bool ds_cpu_mpi_begin_wait(const ds_cpu_limit *limit) {
+bool ds_cpu_mpi_begin_wait(void) {
   atomic_fetch_add(&waiting, 1);
-  if (limit->leaving || !atomic_load(&closing)) return true;
+  if (!atomic_load(&closing)) return true;
   atomic_fetch_sub(&waiting, 1);
   return false;
 }
 
-void ds_cpu_mpi_end_wait(ds_status st) {
-  if (st != DS_OK) atomic_store(&failed, true);
+void ds_cpu_mpi_end_wait(void) {
   atomic_fetch_sub(&waiting, 1);
 }
 
@@ -339,7 +344,10 @@ ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel cha
   *left = false;
   ds_status st = ds_cpu_mpi_may_call(err);
   if (st != DS_OK) return st;
-  if (!ds_cpu_mpi_begin_wait(limit)) return DS_ERR_ABORTED;
+  if (limit->leaving)
+    atomic_fetch_add(&waiting, 1);
+  else if (!ds_cpu_mpi_begin_wait())
+    return DS_ERR_ABORTED;
   for (; posted < count && st == DS_OK; posted++) {
     int code = post(g, g->tag + (int)channel, &messages[posted], &r[posted]);
     st = check(code, messages[posted].send ? "Isend" : "Irecv", err);
@@ -352,7 +360,7 @@ ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel cha
     atomic_store(&left_behind, true);
     ds_cpu_memory_keep();
   }
-  ds_cpu_mpi_end_wait(st);
+  ds_cpu_mpi_end_wait();
   return st;
 }
 
@@ -377,6 +385,8 @@ bool ds_cpu_mpi_asynchronous(void) {
 void ds_cpu_mpi_patience(int64_t timeout_ms) {
   (void)timeout_ms;
 }
+
+void ds_cpu_mpi_failed(void) {}
 
 int ds_cpu_mpi_world_rank(const ds_cpu_mpi_group *g, int member) {
   (void)g;
@@ -413,14 +423,11 @@ ds_status ds_cpu_mpi_tell_all(const ds_cpu_mpi_group *g, void *all, size_t bytes
   return absent(err);
 }
 
-bool ds_cpu_mpi_begin_wait(const ds_cpu_limit *limit) {
-  (void)limit;
+bool ds_cpu_mpi_begin_wait(void) {
   return true;
 }
 
-void ds_cpu_mpi_end_wait(ds_status st) {
-  (void)st;
-}
+void ds_cpu_mpi_end_wait(void) {}
 
 bool ds_cpu_mpi_closing(void) {
   return false;

@@ -45,16 +45,18 @@ typedef struct ds_cpu_mpi_group ds_cpu_mpi_group; /* 2 processes and more; does 
 
 /* What is known of a member in a call: bits. */
 enum {
-  DS_CPU_CAME = 1,    /* a message of it has arrived */
-  DS_CPU_AWAITED = 2, /* the call ended while it waited for one of its messages */
-  DS_CPU_HEARD = 4    /* it has answered the roll call (comm_roll.c) */
+  DS_CPU_CAME = 1,    /* it has come to the call */
+  DS_CPU_AWAITED = 2, /* the call ended while it waited for this member */
+  DS_CPU_HEARD = 4,   /* it has answered the roll call (comm_roll.c), or given up itself */
+  DS_CPU_STOPPED = 8, /* its process is stopped */
+  DS_CPU_ENDED = 16   /* its process is there no more */
 };
 
 /* What ends a wait, and what it leaves behind. */
 typedef struct ds_cpu_limit {
   int64_t deadline_ns;        /* in the monotonic clock; 0: none */
   const atomic_bool *aborted; /* or NULL */
-  unsigned char *seen;        /* by member of the group, or NULL: DS_CPU_CAME and AWAITED are set */
+  unsigned char *seen;        /* by member of the group, or NULL: DS_CPU_CAME and so on are set */
   bool leaving;               /* the process ends, and this is how: else that ends the wait */
   bool roll;                  /* another member's roll call ends the wait too, as DS_ERR_TIMEOUT */
 } ds_cpu_limit;
@@ -85,10 +87,14 @@ void ds_cpu_mpi_patience(int64_t timeout_ms);
 /* The number in the world of a member, where it is known; else member again. */
 int ds_cpu_mpi_world_rank(const ds_cpu_mpi_group *g, int member);
 
+/* A call that others take part in has failed: the process's end won't wait long. [any-thread] */
+void ds_cpu_mpi_failed(void);
+
 /* Whether groups may be used from threads of the plugin's own. [any-thread] */
 bool ds_cpu_mpi_asynchronous(void);
 
-/* Collective over the members. ranks: of the world, each once; the caller is ranks[own].
+/* Collective over the members. ranks: of the world, each once; the caller is ranks[own]. Where it ran
+ * out of time *out is set too, for a roll call, and to be destroyed.
  * DS_ERR_TIMEOUT and DS_ERR_ABORTED come without a message, here and below. */
 ds_status ds_cpu_mpi_create(const int32_t *ranks, int count, int own, const ds_cpu_limit *limit,
                             ds_cpu_mpi_group **out, ds_error *err);
@@ -111,10 +117,10 @@ ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel cha
 ds_status ds_cpu_mpi_tell_all(const ds_cpu_mpi_group *g, void *all, size_t bytes,
                               const ds_cpu_limit *limit, ds_error *err);
 
-/* Around a wait for other ranks that is not MPI's. begin is false where the process ends, and nobody
- * may begin; end is told how it went. [any-thread] */
-bool ds_cpu_mpi_begin_wait(const ds_cpu_limit *limit);
-void ds_cpu_mpi_end_wait(ds_status st);
+/* Around a wait for other ranks that is not MPI's: such a process can't finalize MPI, since the
+ * others may wait for it as well. False: the process ends, and nobody may begin. [any-thread] */
+bool ds_cpu_mpi_begin_wait(void);
+void ds_cpu_mpi_end_wait(void);
 bool ds_cpu_mpi_closing(void);
 
 #endif

@@ -15,13 +15,6 @@ typedef struct answer {
   int32_t call, dtype;
 } answer;
 
-const char *ds_cpu_call_name(int32_t call) {
-  static const char *const names[] = {"allreduce", "reduce_scatter", "allgather", "broadcast",
-                                      "send",      "recv",           "alltoall",  "barrier"};
-  bool known = call >= 0 && (size_t)call < sizeof names / sizeof *names;
-  return known ? names[call] : "another call";
-}
-
 /* ---------------------------------------------------------------- the call */
 
 /* One block: what can't be taken back of it is MPI's for good. */
@@ -101,17 +94,29 @@ static int name_such(const ds_comm *c, int with, int without, char *out, size_t 
   return total;
 }
 
-/* By what has arrived, and who answered. Whether anybody is missing. */
+/* One class of ranks, after those named before. */
+static int name_class(const ds_comm *c, int with, int without, const char *one, const char *more,
+                      char *out, size_t room) {
+  char names[256] = "";
+  int n = name_such(c, with, without, names, sizeof names);
+  if (n > 0) print(out, room, "%s%s %s", out[0] ? "; " : "", names, n == 1 ? one : more);
+  return n;
+}
+
+/* By what has been seen. Whether anybody is missing. */
 static bool name_missing(const ds_comm *c, char *out, size_t room) {
-  int n = name_such(c, 0, DS_CPU_CAME | DS_CPU_HEARD, out, room);
-  if (n > 0) {
-    print(out, room, " %s not come to it: late, stopped, gone, or at another call",
-          n == 1 ? "has" : "have");
-    return true;
-  }
-  n = name_such(c, DS_CPU_AWAITED, DS_CPU_HEARD, out, room);
-  if (n == 0) n = name_such(c, 0, DS_CPU_HEARD, out, room);
-  if (n > 0) print(out, room, " came to it and then fell silent: stopped, gone, or too slow");
+  enum { GONE = DS_CPU_ENDED | DS_CPU_STOPPED };
+  int n = name_class(c, DS_CPU_ENDED, 0, "has ended", "have ended", out, room);
+  n += name_class(c, DS_CPU_STOPPED, 0, "is stopped", "are stopped", out, room);
+  n += name_class(
+      c, 0, DS_CPU_CAME | DS_CPU_HEARD | GONE,
+      n > 0 ? "has not come to it" : "has not come to it: late, gone or at another call",
+      n > 0 ? "have not come to it" : "have not come to it: late, gone or at another call", out,
+      room);
+  if (n > 0) return true;
+  const char *silent = "came to it and then fell silent: gone, or too slow for the limit";
+  n = name_class(c, DS_CPU_AWAITED, DS_CPU_HEARD, silent, silent, out, room);
+  if (n == 0) n = name_class(c, 0, DS_CPU_HEARD, silent, silent, out, room);
   return n > 0;
 }
 
@@ -133,19 +138,26 @@ static void name_difference(const ds_comm *c, const roll *r, char *out, size_t r
   print(out, room, "all ranks are at it, too slow for the limit");
 }
 
-void ds_cpu_roll(ds_comm *c, const ds_cpu_work *w, char *out, size_t room) {
+static void roll_by_messages(ds_comm *c, const ds_cpu_work *w, char *out, size_t room) {
+  static const ds_cpu_work none = {.call = -1, .dtype = DS_I8};
   bool left = false;
-  out[0] = '\0';
-  roll *r = roll_create(c->size);
+  if (w == NULL) w = &none;
+  roll *r = c->group != NULL ? roll_create(c->size) : NULL;
   if (r != NULL) {
-    r->mine = (answer){c->calls, w->count, w->call, w->dtype};
+    r->mine = (answer){w->number, w->count, w->call, w->dtype};
     call_roll(c, r, &left);
   }
   if (!name_missing(c, out, room) && r != NULL) name_difference(c, r, out, room);
   if (!left) free(r);
 }
 
-void ds_cpu_roll_by_messages(const ds_comm *c, char *out, size_t room) {
+void ds_cpu_roll(ds_comm *c, const ds_cpu_work *w, char *out, size_t room) {
   out[0] = '\0';
-  (void)name_missing(c, out, room);
+  if (c->local == NULL || w == NULL) {
+    roll_by_messages(c, w, out, room);
+    return;
+  }
+  ds_cpu_local_look(c->local, c->seen);
+  if (!name_missing(c, out, room))
+    print(out, room, "another rank gave up before; see what it says");
 }

@@ -1,5 +1,8 @@
 /* comm_roll.h - who is missing, when a call on a communicator ran out of time.
  *
+ * Where the ranks share memory, who has come to a call stands there, and whether a process is
+ * stopped or has ended the system tells.
+ *
  * Messages alone don't tell: in a tree or a ring a rank waits for a neighbour that waits itself. So
  * whoever runs out of time tells all the others at which call it is, and hears the same of them for
  * a tenth of the limit (half a second at least, two at most); who waits on the communicator meanwhile
@@ -11,14 +14,8 @@
 
 #include "comm.h"
 
-/* After collective w on c, of more than one rank, ended with DS_ERR_TIMEOUT: who is missing, as words
- * that end a message. */
+/* After a call w on c, of more than one rank, ended with DS_ERR_TIMEOUT: who is missing, as words that
+ * end a message. w: NULL for create and split. */
 void ds_cpu_roll(ds_comm *c, const ds_cpu_work *w, char *out, size_t room);
-
-/* The same for calls without a roll call (create, split), by what has arrived. */
-void ds_cpu_roll_by_messages(const ds_comm *c, char *out, size_t room);
-
-/* "allreduce". */
-const char *ds_cpu_call_name(int32_t call);
 
 #endif
