@@ -149,10 +149,13 @@ void ds_cpu_local_tell_done(ds_cpu_local *l) {
 
 /* The data first, and then the line that others look at, all at once: they would take it away in
  * between. */
-void ds_cpu_local_arrive(ds_cpu_local *l, const ds_cpu_work *w, const void *data, size_t bytes) {
+void ds_cpu_local_arrive(ds_cpu_local *l, const ds_cpu_work *w, const void *data, size_t bytes,
+                         size_t own) {
   uint32_t turn = ++l->turn;
   ds_cpu_local_entry *e = &l->member[l->rank].ring[turn % DS_CPU_LOCAL_RING];
-  if (bytes > 0) memcpy(e->data, data, bytes);
+  size_t before = bytes > 0 ? own * (size_t)l->rank : 0, after = before + own;
+  if (before > 0) memcpy(e->data, data, before);
+  if (bytes > after) memcpy(e->data + after, (const char *)data + after, bytes - after);
   e->call = w->call;
   e->dtype = w->dtype;
   e->op = w->op;

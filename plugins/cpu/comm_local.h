@@ -76,8 +76,10 @@ void ds_cpu_local_lose(ds_cpu_local *l);
 bool ds_cpu_local_may_arrive(ds_cpu_local *l);
 /* Waits until it may be. */
 ds_status ds_cpu_local_await_room(ds_cpu_local *l, const ds_cpu_limit *limit);
-/* Publishes w as the next turn, with `bytes` of data (at most DS_CPU_LOCAL_SLOT). */
-void ds_cpu_local_arrive(ds_cpu_local *l, const ds_cpu_work *w, const void *data, size_t bytes);
+/* Publishes w as the next turn, with `bytes` of data (at most DS_CPU_LOCAL_SLOT), without
+ * the `own` bytes that lie at own times this rank, which are for nobody else. */
+void ds_cpu_local_arrive(ds_cpu_local *l, const ds_cpu_work *w, const void *data, size_t bytes,
+                         size_t own);
 /* Whether rank, or with -1 every rank, arrives at this rank's turn within a microsecond or so. */
 bool ds_cpu_local_soon(ds_cpu_local *l, int rank);
 

@@ -112,8 +112,8 @@ ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel cha
                               const ds_cpu_message *messages, int count, void **requests,
                               const ds_cpu_limit *limit, bool *left, ds_error *err);
 
-/* Collective over g: all[r] of `bytes` each, of which each rank has filled its own. log2 n messages a
- * rank, rounded up. */
+/* Collective over g: all[r] of `bytes` each, of which each rank has filled its own. n - 1
+ * messages a rank up to 64 ranks; above, log2 n, rounded up. */
 ds_status ds_cpu_mpi_tell_all(const ds_cpu_mpi_group *g, void *all, size_t bytes,
                               const ds_cpu_limit *limit, ds_error *err);
 
