@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -149,10 +149,13 @@ void ds_cpu_local_tell_done(ds_cpu_local *l) {
 
 /* The data first, and then the line that others look at, all at once: they would take it away in
  * between. */
-void ds_cpu_local_arrive(ds_cpu_local *l, const ds_cpu_work *w, const void *data, size_t bytes) {
+void ds_cpu_local_arrive(ds_cpu_local *l, const ds_cpu_work *w, const void *data, size_t bytes,
+                         size_t own) {
   uint32_t turn = ++l->turn;
   ds_cpu_local_entry *e = &l->member[l->rank].ring[turn % DS_CPU_LOCAL_RING];
-  if (bytes > 0) memcpy(e->data, data, bytes);
+  size_t before = bytes > 0 ? own * (size_t)l->rank : 0, after = before + own;
+  if (before > 0) memcpy(e->data, data, before);
+  if (bytes > after) memcpy(e->data + after, (const char *)data + after, bytes - after);
   e->call = w->call;
   e->dtype = w->dtype;
   e->op = w->op;
@@ -187,9 +190,18 @@ static void sleep_on(ds_cpu_local *l, int rank, _Atomic uint32_t *word, uint32_t
   atomic_fetch_sub(&l->member[rank].sleepers.value, 1);
 }
 
+static bool is_gone(const ds_cpu_local *l, int rank) {
+  return kill(l->pid[rank], 0) != 0 && errno == ESRCH;
+}
+
+/* Whether rank will never tell anything more. */
+static bool is_over(const ds_cpu_local *l, int rank) {
+  return atomic_load(&l->member[rank].lost.value) != 0 || is_gone(l, rank);
+}
+
 static ds_status await_slowly(ds_cpu_local *l, int rank, _Atomic uint32_t *word, uint32_t value,
                               const ds_cpu_limit *limit) {
-  enum { YIELD_NS = 200000 };
+  enum { SPIN_NS = 20000, LOOKS = 50, LOOK_NS = 5000000 };
   int64_t begin = ds_cpu_now_ns(), now = begin;
   ds_status st = DS_OK;
   if (!ds_cpu_mpi_begin_wait()) return DS_ERR_ABORTED;
@@ -198,20 +210,25 @@ static ds_status await_slowly(ds_cpu_local *l, int rank, _Atomic uint32_t *word,
     if (ds_cpu_mpi_closing()) st = DS_ERR_ABORTED;
     if (limit->deadline_ns != 0 && now > limit->deadline_ns) st = DS_ERR_TIMEOUT;
     if (st != DS_OK) break;
-    if (now - begin < YIELD_NS)
-      (void)sched_yield();
+    if (now - begin > LOOK_NS && is_over(l, rank) && !reached(word, value)) {
+      st = DS_ERR_TIMEOUT;
+      break;
+    }
+    if (now - begin < SPIN_NS)
+      for (int i = 0; i < LOOKS && !reached(word, value); i++) relax();
     else
       sleep_on(l, rank, word, value,
                limit->deadline_ns != 0 ? limit->deadline_ns - now + 1000 : INT64_MAX);
     now = ds_cpu_now_ns();
   }
   ds_cpu_mpi_end_wait();
+  if (st == DS_ERR_TIMEOUT && limit->seen != NULL) limit->seen[rank] |= DS_CPU_AWAITED;
   return st;
 }
 
 static ds_status await(ds_cpu_local *l, int rank, _Atomic uint32_t *word, uint32_t value,
                        const ds_cpu_limit *limit) {
-  enum { LOOKS = 500 };
+  enum { LOOKS = 200 };
   for (int i = 0; i < LOOKS; i++) {
     if (reached(word, value)) return DS_OK;
     relax();
@@ -277,6 +294,33 @@ bool ds_cpu_local_soon(ds_cpu_local *l, int rank) {
     if (there < end) relax();
   }
   return there == end;
+}
+
+/* ---------------------------------------------------------------- looking */
+
+/* The letter of its state: R, S, T (stopped), Z (ended and not yet buried) and so on; 0: there is no
+ * such process. */
+static char state_of(int pid) {
+  char path[32], text[512];
+  snprintf(path, sizeof path, "/proc/%d/stat", pid);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return errno == ENOENT ? 0 : '?';
+  ssize_t n = read(fd, text, sizeof text - 1);
+  close(fd);
+  text[n > 0 ? n : 0] = '\0';
+  const char *name_end = strrchr(text, ')'); /* a name may have any sign in it */
+  return name_end != NULL && name_end[1] == ' ' ? name_end[2] : n > 0 ? '?' : 0;
+}
+
+void ds_cpu_local_look(ds_cpu_local *l, unsigned char *seen) {
+  for (int r = 0; r < l->size; r++) {
+    if (r == l->rank) continue;
+    char state = state_of(l->pid[r]);
+    if (reached(arrival(l, r, l->turn), l->turn)) seen[r] |= DS_CPU_CAME;
+    if (atomic_load(&l->member[r].lost.value) != 0) seen[r] |= DS_CPU_HEARD;
+    if (state == 'T' || state == 't') seen[r] |= DS_CPU_STOPPED;
+    if (state == 0 || state == 'Z' || state == 'X') seen[r] |= DS_CPU_ENDED;
+  }
 }
 
 /* ---------------------------------------------------------------- reading */

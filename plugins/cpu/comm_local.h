@@ -16,13 +16,13 @@
  * t - RING + 1, since then all are done with turn t - RING. In large collectives a rank also tells
  * how many pieces of results it has ready, and when it is done with everybody's memory.
  *
- * Waiting: a few microseconds of looking, then between other threads' work, then asleep on a futex
- * until the other rank wakes the sleepers: who waits takes no time from who computes.
+ * Waiting: some 20 microseconds of looking, then asleep on a futex until the other rank wakes the
+ * sleepers: who waits takes no time from who computes on the same processor, and is back at once.
  *
  * Failure: a rank that gives up says `lost` before its call returns, and publishes no more. Who read
  * from it looks at that after reading: what was read before is good, since a rank's call can only
- * succeed after all have read from it. A lost rank's next entry never comes: to the others it is as
- * one that is late, until their time limit.
+ * succeed after all have read from it. A lost rank's next entry never comes, nor does that of a rank
+ * whose process has ended: who sleeps waiting for one gives up at the next look, as at its limit.
  */
 #ifndef DS_CPU_COMM_LOCAL_H
 #define DS_CPU_COMM_LOCAL_H
@@ -76,8 +76,10 @@ void ds_cpu_local_lose(ds_cpu_local *l);
 bool ds_cpu_local_may_arrive(ds_cpu_local *l);
 /* Waits until it may be. */
 ds_status ds_cpu_local_await_room(ds_cpu_local *l, const ds_cpu_limit *limit);
-/* Publishes w as the next turn, with `bytes` of data (at most DS_CPU_LOCAL_SLOT). */
-void ds_cpu_local_arrive(ds_cpu_local *l, const ds_cpu_work *w, const void *data, size_t bytes);
+/* Publishes w as the next turn, with `bytes` of data (at most DS_CPU_LOCAL_SLOT), without
+ * the `own` bytes that lie at own times this rank, which are for nobody else. */
+void ds_cpu_local_arrive(ds_cpu_local *l, const ds_cpu_work *w, const void *data, size_t bytes,
+                         size_t own);
 /* Whether rank, or with -1 every rank, arrives at this rank's turn within a microsecond or so. */
 bool ds_cpu_local_soon(ds_cpu_local *l, int rank);
 
@@ -96,6 +98,10 @@ void ds_cpu_local_tell_done(ds_cpu_local *l);
 static inline const ds_cpu_local_entry *ds_cpu_local_entry_of(const ds_cpu_local *l, int rank) {
   return &l->member[rank].ring[l->turn % DS_CPU_LOCAL_RING];
 }
+
+/* Marks in seen, by rank, who has arrived at this rank's turn, has given up, is stopped or has ended:
+ * DS_CPU_CAME and so on. */
+void ds_cpu_local_look(ds_cpu_local *l, unsigned char *seen);
 
 /* Copies from the memory of another rank, which has arrived. */
 ds_status ds_cpu_local_read(const ds_cpu_local *l, int rank, void *to, const void *from,
