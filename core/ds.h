@@ -428,8 +428,11 @@ typedef struct ds_engine ds_engine;
  *     stream, and training goes on bit for bit as from any checkpoint.
  *   - On a lost device every call fails and says so, loading too. ds_engine_destroy() works.
  *
- * With several ranks the others find out by their collectives' time limit; all are then to be
- * started anew from the last checkpoint. */
+ * With several ranks one that fails like this, is killed or stopped, or is cut off, leaves the others
+ * waiting: within the config's "backend": {"comm_timeout": seconds} (half an hour; or DEEPSPEED_TIMEOUT
+ * in minutes) they fail too, with DS_ERR_TIMEOUT and a message that names the collective, the step,
+ * who is missing where the backend can tell, and how long it waited. Nothing is left to do with such an
+ * engine but to destroy it: all ranks are to be started anew, from the last checkpoint. */
 
 /* What deepspeed's launcher leaves in args. */
 typedef struct ds_args {

@@ -63,6 +63,7 @@ struct ds_engine {
 
   bool halfway;     /* amid changing parameters: a failure now leaves them undefined */
   bool lost;        /* no stream can be made on the device any more */
+  bool parted;      /* from the other ranks: the world's communicator is given up */
   ds_error failure; /* what left the parameters undefined; status DS_OK while they are sound */
   char *saved_dir, *saved_tag; /* the last checkpoint saved or loaded, where one is known */
 };

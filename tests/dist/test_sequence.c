@@ -349,7 +349,7 @@ int main(int argc, char **argv) {
   if (argc < 3) return 2;
   char section[512];
   const ds_logger silent = {NULL, NULL};
-  const ds_world_args args = {-1, -1, -1, NULL};
+  const ds_world_args args = {-1, -1, -1, NULL, 0};
   plugins = argv[1];
   ranks = atoi(argv[2]);
   snprintf(section, sizeof section,
