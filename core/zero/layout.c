@@ -33,7 +33,8 @@ static int64_t room(const ds_params *p, int i) {
 /* Whether parameter `next` begins another unit than u, whose last member is `last`. */
 static bool ends(const ds_params *p, const ds_layout_rules *r, int64_t length, int last, int next) {
   if (length + room(p, next) > r->most) return true;
-  return length >= r->least && !same_module(ds_params_name(p, last), ds_params_name(p, next));
+  return length >= r->least && !is_persistent(p, next, r) &&
+         !same_module(ds_params_name(p, last), ds_params_name(p, next));
 }
 
 static ds_status close_unit(ds_unit_layout *l, ds_unit *u, int64_t length, ds_error *err) {

@@ -13,7 +13,8 @@
  *
  * A parameter's module is its name up to the first number, that included, else up to the last dot:
  * "h.3" of "h.3.attn.weight", "wte" of "wte.weight". A unit ends where the next parameter would
- * make it longer than `most`, and where a module ends once it has `least` elements.
+ * make it longer than `most`, and where a module ends once it has `least` elements (persistent
+ * parameters' units: only the former).
  */
 #ifndef DS_ZERO_LAYOUT_H
 #define DS_ZERO_LAYOUT_H
