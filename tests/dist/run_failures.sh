@@ -7,8 +7,6 @@ set -eu
 test=$1 plugins=$2 scratch=$3 options=$4 more=$5 scene=$6 victim=$7
 shift 7
 rm -rf "$scratch" && mkdir -p "$scratch"
-if [ "$more" = none ]; then more=; fi
-
 healthy() {
   out=$(timeout 60 "$@" 2>&1) || { echo "$out"; exit 1; }
   [ "$(echo "$out" | grep -c 'survives$')" = 3 ] || { echo "$out"; exit 1; }
