@@ -28,15 +28,19 @@ static int find_offload(const char *text) {
 
 /* ---- the config */
 
-static double key_number(const cJSON *root, const char *key, double fallback) {
+static const cJSON *zero_key(const cJSON *root, const char *key) {
   const cJSON *zero = cJSON_GetObjectItemCaseSensitive(root, "zero_optimization");
-  const cJSON *item = cJSON_GetObjectItemCaseSensitive(zero, key);
-  return cJSON_IsNumber(item) ? item->valuedouble : fallback;
+  return cJSON_GetObjectItemCaseSensitive(zero, key);
 }
 
-static bool key_is_true(const cJSON *root, const char *key) {
-  const cJSON *zero = cJSON_GetObjectItemCaseSensitive(root, "zero_optimization");
-  return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(zero, key));
+static bool zero_key_is(const cJSON *root, const char *key, int type) {
+  const cJSON *item = zero_key(root, key);
+  return item && (item->type & 0xff) == type;
+}
+
+static int secondary_ranks(const cJSON *root) {
+  double n = cJSON_GetNumberValue(zero_key(root, "zero_hpz_partition_size"));
+  return n > 1 && n < 1 << 20 ? (int)n : 1;
 }
 
 static int64_t given(int64_t size) {
@@ -52,14 +56,21 @@ static ds_status take_config(const ds_config *c, plan_request *r, ds_error *err)
   ds_optimizer_destroy(optimizer);
   ds_estimate_layout *l = &r->base;
   l->bytes = ds_estimate_bytes_of(c->bf16, states);
-  l->persistence_threshold =
-      (int64_t)key_number(c->root, "stage3_param_persistence_threshold", 1e5);
-  l->prefetch = (int64_t)key_number(c->root, "stage3_prefetch_bucket_size", 5e7);
-  l->max_live = (int64_t)key_number(c->root, "stage3_max_live_parameters", 1e9);
-  l->secondary = (int)key_number(c->root, "zero_hpz_partition_size", 1);
-  if (l->secondary < 1) l->secondary = 1;
-  if (key_is_true(c->root, "zero_quantized_weights")) l->weight_bits = 8;
-  if (key_is_true(c->root, "zero_quantized_gradients")) l->gradient_bits = 4;
+  const ds_zero_rules *z = &c->zero;
+  l->reduce_bucket = z->reduce_bucket;
+  l->gather_bucket = z->gather_bucket;
+  l->prefetch_bucket = z->prefetch_bucket;
+  l->persistence = z->persistence;
+  l->max_live = z->max_live;
+  l->max_reuse = z->max_reuse;
+  l->granularity = z->granularity;
+  l->sub_group = z->sub_group;
+  l->buffers = z->buffers;
+  l->overlap = !zero_key_is(c->root, "overlap_comm", cJSON_False);
+  l->secondary = secondary_ranks(c->root);
+  if (zero_key_is(c->root, "zero_quantized_weights", cJSON_True)) l->weight_bits = 8;
+  if (zero_key_is(c->root, "zero_quantized_gradients", cJSON_True)) l->gradient_bits = 8;
+  if (l->weight_bits || l->gradient_bits) l->align = l->quant_group;
   if (r->batch == 0) r->batch = given(c->batch.train);
   if (r->micro == 0) r->micro = given(c->batch.micro);
   if (r->accumulation == 0) r->accumulation = given(c->batch.accumulation);
@@ -188,7 +199,6 @@ static int fill(const plan_options *o, plan_request *r, int *rank) {
                       .base = ds_estimate_layout_init()};
   r->base.seq_len = o->seq_len;
   r->base.recompute = o->recompute;
-  r->base.split_norms = true;
   r->base.bytes = ds_estimate_bytes_of(true, 2);
   if (o->config && read_config(o->config, r, &err) != DS_OK) return cli_fail("plan", &err);
   if (o->dtype) {

@@ -41,4 +41,8 @@ typedef enum parsed { PARSED_RUN, PARSED_HELP, PARSED_WRONG } parsed;
  * on stderr, with the nearest option name; the help goes to stdout. */
 parsed options_parse(const command *c, int argc, char **argv, option_list *words);
 
+/* How many arguments at the front are options and their values: a command of the user's begins after
+ * them, at "--" or at the first word that is none. */
+int options_end(const command *c, int argc, char **argv);
+
 #endif

@@ -3,6 +3,7 @@
 #define DS_CLI_PLAN_H
 
 #include "cli.h"
+#include "base/json.h"
 #include "zero/estimate_model.h"
 #include "zero/estimate_time.h"
 
@@ -68,6 +69,9 @@ bool plan_consider(const plan_request *r, int tensor, int pipe, int sequence, in
 bool plan_search(const plan_request *r, plan_result *out);
 /* The smallest power of two times as many ranks with which something fits; 0: not up to 2^20. */
 int plan_enough(const plan_request *r);
+
+/* plan_config.c. The keys of a ds_config.json that make this layout. */
+cJSON *plan_config(const plan_choice *c);
 
 /* plan_print.c */
 void plan_print(const plan_request *r, const plan_result *found);

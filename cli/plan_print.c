@@ -35,7 +35,7 @@ static double rate(const plan_request *r, const plan_choice *c) {
 }
 
 static double sent(const plan_request *r, const plan_choice *c) {
-  return ds_estimate_traffic_of(&r->model, &c->layout, r->machine.per_node).bytes;
+  return ds_estimate_traffic_of(&r->model, &c->layout).bytes;
 }
 
 /* ---- for people */
@@ -116,7 +116,7 @@ static void print_part(const char *name, double t, double total) {
 static void print_recommended(const plan_request *r, const plan_choice *c) {
   const ds_estimate_layout *l = &c->layout;
   const ds_estimate_time *t = &c->time;
-  ds_estimate_traffic sends = ds_estimate_traffic_of(&r->model, l, r->machine.per_node);
+  ds_estimate_traffic sends = ds_estimate_traffic_of(&r->model, l);
   printf("\nrecommended (*): tp %d, pp %d, sp %d, dp %d, ZeRO stage %d, offload %s, micro batch "
          "%lld x "
          "%lld\n  the simplest within 5 %% of the fastest\n",
@@ -141,6 +141,11 @@ static void print_recommended(const plan_request *r, const plan_choice *c) {
   print_part("offload", t->offload, t->total);
   print_part("update", t->update, t->total);
   printf("\n");
+  cJSON *config = plan_config(c);
+  char *text = cJSON_PrintUnformatted(config);
+  if (text) printf("  config     %s\n", text);
+  cJSON_free(text);
+  cJSON_Delete(config);
 }
 
 /* What the largest layer is to DeepSpeed: the module with most parameters. */
@@ -203,7 +208,7 @@ static cJSON *json_time(const ds_estimate_time *t) {
 
 static cJSON *json_traffic(const plan_request *r, const plan_choice *c) {
   cJSON *o = cJSON_CreateObject();
-  ds_estimate_traffic t = ds_estimate_traffic_of(&r->model, &c->layout, r->machine.per_node);
+  ds_estimate_traffic t = ds_estimate_traffic_of(&r->model, &c->layout);
   for (int i = 0; i < DS_TRAFFIC_KINDS; i++) {
     if (t.item[i].bytes == 0) continue;
     cJSON *x = cJSON_AddObjectToObject(o, ds_estimate_traffic_name(i));
@@ -274,8 +279,12 @@ ds_status plan_print_json(const plan_request *r, const plan_result *found, ds_er
   cJSON *layouts = cJSON_AddArrayToObject(root, "layouts");
   for (int i = 0; i < found->n_best; i++)
     cJSON_AddItemToArray(layouts, json_choice(r, &found->best[i]));
-  if (found->n_best > 0)
-    cJSON_AddItemToObject(root, "recommended", json_choice(r, &found->best[found->recommended]));
+  if (found->n_best > 0) {
+    const plan_choice *best = &found->best[found->recommended];
+    cJSON *o = json_choice(r, best);
+    cJSON_AddItemToObject(o, "config", plan_config(best));
+    cJSON_AddItemToObject(root, "recommended", o);
+  }
   char *text = cJSON_PrintUnformatted(root);
   cJSON_Delete(root);
   if (!text) return ds_fail_memory(err, "the plan");

@@ -12,6 +12,7 @@ static void set_offload(ds_estimate_layout *l, plan_offload o) {
                   : o == PLAN_CPU || o == PLAN_CPU_ALL ? DS_OFFLOAD_CPU
                                                        : DS_OFFLOAD_NVME;
   l->offload_optimizer = to;
+  if (o == PLAN_NVME_ALL && l->buffers < 5) l->buffers = 5; /* offload_param's buffer_count */
   l->offload_param = o == PLAN_CPU_ALL || o == PLAN_NVME_ALL ? to : DS_OFFLOAD_NONE;
 }
 
@@ -71,6 +72,7 @@ bool plan_consider(const plan_request *r, int tensor, int pipe, int sequence, in
   c.layout.data = (int)(r->gpus / split);
   c.layout.stage = stage;
   set_offload(&c.layout, offload);
+  c.layout.split_norms = tensor > 1 && pipe == 1; /* stages hand on whole hidden values */
   if (r->base.secondary > 1 && stage < 3) c.layout.secondary = 1;
   bool any = false;
   for (int64_t micro = r->micro ? r->micro : 1; micro <= (r->micro ? r->micro : 1024); micro *= 2)

@@ -50,6 +50,9 @@ ds_value *ds_parallel_whole(ds_ctx *ctx, ds_value *x);
 
 /* ---- for op files. NULL, or false, after recording the failure */
 
+const char *ds_parallel_part_name(ds_part part);
+/* v's memory is free for the work to come: nothing reads it again. */
+void ds_parallel_drop(ds_ctx *ctx, ds_value *v);
 /* How w is divided; NULL where it isn't. */
 const ds_param_split *ds_parallel_split(const ds_ctx *ctx, const ds_value *w);
 /* Whether the op can work on what is here of its inputs, and what its outputs are a part of. */

@@ -23,6 +23,29 @@ ds_status ds_topology_place(ds_topology *out, int rank, int world, int tensor, i
   return DS_OK;
 }
 
+typedef ds_status mpu_fn(void *ctx, int *rank, int *world_size, ds_error *err);
+
+static ds_status check_group(const ds_axis *a, const ds_mpu *mpu, mpu_fn *ask, const char *name,
+                             const char *keys, ds_error *err) {
+  int rank = -1, size = -1;
+  ds_error inner = {DS_OK, ""};
+  ds_status status = ask(mpu->ctx, &rank, &size, &inner);
+  if (status != DS_OK)
+    return ds_fail(err, status, "mpu.%s_parallel failed: %s", name, inner.message);
+  if (rank == a->rank && size == a->size) return DS_OK;
+  return ds_fail(
+      err, DS_ERR_INVALID,
+      "mpu says %s-parallel rank %d of %d, but this is rank %d of %d by the world's size "
+      "and the config's %s",
+      name, rank, size, a->rank, a->size, keys);
+}
+
+ds_status ds_topology_check_mpu(const ds_topology *t, const ds_mpu *mpu, ds_error *err) {
+  const char *keys = "tensor_parallel.autotp_size and pipeline.stages";
+  DS_TRY(check_group(&t->model, mpu, mpu->model_parallel, "model", keys, err));
+  return check_group(&t->data, mpu, mpu->data_parallel, "data", keys, err);
+}
+
 /* Ranks of one color are those that differ in this axis alone. */
 static ds_status connect(ds_axis *a, ds_world *w, const char *name, int color, ds_error *err) {
   if (a->size == 1) return DS_OK;

@@ -27,6 +27,9 @@ typedef struct ds_topology {
  * pipe doesn't divide the world. sizes >= 1. */
 DS_MUST_USE ds_status ds_topology_place(ds_topology *out, int rank, int world, int tensor,
                                         int sequence, int pipe, ds_error *err);
+/* The host app's groups must be these: model-parallel ones are pipe x tensor, and data-parallel ones
+ * are data. DS_ERR_INVALID where mpu says otherwise, DS_ERR_* of its functions where they fail. */
+DS_MUST_USE ds_status ds_topology_check_mpu(const ds_topology *t, const ds_mpu *mpu, ds_error *err);
 /* Makes the groups; collective over the world. To be finished on failure too. */
 DS_MUST_USE ds_status ds_topology_connect(ds_topology *t, ds_world *w, ds_error *err);
 void ds_topology_finish(ds_topology *t);

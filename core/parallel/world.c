@@ -139,7 +139,9 @@ static const char *find_place(const ds_world *w, const char *job, char *room, si
   const char *host = here ? getenv("MASTER_ADDR") : find_host(room, size);
   if (host && !host[0]) host = NULL;
   if (!host && !here)
-    return "the ranks are on several hosts: set MASTER_ADDR to the name or address of rank 0's";
+    return "the ranks are on several hosts: start them with ds run, or set MASTER_ADDR to the name "
+           "or "
+           "address of rank 0's";
   if (any && !job[0])
     return "port 0, \"any free one\", is found only by ranks whose launcher gave them a name in "
            "common (ds run, mpirun, srun, torchrun): give a port (distributed_port, or "
@@ -216,30 +218,18 @@ static ds_status check_alone(const ds_world *w, const ds_logger *logger, ds_erro
   return DS_OK;
 }
 
-/* The host app's groups must be ones that data parallelism over the whole world can serve. */
+/* What it says of groups is compared once the config's layout is known (topology.h). */
 static ds_status check_mpu(ds_world *w, const ds_mpu *mpu, ds_error *err) {
-  int rank = -1, size = -1;
-  ds_error inner = {DS_OK, ""};
   if (mpu->size < sizeof(ds_mpu) || !mpu->data_parallel || !mpu->model_parallel)
     return ds_fail(err, DS_ERR_INVALID,
                    "mpu: needs size = sizeof(ds_mpu), data_parallel and model_parallel");
-  ds_status status = mpu->model_parallel(mpu->ctx, &rank, &size, &inner);
-  if (status != DS_OK) return ds_fail(err, status, "mpu.model_parallel failed: %s", inner.message);
-  if (size != 1)
-    return ds_fail(err, DS_ERR_UNSUPPORTED,
-                   "mpu: a model-parallel group of %d is not there yet; only 1 is", size);
-  status = mpu->data_parallel(mpu->ctx, &rank, &size, &inner);
-  if (status != DS_OK) return ds_fail(err, status, "mpu.data_parallel failed: %s", inner.message);
-  if (rank != w->rank || size != w->size)
-    return ds_fail(err, DS_ERR_INVALID,
-                   "mpu says data-parallel rank %d of %d, but this is rank %d of %d (%s)", rank,
-                   size, w->rank, w->size, w->origin);
   snprintf(w->origin, sizeof w->origin, "mpu");
   return DS_OK;
 }
 
 static size_t flag_bytes(const ds_world *w) {
-  return (size_t)w->size * DS_WORLD_EXCHANGE;
+  size_t bytes = (size_t)w->size * DS_WORLD_EXCHANGE, least = DS_WORLD_SAY * sizeof(float);
+  return bytes > least ? bytes : least;
 }
 
 /* store: where the ranks may meet, or NULL, because of `placeless`. */
@@ -330,6 +320,19 @@ ds_status ds_world_exchange(ds_world *w, const void *mine, void *all, size_t byt
   DS_TRY(ds_backend_upload(w->backend, own, mine, bytes, err));
   DS_TRY(ds_group_allgather(w->group, NULL, own, w->flag, (int64_t)bytes, DS_I8, err));
   return ds_backend_download(w->backend, all, w->flag, (size_t)w->size * bytes, err);
+}
+
+/* As numbers, the one thing that every backend's collectives have. */
+ds_status ds_world_say(ds_world *w, char text[DS_WORLD_SAY], ds_error *err) {
+  if (!w->group) return DS_OK;
+  float x[DS_WORLD_SAY] = {0};
+  for (size_t i = 0; w->rank == 0 && i + 1 < DS_WORLD_SAY && text[i]; i++)
+    x[i] = (float)(unsigned char)text[i];
+  DS_TRY(ds_backend_upload(w->backend, w->flag, x, sizeof x, err));
+  DS_TRY(ds_world_broadcast(w, w->flag, DS_WORLD_SAY, err));
+  DS_TRY(ds_backend_download(w->backend, x, w->flag, sizeof x, err));
+  for (size_t i = 0; i < DS_WORLD_SAY; i++) text[i] = (char)(unsigned char)x[i];
+  return DS_OK;
 }
 
 ds_status ds_world_agree(ds_world *w, ds_status mine, const char *what, ds_error *err) {

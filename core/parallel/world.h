@@ -27,7 +27,7 @@ typedef struct ds_world {
   int64_t timeout_ms;
   ds_backend *backend;
   ds_group *group; /* all ranks; NULL in a world of one */
-  void *flag;      /* device memory for DS_WORLD_EXCHANGE bytes of each rank */
+  void *flag;      /* device memory for DS_WORLD_EXCHANGE bytes of each rank, or DS_WORLD_SAY f32 */
   void *told;      /* device memory of a broadcast that failed, which may use it until group is gone */
   size_t told_bytes;
 } ds_world;
@@ -64,9 +64,11 @@ DS_MUST_USE ds_status ds_world_allreduce(ds_world *w, float *x, int64_t n, ds_re
 DS_MUST_USE ds_status ds_world_broadcast(ds_world *w, float *x, int64_t n, ds_error *err);
 /* Collective: `bytes` of host memory of each rank, one after the other, to all. At most
  * DS_WORLD_EXCHANGE bytes a rank. */
-enum { DS_WORLD_EXCHANGE = 64 };
+enum { DS_WORLD_EXCHANGE = 64, DS_WORLD_SAY = 512 };
 DS_MUST_USE ds_status ds_world_exchange(ds_world *w, const void *mine, void *all, size_t bytes,
                                         ds_error *err);
+/* Collective: rank 0's text to all, at most DS_WORLD_SAY - 1 bytes. */
+DS_MUST_USE ds_status ds_world_say(ds_world *w, char text[DS_WORLD_SAY], ds_error *err);
 /* Collective: DS_OK when every rank passes DS_OK. Else every rank fails: with its own status and
  * message (err's) where it has one, else with those of the lowest rank that failed at `what`. */
 DS_MUST_USE ds_status ds_world_agree(ds_world *w, ds_status mine, const char *what, ds_error *err);

@@ -211,9 +211,9 @@ ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config 
     ds_comms_logger_check(out->root, errors);
     extract(tree, out);
     ds_config_read_zero(out, errors);
-    ds_config_read_elastic(out, errors);
     ds_config_read_tensor(out, errors);
     ds_config_read_pipeline(out, errors);
+    ds_config_read_elastic(out, errors);
   }
   cJSON_Delete(tree);
   return status;

@@ -50,7 +50,8 @@ void ds_config_finish(ds_config *config);
 /* config_zero.c: "zero_optimization" of the resolved tree into config->zero; what doesn't go together
  * goes to errors. */
 void ds_config_read_zero(ds_config *config, ds_schema_errors *errors);
-/* config_elastic.c. The first is part of ds_config_read, the second of ds_config_set_world. */
+/* config_elastic.c. The first is the last part of ds_config_read, the second the first of
+ * ds_config_set_world. */
 void ds_config_read_elastic(ds_config *config, ds_schema_errors *errors);
 DS_MUST_USE ds_status ds_config_resolve_elastic(ds_config *config, int world, ds_error *err);
 /* The largest number of ranks, `most` at most, with the config's elastic train batch; 0 where elasticity

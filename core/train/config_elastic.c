@@ -33,15 +33,9 @@ static bool read_micro(const cJSON *section, ds_elasticity *e, ds_schema_errors 
   return true;
 }
 
-/* Ranks that hold one model between them, by any of the key's names. */
-static int64_t tensor_parallel(const cJSON *root) {
-  const cJSON *section = cJSON_GetObjectItemCaseSensitive(root, "tensor_parallel");
-  const int64_t sizes[] = {number(section, "autotp_size"), number(section, "tp_size"),
-                           number(cJSON_GetObjectItemCaseSensitive(section, "tp"), "tp_size")};
-  int64_t size = 1;
-  for (int i = 0; i < 3; i++)
-    if (sizes[i] > size) size = sizes[i];
-  return size;
+/* Ranks that make one data-parallel rank between them. */
+static int64_t together(const ds_config *c) {
+  return (int64_t)c->tensor * c->sequence * c->pipe;
 }
 
 void ds_config_read_elastic(ds_config *c, ds_schema_errors *errors) {
@@ -67,11 +61,12 @@ void ds_config_read_elastic(ds_config *c, ds_schema_errors *errors) {
   else
     good = whole;
   if (!good) e->n_micro = 0;
-  if (e->version == 2 && e->model_parallel != tensor_parallel(c->root))
-    ds_schema_error(errors,
-                    "elasticity.model_parallel_size: is %lld, but %lld ranks hold a model between "
-                    "them (tensor_parallel)",
-                    (long long)e->model_parallel, (long long)tensor_parallel(c->root));
+  if (e->version == 2 && e->model_parallel != together(c))
+    ds_schema_error(
+        errors,
+        "elasticity.model_parallel_size: is %lld, but %lld of the ranks share a model or "
+        "a sequence (tensor, sequence and pipeline parallelism)",
+        (long long)e->model_parallel, (long long)together(c));
   const ds_batch_sizes *b = &c->batch;
   if (!is_true(section, "ignore_non_elastic_batch_info") &&
       (b->train != DS_BATCH_UNSET || b->micro != DS_BATCH_UNSET ||
@@ -102,9 +97,8 @@ ds_status ds_config_elastic_ranks(const char *config, int most, int *ranks, ds_e
   if (status == DS_OK && report != DS_OK) status = ds_fail(err, report, "%s", found.message);
   if (status == DS_OK && c.elastic)
     status = ds_elasticity_find(&c.elasticity, &batch, &valid, &n, err);
-  const int64_t parallel = c.elasticity.version == 2 ? c.elasticity.model_parallel : 1;
   for (int i = 0; i < n; i++)
-    if (valid[i] * parallel <= most) *ranks = (int)(valid[i] * parallel);
+    if (valid[i] * together(&c) <= most) *ranks = (int)(valid[i] * together(&c));
   if (status == DS_OK && c.elastic && *ranks == 0)
     status = ds_fail(err, DS_ERR_INVALID,
                      "%s: elasticity: no valid number of ranks is as small as %d", c.name, most);

@@ -138,7 +138,7 @@ static const ds_schema_key keys[] = {
     INT("zero_optimization.allgather_bucket_size", HERE, "500000000", 0),
     BOOL("zero_optimization.overlap_comm", HERE, NULL),
     BOOL("zero_optimization.load_from_fp32_weights", IDLE, "true"),
-    BOOL("zero_optimization.elastic_checkpoint", LATER, "false"),
+    BOOL("zero_optimization.elastic_checkpoint", IDLE, "false"), /* every one is */
     SECTION("zero_optimization.offload_param"),
     STRING("zero_optimization.offload_param.device", HERE, "\"none\"", "none|cpu|nvme"),
     STRING("zero_optimization.offload_param.nvme_path", HERE, NULL, NULL),
@@ -178,15 +178,16 @@ static const ds_schema_key keys[] = {
     BOOL("zero_optimization.ignore_unused_parameters", HERE, "true"),
     BOOL("zero_optimization.legacy_stage1", IDLE, "false"),
     BOOL("zero_optimization.round_robin_gradients", IDLE, "false"),
-    INT("zero_optimization.zero_hpz_partition_size", LATER, "1", 0),
-    BOOL("zero_optimization.zero_quantized_weights", LATER, "false"),
+    INT("zero_optimization.zero_hpz_partition_size", HERE, "1", 0),
+    BOOL("zero_optimization.zero_quantized_weights", HERE, "false"),
     BOOL("zero_optimization.zero_quantized_nontrainable_weights", LATER, "false"),
-    BOOL("zero_optimization.zero_quantized_gradients", LATER, "false"),
+    BOOL("zero_optimization.zero_quantized_gradients", HERE, "false"),
     OPEN("zero_optimization.zeropp_loco_param", LATER),
     INT("zero_optimization.mics_shard_size", LATER, "-1", -1),
     BOOL("zero_optimization.mics_hierarchical_params_gather", LATER, "false"),
     BOOL("zero_optimization.memory_efficient_linear", IDLE, "true"),
-    BOOL("zero_optimization.pipeline_loading_checkpoint", LATER, "false"),
+    /* ranks read their own pieces, a block at a time: there is no whole model to take apart */
+    BOOL("zero_optimization.pipeline_loading_checkpoint", IDLE, "false"),
     BOOL("zero_optimization.override_module_apply", IDLE, "true"),
     BOOL("zero_optimization.log_trace_cache_warnings", IDLE, "false"),
     BOOL("zero_optimization.enable_sanity_checks", IDLE, "false"),
@@ -230,11 +231,14 @@ static const ds_schema_key keys[] = {
     OPEN("trackio", RARE),
 
     SECTION("checkpoint"),
-    STRING("checkpoint.tag_validation", IDLE, "\"WARN\"", "WARN|IGNORE|FAIL"),
-    BOOL("checkpoint.load_universal", LATER, "false"),
-    BOOL("checkpoint.use_node_local_storage", LATER, "false"),
+    STRING("checkpoint.tag_validation", HERE, "\"WARN\"", "WARN|IGNORE|FAIL"),
+    /* every checkpoint is universal, and every rank writes */
+    BOOL("checkpoint.load_universal", IDLE, "false"),
+    {"checkpoint.use_node_local_storage", DS_SCHEMA_BOOL, DS_SCHEMA_LATER, "false", 0, 0, NULL,
+     "a checkpoint is one folder that all ranks write: give one on a file system that all hosts "
+     "share; copies on each host can be loaded without this key"},
     SECTION("checkpoint.parallel_write"),
-    BOOL("checkpoint.parallel_write.pipeline_stage", LATER, "false"),
+    BOOL("checkpoint.parallel_write.pipeline_stage", IDLE, "false"),
     OPEN("checkpoint.writer", LATER),
 
     SECTION("tensor_parallel"),

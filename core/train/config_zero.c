@@ -14,8 +14,7 @@ static bool on(const cJSON *section, const char *key) {
 
 static ds_offload offload(const cJSON *zero, const char *key, const char *old_key) {
   const cJSON *section = cJSON_GetObjectItemCaseSensitive(zero, key);
-  const char *device =
-      cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(section, "device"));
+  const char *device = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(section, "device"));
   if (device && strcasecmp(device, "cpu") == 0) return DS_OFFLOAD_CPU;
   if (device && strcasecmp(device, "nvme") == 0) return DS_OFFLOAD_NVME;
   return on(zero, old_key) ? DS_OFFLOAD_CPU : DS_OFFLOAD_NONE;
@@ -46,6 +45,22 @@ static void read_offload(ds_zero_rules *r, const cJSON *z, ds_schema_errors *err
     ds_schema_error(errors, "zero_optimization.offload_param.nvme_path: is missing");
 }
 
+static void read_plusplus(ds_zero_rules *r, const cJSON *z, ds_schema_errors *errors) {
+  int64_t near = whole(z, "zero_hpz_partition_size");
+  r->near = near > INT32_MAX ? INT32_MAX : (int)near;
+  r->quantized_weights = on(z, "zero_quantized_weights");
+  r->quantized_gradients = on(z, "zero_quantized_gradients");
+  if (near > 1 && r->stage != 3)
+    ds_schema_error(errors, "zero_optimization.zero_hpz_partition_size: needs \"stage\" 3");
+  if (r->quantized_weights && r->stage != 3)
+    ds_schema_error(errors, "zero_optimization.zero_quantized_weights: needs \"stage\" 3");
+  if (r->quantized_gradients && r->stage < 2)
+    ds_schema_error(errors, "zero_optimization.zero_quantized_gradients: needs \"stage\" 2 or 3");
+  if (r->quantized_weights && r->offload_param)
+    ds_schema_error(errors,
+                    "zero_optimization.zero_quantized_weights: not together with offload_param");
+}
+
 void ds_config_read_zero(ds_config *c, ds_schema_errors *errors) {
   const cJSON *z = cJSON_GetObjectItemCaseSensitive(c->root, "zero_optimization");
   const cJSON *overlap = cJSON_GetObjectItemCaseSensitive(z, "overlap_comm");
@@ -70,4 +85,5 @@ void ds_config_read_zero(ds_config *c, ds_schema_errors *errors) {
                             .max_reuse = whole(z, "stage3_max_reuse_distance"),
                             .granularity = whole(z, "stage3_module_granularity_threshold")};
   read_offload(&c->zero, z, errors);
+  read_plusplus(&c->zero, z, errors);
 }

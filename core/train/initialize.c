@@ -71,8 +71,10 @@ static ds_status read_config(ds_engine *e, const char *text, ds_error *err) {
   if (status == DS_OK && errors.count > 0) {
     int rank, world;
     const char *origin;
+    /* A launcher that says nothing in the environment may have started as many as the config wants. */
+    bool alone = e->config.tensor == 1 && e->config.sequence == 1 && e->config.pipe == 1;
     if (ds_world_from_environment(&rank, &world, &origin, &inner) == DS_OK &&
-        !ds_config_set_ranks(&e->config, world, origin, &errors))
+        (alone || world > 1) && !ds_config_set_ranks(&e->config, world, origin, &errors))
       status = ds_fail_memory(err, "the config");
   }
   ds_status report =
@@ -122,6 +124,7 @@ static ds_status open_world(ds_engine *e, const ds_initialize_args *a, ds_error 
   DS_TRY(agree(e, DS_OK, &facts, err));
   DS_TRY(ds_topology_place(&e->topology, e->world.rank, e->world.size, c->tensor, c->sequence,
                            c->pipe, err));
+  if (a->mpu) DS_TRY(ds_topology_check_mpu(&e->topology, a->mpu, err));
   return ds_topology_connect(&e->topology, &e->world, err);
 }
 

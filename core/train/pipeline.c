@@ -1,5 +1,8 @@
 /* pipeline.c - a step of a stage, its beginning and its end. */
+#include "ops/sequence.h"
 #include "train/pipeline_impl.h"
+
+#include "ops/sequence.h"
 
 #include <stdlib.h>
 
@@ -67,6 +70,7 @@ static ds_status make_flight(ds_pipeline *p, ds_flight *f, ds_error *err) {
   DS_TRY(ds_ctx_create(p->a.backend, p->a.dtype, &f->ctx, err));
   ds_ctx_bind_params(f->ctx, p->a.slots, p->a.n_slots);
   if (p->a.tensor) ds_ctx_bind_tensor(f->ctx, p->a.tensor, p->a.splits, false);
+  ds_ctx_bind_sequence(f->ctx, p->a.sequence);
   ds_ctx_set_training(f->ctx, true);
   return DS_OK;
 }

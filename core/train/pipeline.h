@@ -30,6 +30,8 @@ typedef struct ds_pipeline_args {
   int32_t dtype;    /* that is computed in */
   ds_group *tensor; /* as for ds_ctx_bind_tensor, without sequence parallelism; or NULL */
   const ds_param_split *splits; /* the caller's */
+  ds_group *sequence;           /* as for ds_ctx_bind_sequence; or NULL */
+  double share;                 /* gradients are those of the mean loss, divided by this; > 0 */
 } ds_pipeline_args;
 
 /* Collective over the stages. */

@@ -2,6 +2,7 @@
 
 #include "data/dataloader.h"
 #include "train/pipeline.h"
+#include "train/stretch.h"
 
 ds_status ds_pipeline_step_init(ds_engine *e, ds_error *err) {
   const ds_axis *pipe = &e->topology.pipe;
@@ -16,7 +17,9 @@ ds_status ds_pipeline_step_init(ds_engine *e, ds_error *err) {
                                  .n_slots = e->n_params,
                                  .dtype = ds_ctx_dtype(e->ctx),
                                  .tensor = e->topology.tensor.group,
-                                 .splits = e->splits};
+                                 .splits = e->splits,
+                                 .sequence = e->topology.sequence.group,
+                                 .share = e->config.sum_gradients ? e->topology.sequence.size : 1};
   DS_TRY(ds_pipeline_create(&args, &e->pipeline, err));
   ds_log(&e->logger, DS_LOG_INFO, "pipeline stage %d of %d: blocks %d to %d of %d", pipe->rank,
          pipe->size, args.first, args.last - 1, e->stages.blocks);
@@ -33,7 +36,9 @@ ds_status ds_pipeline_step_refuse(const ds_engine *e, const char *who, ds_error 
 
 static ds_status next_batch(void *ctx, ds_batch *batch, ds_error *err) {
   ds_engine *e = ctx;
-  return ds_dataloader_next(e->loader, batch, err);
+  ds_batch whole;
+  DS_TRY(ds_dataloader_next(e->loader, &whole, err));
+  return ds_stretch_cut(e, &whole, batch, err);
 }
 
 /* Each of two stages has its part of the gradient of what they share. */

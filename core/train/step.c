@@ -58,9 +58,7 @@ ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss
 
 static ds_status run_backward(ds_engine *e, ds_value *loss, ds_error *err) {
   size_t nodes = e->ctx->n_nodes;
-  /* Ranks with stretches of one sequence give gradients whose mean is the sequence's (sequence.h). */
-  double share = e->config.sum_gradients ? e->topology.sequence.size : 1;
-  double scale = 1.0 / ((double)e->config.batch.accumulation * share);
+  double scale = 1.0 / ((double)e->config.batch.accumulation * ds_stretch_share(e));
   e->begin_next = true;
   ds_span *span = ds_span_begin(e->backend, NULL, DS_SPAN_COMPUTE, "backward");
   ds_status status = ds_ctx_backward(e->ctx, loss, scale, err);

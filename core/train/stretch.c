@@ -52,6 +52,10 @@ ds_status ds_stretch_cut(ds_engine *e, const ds_batch *batch, ds_batch *out, ds_
   return DS_OK;
 }
 
+double ds_stretch_share(const ds_engine *e) {
+  return e->config.sum_gradients ? e->topology.sequence.size : 1;
+}
+
 void ds_stretch_finish(ds_stretch *s) {
   for (int i = 0; s && i < DS_MAX_BATCH_TENSORS; i++) free(s->data[i]);
   free(s);

@@ -20,11 +20,17 @@ ds_estimate_layout ds_estimate_layout_init(void) {
                               .seq_len = 1024,
                               .bytes = ds_estimate_bytes_of(false, 2),
                               .align = 64,
-                              .persistence_threshold = 100000,
-                              .prefetch = 50000000,
+                              .overlap = true,
+                              .reduce_bucket = 500000000,
+                              .gather_bucket = 500000000,
+                              .prefetch_bucket = 50000000,
+                              .persistence = 100000,
                               .max_live = 1000000000,
+                              .max_reuse = 1000000000,
+                              .sub_group = 1000000000,
+                              .buffers = 4,
                               .secondary = 1,
-                              .quant_group = 128};
+                              .quant_group = 256};
 }
 
 double ds_estimate_parameters(const ds_estimate_model *m) {
@@ -74,60 +80,14 @@ ds_status ds_estimate_check(const ds_estimate_model *m, const ds_estimate_layout
                    l->stage);
   if (l->offload_optimizer && l->stage == 0)
     return ds_fail(err, DS_ERR_INVALID, "offload of the optimizer needs stage 1 or more");
-  if (l->offload_param && l->stage < 3)
-    return ds_fail(err, DS_ERR_INVALID, "offload of parameters needs stage 3");
+  if (l->offload_param && (l->stage < 3 || !l->offload_optimizer))
+    return ds_fail(err, DS_ERR_INVALID,
+                   "offload of parameters needs stage 3 and offload of the optimizer");
   if (l->secondary > 1 && (l->stage < 3 || ds_estimate_shards(l) % l->secondary))
     return ds_fail(err, DS_ERR_INVALID,
                    "a secondary partition of %d needs stage 3 and must divide the %d ranks",
                    l->secondary, ds_estimate_shards(l));
   return DS_OK;
-}
-
-static double round_up(double n, double multiple) {
-  return ceil(n / multiple) * multiple;
-}
-
-/* Elements of a parameter here, as the flat buffer keeps it. */
-static double local(const ds_estimate_param *p, const ds_estimate_layout *l) {
-  double n = p->split == DS_SPLIT_NONE ? p->numel : ceil(p->numel / l->tensor);
-  return round_up(n, (double)l->align);
-}
-
-static bool persists(const ds_estimate_param *p, const ds_estimate_layout *l) {
-  return local(p, l) <= (double)l->persistence_threshold;
-}
-
-static bool has_outer(const ds_estimate_param *p, bool first, bool last) {
-  return p->end == DS_ESTIMATE_BOTH ? first || last : p->end == DS_ESTIMATE_FIRST ? first : last;
-}
-
-/* Adds `count` units alike. */
-static void add_units(ds_estimate_held *h, double elements, double count, double part) {
-  if (elements == 0) return;
-  double unit = round_up(elements, part);
-  h->partitioned += count * unit;
-  h->units += count;
-  if (h->largest_unit < unit) h->largest_unit = unit;
-}
-
-ds_estimate_held ds_estimate_hold(const ds_estimate_model *m, const ds_estimate_layout *l,
-                                  int pipe_stage) {
-  ds_estimate_held h = {.blocks = (double)(m->layers / l->pipe)};
-  if (pipe_stage < m->layers % l->pipe) h.blocks++;
-  double part = (double)l->align * ds_estimate_shards(l), large = 0, small = 0;
-  for (int i = 0; i < m->n_block; i++)
-    *(persists(&m->block[i], l) ? &small : &large) += local(&m->block[i], l);
-  add_units(&h, large, h.blocks, part);
-  small *= h.blocks;
-  for (int i = 0; i < m->n_outer; i++) {
-    if (!has_outer(&m->outer[i], pipe_stage == 0, pipe_stage == l->pipe - 1)) continue;
-    if (persists(&m->outer[i], l))
-      small += local(&m->outer[i], l);
-    else
-      add_units(&h, local(&m->outer[i], l), 1, part);
-  }
-  h.persistent = round_up(small, part);
-  return h;
 }
 
 void ds_estimate_block_values(const ds_estimate_model *m, double *whole, double *split) {
@@ -189,10 +149,40 @@ static double activations(const ds_estimate_model *m, const ds_estimate_layout *
   return arena(kept * flying + extra, tokens * (double)m->inner / l->tensor * w);
 }
 
-static void move(double *bytes, ds_offload to, ds_estimate_memory *out) {
-  if (to == DS_OFFLOAD_CPU) out->host += *bytes;
-  if (to == DS_OFFLOAD_NVME) out->nvme += *bytes;
-  if (to != DS_OFFLOAD_NONE) *bytes = 0;
+/* What offload keeps where (zero/offload.c): on the host also gradients, the weights that the update
+ * makes, and room to add a unit's gradients; for files, room to pass through. */
+static void offload(const ds_estimate_layout *l, const ds_estimate_held *h, double own,
+                    ds_estimate_memory *out) {
+  const double stage = 1 << 22; /* elements of a slice that goes through (zero/update.c) */
+  const ds_estimate_bytes *b = &l->bytes;
+  double masters = own * (b->master > 0 ? b->master : b->weight), states = own * b->states;
+  double shard = fmax(h->largest_unit, h->largest_persistent) / ds_estimate_shards(l);
+  out->masters = out->states = 0;
+  out->host = own * b->gradient + shard * b->gradient;
+  if (l->offload_optimizer == DS_OFFLOAD_NVME) {
+    out->nvme = masters + states;
+    out->host += fmax(2, l->buffers) * fmin(stage, (double)l->sub_group) * (4 + b->states);
+  } else {
+    out->host += masters + states;
+  }
+  if (l->offload_param == DS_OFFLOAD_NVME) {
+    out->nvme += own * b->weight;
+    out->host += fmax(1, l->buffers) * shard * b->weight;
+  } else if (b->master > 0 || l->offload_optimizer == DS_OFFLOAD_NVME) {
+    out->host += own * b->weight; /* else the masters are they */
+  }
+}
+
+/* Through it parameters are brought together on ranks (ds_zero_share). */
+static const double bounce = 4 << 20;
+
+/* What quantized weights and gradients are on their way in: units of weights, and of gradients what
+ * goes and what comes. */
+static double wires(const ds_estimate_layout *l, const ds_estimate_held *h) {
+  double each = 1 + 4.0 / l->quant_group, bytes = 0;
+  if (l->stage == 3 && l->weight_bits) bytes += each * h->distinct;
+  if (l->stage >= 2 && l->gradient_bits) bytes += 2 * each * h->lent;
+  return bytes;
 }
 
 static ds_estimate_memory stage_memory(const ds_estimate_model *m, const ds_estimate_layout *l,
@@ -204,23 +194,19 @@ static ds_estimate_memory stage_memory(const ds_estimate_model *m, const ds_esti
                             .masters = b->master * (l->stage ? own : all),
                             .gradients = b->gradient * (l->stage >= 2 ? own : all),
                             .states = b->states * (l->stage ? own : all)};
-  if (l->stage == 3) {
-    double part = b->weight * h.partitioned / n, live = h.largest_unit;
-    if (l->prefetch && 2 * live <= (double)l->max_live) live *= 2;
-    if (live > h.partitioned) live = h.partitioned;
-    out.gathered = b->weight * live;
-    move(&part, l->offload_param, &out);
-    out.weights = part + b->weight * h.persistent;
-    if (l->secondary > 1) out.weights += b->weight * h.partitioned / l->secondary;
+  bool offloads = l->offload_optimizer != DS_OFFLOAD_NONE;
+  bool offloads_params = l->offload_param != DS_OFFLOAD_NONE;
+  if (l->stage == 3 && (n > 1 || offloads_params)) {
+    out.gathered = b->weight * h.gathered;
+    out.weights = (offloads_params ? 0 : b->weight * own) + b->weight * h.persistent;
+    if (n > 1 && l->secondary > 1) out.weights += b->weight * all / l->secondary;
+    if (n > 1 && l->weight_bits) out.weights += own * (1 + 4.0 / l->quant_group);
   }
-  if (l->stage >= 2) out.buffers = b->gradient * h.largest_unit * (h.units > 1 ? 2 : 1);
-  if (l->offload_optimizer) {
-    if (b->master == 0) out.masters = b->weight * own; /* the host updates a copy of its own */
-    out.host += l->offload_optimizer == DS_OFFLOAD_CPU ? b->gradient * own : 0;
-    if (l->stage >= 2 && l->offload_optimizer == DS_OFFLOAD_CPU) out.gradients = 0;
-    move(&out.masters, l->offload_optimizer, &out);
-    move(&out.states, l->offload_optimizer, &out);
-  }
+  if (l->stage >= 2 && (n > 1 || offloads)) out.buffers = b->gradient * h.lent;
+  if (l->stage >= 2 && offloads) out.gradients = 0;
+  if (n > 1) out.buffers += wires(l, &h);
+  if (n > 1) out.buffers += bounce;
+  if (offloads) offload(l, &h, own, &out);
   out.activations = activations(m, l, &h, pipe_stage);
   out.device = out.weights + out.masters + out.gradients + out.states + out.gathered + out.buffers +
                out.activations;

@@ -30,6 +30,7 @@ typedef struct ds_estimate_param {
   ds_split split;      /* under tensor parallelism */
   bool matrix;         /* of a product: counts in the work of a step */
   ds_estimate_end end; /* of parameters outside of blocks */
+  bool same;           /* outside of blocks: of the same module as the one before (zero/layout.h) */
 } ds_estimate_param;
 
 /* A transformer of `layers` blocks that are alike. Sizes of the second group may be 0 where only
@@ -54,7 +55,6 @@ typedef struct ds_estimate_bytes {
   double states;   /* the optimizer's, all together */
 } ds_estimate_bytes;
 
-
 typedef struct ds_estimate_layout {
   int data, sequence, tensor, pipe; /* ranks along each axis (parallel/topology.h) */
   int stage;                        /* ZeRO over data x sequence: 0 to 3 */
@@ -63,14 +63,18 @@ typedef struct ds_estimate_layout {
   int64_t seq_len;
   ds_estimate_bytes bytes;
   ds_offload offload_optimizer, offload_param;
-  int64_t align; /* a rank's part of a unit is a multiple of this many elements; 1: no padding */
-  /* Parameters of at most this many elements are not partitioned at stage 3. */
-  int64_t persistence_threshold;
-  int64_t prefetch;  /* elements gathered ahead of use at stage 3; 0: none */
-  int64_t max_live;  /* elements that may be gathered at once, where a unit is not larger */
+  int64_t
+      align; /* a rank's part of a unit is a multiple of this many elements: 64, with quantization
+                    256; 1: nothing is padded */
+  /* The config's limits, in elements: see ds_zero_rules in zero/zero.h. */
+  bool overlap; /* overlap_comm */
+  int64_t reduce_bucket, gather_bucket;
+  int64_t prefetch_bucket, persistence, max_live, max_reuse, granularity; /* stage 3 */
+  int64_t sub_group; /* of what is offloaded to files: elements of a slice, and how many slices, */
+  int buffers;       /* or units of parameters, are on their way */
   int secondary;     /* hpZ: ranks that share a second copy of the weights; 1: none */
-  int weight_bits;   /* of gathered weights (qwZ); 0: as they are */
-  int gradient_bits; /* of reduced gradients (qgZ); 0: as they are */
+  int weight_bits;   /* of weights gathered at stage 3 (qwZ); 0: as they are */
+  int gradient_bits; /* of gradients reduced at stages 2 and 3 (qgZ); 0: as they are */
   int quant_group;   /* elements per f32 scale, where one of them is quantized */
   bool recompute;    /* blocks keep their input only and run forward again in the backward pass */
   bool split_norms;  /* tensor parallelism splits what norms work on, too, along the sequence */
@@ -81,18 +85,24 @@ typedef struct ds_estimate_layout {
 typedef struct ds_estimate_memory {
   double weights, masters, gradients, states; /* for good */
   double gathered;                            /* stage 3: whole units, while they are used */
-  double buffers;                             /* stages 2-3: whole gradients, on their way */
+  double buffers;                             /* stages 2-3: whole units of gradients, on their way;
+                                                 and 4 MiB by which ranks share parameters */
   double activations;                         /* peak, with the arena's spare room */
   double device, host, nvme;                  /* sums; host and nvme: what is offloaded to there */
 } ds_estimate_memory;
 
-/* What a rank holds of the model, in elements, padded as it is kept. */
+/* What a rank holds of the model, in elements, padded as it is kept: in the units of zero/layout.h. */
 typedef struct ds_estimate_held {
-  double partitioned;  /* in units that stage 3 partitions */
-  double persistent;   /* the rest */
+  double partitioned;             /* in units that stage 3 partitions */
+  double persistent;              /* in units that it doesn't */
+  double units, persistent_units; /* how many */
+  double largest_persistent;
   double largest_unit; /* of the former */
-  double units;        /* how many */
-  double blocks;       /* of this pipeline stage */
+  double gathered;     /* stage 3: elements of buffers that weights are gathered into */
+  double distinct;     /* elements of one unit of each size */
+  double lent;         /* elements of buffers that gradients wait in until they are reduced */
+  double entry_unit; /* the unit that the first block begins in: the last one of a backward pass */
+  double blocks;     /* of this pipeline stage */
 } ds_estimate_held;
 
 /* bf16 or f32, an optimizer of n f32 states per parameter. */
@@ -110,9 +120,12 @@ int ds_estimate_shards(const ds_estimate_layout *l);
  * what it needs. */
 DS_MUST_USE ds_status ds_estimate_check(const ds_estimate_model *m, const ds_estimate_layout *l,
                                         ds_error *err);
-/* pipe_stage: 0 is the first, l->pipe - 1 the last. */
+/* estimate_units.c. pipe_stage: 0 is the first, l->pipe - 1 the last. */
 ds_estimate_held ds_estimate_hold(const ds_estimate_model *m, const ds_estimate_layout *l,
                                   int pipe_stage);
+/* Elements of weights that stay gathered at stage 3 from the forward pass to the backward pass,
+ * because they are used again soon enough; the rest is gathered twice. */
+double ds_estimate_reused(const ds_estimate_layout *l, const ds_estimate_held *h);
 /* Elements per token of what a block keeps for the backward pass: `whole` on every rank of a tensor
  * group, `split` divided among them. */
 void ds_estimate_block_values(const ds_estimate_model *m, double *whole, double *split);

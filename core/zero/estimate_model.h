@@ -6,10 +6,8 @@
 #include "zero/estimate.h"
 
 /* Parameters whose names have a number between dots ("h.3.", "layers.3.") are a block's; all blocks
- * must be alike, at most DS_ESTIMATE_PARAMS each. Matrices split as AutoTP splits them: rows for
- * those that lead back into the residual (o_proj, down_proj, c_proj, ...), columns for the others, and
- * their biases with them; tables of vocabulary rows by those. DS_ERR_UNSUPPORTED for a model that
- * isn't a stack of such blocks. */
+ * must be alike, at most DS_ESTIMATE_PARAMS each. Tensor parallelism divides them as
+ * parallel/shard.h says. DS_ERR_UNSUPPORTED for a model that isn't a stack of such blocks. */
 DS_MUST_USE ds_status ds_estimate_model_of(ds_model *model, ds_estimate_model *out, ds_error *err);
 
 #endif

@@ -76,11 +76,11 @@ static double beyond(double t, double hidden) {
 /* Collectives of ZeRO and data parallelism that the work doesn't hide. */
 static double data_time(const ds_estimate_layout *l, const ds_estimate_machine *a,
                         const ds_estimate_traffic *t, const work *w) {
-  double gradients = seconds(&t->item[DS_TRAFFIC_GRADIENTS], a) +
-                     seconds(&t->item[DS_TRAFFIC_GRADIENTS_BETWEEN], a);
+  double gradients = seconds(&t->item[DS_TRAFFIC_GRADIENTS], a);
   double weights =
       seconds(&t->item[DS_TRAFFIC_FORWARD], a) + seconds(&t->item[DS_TRAFFIC_BACKWARD], a);
   double after = seconds(&t->item[DS_TRAFFIC_UPDATED], a) + seconds(&t->item[DS_TRAFFIC_TIED], a);
+  if (!l->overlap) return gradients + weights + after;
   double backward = w->all * (l->recompute ? 3.0 / 4 : 2.0 / 3), g = (double)l->accumulation;
   if (l->stage == 3) return beyond(gradients + weights, a->overlap * g * w->all) + after;
   return beyond(gradients, a->overlap * (l->stage == 2 ? g : 1) * backward) + after;
@@ -88,12 +88,14 @@ static double data_time(const ds_estimate_layout *l, const ds_estimate_machine *
 
 static double offload_time(const ds_estimate_layout *l, const ds_estimate_machine *a,
                            const ds_estimate_traffic *t, const work *w) {
-  double host = 0, nvme = 0;
+  double host = 0, files = 0, update = 0;
   if (t->host > 0) host = t->host / (a->host_rate * a->link_efficiency);
-  if (t->nvme > 0) nvme = t->nvme / (a->nvme_rate * a->link_efficiency);
-  /* The optimizer's files are read and written around the update; the rest runs beside the work. */
-  double hidden = l->offload_optimizer == DS_OFFLOAD_NVME ? 0 : (double)l->accumulation * w->all;
-  return beyond(host > nvme ? host : nvme, a->overlap * hidden);
+  if (t->nvme > 0) {
+    files = (t->nvme - t->update) / (a->nvme_rate * a->link_efficiency);
+    update = t->update / (a->nvme_rate * a->link_efficiency);
+  }
+  double hidden = l->overlap ? a->overlap * (double)l->accumulation * w->all : 0;
+  return beyond(fmax(host, files), hidden) + update;
 }
 
 /* One sweep over masters, gradients and states that reads and writes them. */
@@ -110,7 +112,7 @@ static double update_time(const ds_estimate_model *m, const ds_estimate_layout *
 
 ds_estimate_time ds_estimate_time_of(const ds_estimate_model *m, const ds_estimate_layout *l,
                                      const ds_estimate_machine *machine) {
-  ds_estimate_traffic t = ds_estimate_traffic_of(m, l, machine->per_node);
+  ds_estimate_traffic t = ds_estimate_traffic_of(m, l);
   work w = micro_batch(m, l, machine, &t);
   double g = (double)l->accumulation;
   ds_estimate_time out = {

@@ -2,6 +2,7 @@
 #include "zero/zero_impl.h"
 
 #include "ops/tape.h"
+#include "zero/plusplus.h"
 #include "zero/update.h"
 
 static int64_t size_of(const ds_zero *z, int unit) {
@@ -51,7 +52,9 @@ static ds_status fetch(ds_zero *z, int unit, ds_error *err) {
   z->live += size_of(z, unit);
   z->coming += size_of(z, unit);
   u->on_way = true;
-  DS_TRY(ds_zero_gather_unit(z, unit, u->weights->data, err));
+  bool took;
+  DS_TRY(ds_plusplus_fetch(z, unit, &took, err));
+  if (!took) DS_TRY(ds_zero_gather_unit(z, unit, u->weights->data, err));
   return z->side ? ds_mark_set(u->gathered, z->side, err) : DS_OK;
 }
 
@@ -63,7 +66,7 @@ static ds_status arrive(ds_zero *z, int unit, ds_error *err) {
   u->on_way = false;
   z->coming -= size_of(z, unit);
   point_slots(z, unit, u->weights->data);
-  return DS_OK;
+  return ds_plusplus_arrive(z, unit, err);
 }
 
 static ds_status release(ds_zero *z, int unit, ds_error *err) {
@@ -85,7 +88,7 @@ static ds_order *order(ds_zero *z) {
 static ds_status release_idle(ds_zero *z, ds_error *err) {
   for (int i = 0; i < z->layout.n_units; i++) {
     const ds_zero_unit *u = &z->units[i];
-    if (!u->weights || u->on_way || u->used == z->uses) continue;
+    if (!u->weights || u->on_way || u->used == z->uses || ds_order_here(order(z), i)) continue;
     int64_t distance = ds_order_distance(order(z), &z->layout, i);
     if (distance >= 0 && distance <= z->rules.max_reuse && z->live <= z->rules.max_live) continue;
     DS_TRY(release(z, i, err));
@@ -123,11 +126,8 @@ ds_status ds_zero_need(void *self, const int *params, int n, ds_error *err) {
 void ds_zero_release_all(ds_zero *z) {
   ds_error ignored; /* a dead stream's: the next call says so */
   for (int i = 0; i < z->layout.n_units; i++) {
-    ds_zero_unit *u = &z->units[i];
-    if (!u->weights) continue;
-    if (u->on_way) z->coming -= size_of(z, i);
-    u->on_way = false;
-    (void)!release(z, i, &ignored);
+    const ds_zero_unit *u = &z->units[i];
+    if (u->weights) (void)!release(z, i, &ignored);
   }
 }
 
@@ -141,6 +141,7 @@ static ds_status gather_in_place(ds_zero *z, int unit, ds_error *err) {
 static ds_status gather(ds_zero *z, bool all, ds_error *err) {
   if (z->layout.shards == 1 && !z->offloads) return DS_OK;
   ds_zero_release_all(z);
+  DS_TRY(ds_plusplus_updated(z, err));
   if (z->side) DS_TRY(ds_side_follow(z->side, err));
   for (int u = 0; u < z->layout.n_units; u++) {
     void *persistent = z->units[u].persistent;

@@ -33,11 +33,12 @@ static int64_t room(const ds_params *p, int i) {
 /* Whether parameter `next` begins another unit than u, whose last member is `last`. */
 static bool ends(const ds_params *p, const ds_layout_rules *r, int64_t length, int last, int next) {
   if (length + room(p, next) > r->most) return true;
-  return length >= r->least && !same_module(ds_params_name(p, last), ds_params_name(p, next));
+  return length >= r->least && !is_persistent(p, next, r) &&
+         !same_module(ds_params_name(p, last), ds_params_name(p, next));
 }
 
 static ds_status close_unit(ds_unit_layout *l, ds_unit *u, int64_t length, ds_error *err) {
-  int64_t padded = ds_partition_padded(length, l->shards, DS_PARAM_ALIGN), end;
+  int64_t padded = ds_partition_padded(length, l->shards, l->align), end;
   if (padded < 0 || __builtin_add_overflow(u->place.begin, padded, &end))
     return ds_fail(err, DS_ERR_INVALID, "the model has too many parameters");
   u->place.end = end;
@@ -75,7 +76,7 @@ static ds_status add_kind(ds_unit_layout *l, const ds_params *p, const bool *fro
 ds_status ds_layout_init(ds_unit_layout *out, const ds_params *p, const bool *frozen,
                          const ds_layout_rules *rules, ds_error *err) {
   int count = ds_params_count(p), n = 0;
-  *out = (ds_unit_layout){.shards = rules->shards, .n_params = count};
+  *out = (ds_unit_layout){.shards = rules->shards, .n_params = count, .align = rules->align};
   out->offset = calloc((size_t)count + 1, sizeof *out->offset);
   out->unit_of = calloc((size_t)count + 1, sizeof *out->unit_of);
   out->order = calloc((size_t)count + 1, sizeof *out->order);
@@ -84,7 +85,7 @@ ds_status ds_layout_init(ds_unit_layout *out, const ds_params *p, const bool *fr
                          ? DS_OK
                          : ds_fail_memory(err, "ZeRO's layout");
   for (int kind = 0; kind < 4 && status == DS_OK; kind++) {
-    status = add_kind(out, p, frozen, rules, kind >= 2, kind % 2 == 1, &n, err);
+    status = add_kind(out, p, frozen, rules, kind >= 2, kind % 2 == 0, &n, err);
     if (kind == 1) out->trained = out->total;
   }
   if (status != DS_OK) ds_layout_finish(out);

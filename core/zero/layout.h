@@ -1,7 +1,7 @@
 /* layout.h - where parameters lie in ZeRO's flat buffers, and which rank has what. Pure arithmetic.
  *
  * Parameters are put one after the other into units: runs that are communicated as one. Every unit
- * is padded to a multiple of shards * DS_PARAM_ALIGN elements and falls into equal shards, of which
+ * is padded to a multiple of shards * align elements and falls into equal shards, of which
  * rank r has the r-th. So a unit is reduce-scattered and gathered by one call, in place, and every
  * rank has the same share of every unit (Rajbhandari et al. 2020, sec. 5; units are what FSDP calls
  * flat parameters).
@@ -13,7 +13,8 @@
  *
  * A parameter's module is its name up to the first number, that included, else up to the last dot:
  * "h.3" of "h.3.attn.weight", "wte" of "wte.weight". A unit ends where the next parameter would
- * make it longer than `most`, and where a module ends once it has `least` elements.
+ * make it longer than `most`, and where a module ends once it has `least` elements (persistent
+ * parameters' units: only the former).
  */
 #ifndef DS_ZERO_LAYOUT_H
 #define DS_ZERO_LAYOUT_H
@@ -24,6 +25,7 @@
 typedef struct ds_layout_rules {
   int shards;
   int64_t least, most; /* elements of a unit; a single parameter may have more than most */
+  int64_t align;       /* shards are multiples of it; a multiple of DS_PARAM_ALIGN */
   int64_t persistent;  /* parameters of so many elements and fewer get units of their own, which
                              are not taken apart after use; 0: none */
 } ds_layout_rules;
@@ -36,6 +38,7 @@ typedef struct ds_unit {
 
 typedef struct ds_unit_layout {
   int shards, n_params, n_units;
+  int64_t align;
   int64_t *offset;        /* by parameter: its place */
   int *unit_of;           /* by parameter */
   int *order;             /* parameters in the order of their places */

@@ -31,6 +31,10 @@ ds_status ds_order_visit(ds_order *o, int unit, ds_error *err) {
   return DS_OK;
 }
 
+bool ds_order_here(const ds_order *o, int unit) {
+  return o->visits > 0 && o->units[o->visits - 1] == unit;
+}
+
 int ds_order_ahead(const ds_order *o, int ahead) {
   int at = o->visits + ahead - 1;
   return o->known && at < o->n ? o->units[at] : -1;

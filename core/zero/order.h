@@ -21,6 +21,8 @@ void ds_order_finish(ds_order *o);
 void ds_order_begin(ds_order *o);
 /* This unit is used now. Where it isn't what was expected, the order is learnt anew from here. */
 DS_MUST_USE ds_status ds_order_visit(ds_order *o, int unit, ds_error *err);
+/* Whether the visit under way is of this unit: ops that need none come in between. */
+bool ds_order_here(const ds_order *o, int unit);
 /* The unit of the visit `ahead` (>= 1) after this one; -1: not known, or none. */
 int ds_order_ahead(const ds_order *o, int ahead);
 /* Elements of units that are visited before `unit` is again; -1: it isn't again in this micro

@@ -32,8 +32,7 @@ static float *address(const ds_zero *z, int kind, int param, int64_t element) {
 }
 
 static int64_t file_at(const ds_zero *z, int kind, int param, int64_t element) {
-  return ds_zero_file_place(z, kind) +
-         local_place(z, param, element) * (int64_t)sizeof(float);
+  return ds_zero_file_place(z, kind) + local_place(z, param, element) * (int64_t)sizeof(float);
 }
 
 static ds_status read(ds_zero *z, int kind, int param, int64_t from, int64_t n, float *host,
@@ -141,7 +140,7 @@ ds_status ds_zero_read_grad(ds_zero *z, int param, float *host, ds_error *err) {
 ds_status ds_zero_write_all(ds_zero *z, int param, const float *host, ds_error *err) {
   ds_range part = ds_layout_part(&z->layout, z->params, param, z->rank);
   if (part.begin < part.end)
-    DS_TRY(write(z, DS_ZERO_MASTER, param, part.begin, part.end - part.begin, host + part.begin,
-                 err));
+    DS_TRY(
+        write(z, DS_ZERO_MASTER, param, part.begin, part.end - part.begin, host + part.begin, err));
   return ds_zero_settle(z, err);
 }

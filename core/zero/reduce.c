@@ -2,6 +2,7 @@
 #include "zero/zero_impl.h"
 
 #include "ops/tape.h"
+#include "zero/plusplus.h"
 
 #include <math.h>
 #include <string.h>
@@ -87,12 +88,12 @@ static ds_status offload_grads(ds_zero *z, int unit, const float *from, bool add
   return ds_backend_sync(z->host, err);
 }
 
-static ds_status add_grads(ds_zero *z, int unit, float *from, ds_error *err) {
+static ds_status add_grads(ds_zero *z, int unit, float *from, bool add, ds_error *err) {
   int64_t n = ds_layout_shard(&z->layout, unit);
   ds_tensor in = ds_tensor_make(from, DS_F32, 1, &n);
   ds_tensor out = ds_tensor_make(ds_zero_own_grads(z, unit), DS_F32, 1, &n);
   return ds_run_raw(z->ctx, DS_OP_COPY, (const ds_tensor *[]){&in}, 1, (const ds_tensor *[]){&out},
-                    1, 1, NULL, 0, err);
+                    1, add, NULL, 0, err);
 }
 
 /* The reduced part of a buffer joins the gradients of the step, and the buffer is free again. */
@@ -104,11 +105,16 @@ static ds_status finish_one(ds_zero *z, ds_error *err) {
   float *part = (float *)u->grad->data + ds_layout_shard(&z->layout, unit) * z->rank;
   bool add = u->to_add;
   u->to_add = false;
+  if (z->sums_int8) {
+    if (z->side) DS_TRY(ds_mark_wait(u->done, NULL, err));
+    DS_TRY(ds_plusplus_sum_grads(z, unit, err));
+    if (z->side) DS_TRY(ds_side_follow(z->side, err));
+  }
   if (z->offloads) {
     DS_TRY(offload_grads(z, unit, part, add, err));
   } else {
     if (z->side) DS_TRY(ds_mark_wait(u->done, NULL, err));
-    if (add) DS_TRY(add_grads(z, unit, part, err));
+    if (add || z->sums_int8) DS_TRY(add_grads(z, unit, part, add, err));
   }
   ds_buffer *buffer = u->grad;
   u->grad = NULL;
@@ -122,7 +128,9 @@ static ds_status reduce_buffer(ds_zero *z, int unit, ds_error *err) {
   float *from = u->grad->data, *own = from + ds_layout_shard(&z->layout, unit) * z->rank;
   u->to_add = u->added;
   bool stays = u->added || z->offloads;
-  if (z->group)
+  if (z->sums_int8)
+    DS_TRY(ds_plusplus_send_grads(z, unit, err));
+  else if (z->group)
     DS_TRY(reduce_in_place(z, unit, from, stays ? own : ds_zero_own_grads(z, unit), err));
   u->added = true;
   if (z->side) DS_TRY(ds_mark_set(u->done, z->side, err));
@@ -148,8 +156,11 @@ static bool reduces_in_backward(const ds_zero *z) {
 }
 
 static void rewind_units(ds_zero *z) {
-  for (int u = 0; u < z->layout.n_units; u++) z->units[u].complete = 0;
-  z->next = z->n_ordered - 1;
+  z->next = -1;
+  for (int u = 0; u < z->layout.n_units; u++) {
+    z->units[u].complete = 0;
+    if (!z->layout.units[u].frozen) z->next = u;
+  }
 }
 
 ds_status ds_zero_begin(ds_zero *z, bool boundary, ds_error *err) {
@@ -169,7 +180,7 @@ ds_status ds_zero_done(void *self, int param, ds_error *err) {
   z->units[z->layout.unit_of[param]].complete++;
   if (!reduces_in_backward(z)) return DS_OK;
   while (z->next >= 0) {
-    int unit = z->ordered[z->next];
+    int unit = z->next;
     if (z->units[unit].complete < z->layout.units[unit].count) break;
     z->next--;
     DS_TRY(reduce_unit(z, unit, err));
@@ -178,7 +189,7 @@ ds_status ds_zero_done(void *self, int param, ds_error *err) {
 }
 
 static ds_status reduce_rest(ds_zero *z, ds_error *err) {
-  while (z->next >= 0) DS_TRY(reduce_unit(z, z->ordered[z->next--], err));
+  while (z->next >= 0) DS_TRY(reduce_unit(z, z->next--, err));
   while (z->n_in_flight > 0) DS_TRY(finish_one(z, err));
   return DS_OK;
 }
@@ -212,7 +223,8 @@ void ds_zero_drop(ds_zero *z) {
       if (z->side) (void)!ds_side_join(z->side, &ignored);
       (void)!ds_buffers_give(&z->buffers, unit->grad, NULL, &ignored);
     }
-    unit->grad = NULL;
+    if (unit->grad_wire) (void)!ds_buffers_give(&z->buffers, unit->grad_wire, NULL, &ignored);
+    unit->grad = unit->grad_wire = NULL;
     unit->added = unit->to_add = false;
   }
   for (int i = 0; i < z->layout.n_params; i++) z->slots[i].has_grad = false;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "ops/tape.h"
+#include "zero/plusplus.h"
 #include "zero/update.h"
 
 /* A unit of so many elements is worth a collective of its own. */
@@ -21,7 +22,10 @@ static int64_t at_least_one(int64_t n) {
 static ds_layout_rules layout_rules(const ds_zero *z) {
   const ds_zero_rules *r = &z->rules;
   int64_t most = at_least_one(least(r->reduce_bucket, r->gather_bucket));
-  ds_layout_rules out = {.shards = r->stage > 0 ? ds_group_size(z->group) : 1, .most = most};
+  ds_layout_rules out = {.shards = r->stage > 0 ? ds_group_size(z->group) : 1,
+                         .most = most,
+                         .align = r->quantized_weights || r->quantized_gradients ? DS_PLUSPLUS_GROUP
+                                                                                 : DS_PARAM_ALIGN};
   out.least = r->overlap ? least(most, WORTH_A_CALL) : most;
   if (r->stage < 3) return out;
   if (r->prefetch_bucket > 0) out.most = least(out.most, r->prefetch_bucket);
@@ -70,8 +74,8 @@ static ds_status make_all(ds_zero *z, ds_error *err) {
     DS_TRY(make(z, own_trained, sizeof(float), &z->bytes.states, &z->states[i], err));
   for (int u = 0; z->partial_weights && u < l->n_units; u++)
     if (l->units[u].persistent)
-      DS_TRY(make(z, l->units[u].place.end - l->units[u].place.begin, z->element,
-                  &z->bytes.weights, &z->units[u].persistent, err));
+      DS_TRY(make(z, l->units[u].place.end - l->units[u].place.begin, z->element, &z->bytes.weights,
+                  &z->units[u].persistent, err));
   void *p;
   DS_TRY(ds_backend_alloc(z->host, sizeof *z->squares, &p, err));
   z->squares = p;
@@ -171,24 +175,10 @@ static ds_status list_pieces(ds_zero *z, ds_error *err) {
 
 /* ---- beginning and end */
 
-/* A unit's gradients are complete when those of its first parameter are: units of small parameters of
- * many modules are late. */
-static void order_units(ds_zero *z) {
-  const ds_unit_layout *l = &z->layout;
-  for (int u = 0; u < l->n_units && !l->units[u].frozen; u++) {
-    int i = z->n_ordered++;
-    for (; i > 0 && l->order[l->units[z->ordered[i - 1]].first] > l->order[l->units[u].first]; i--)
-      z->ordered[i] = z->ordered[i - 1];
-    z->ordered[i] = u;
-  }
-}
-
 static ds_status make_units(ds_zero *z, ds_error *err) {
   z->units = calloc((size_t)z->layout.n_units + 1, sizeof *z->units);
   z->slots = calloc((size_t)z->layout.n_params + 1, sizeof *z->slots);
-  z->ordered = calloc((size_t)z->layout.n_units + 1, sizeof *z->ordered);
-  if (!z->units || !z->slots || !z->ordered) return ds_fail_memory(err, "ZeRO's units");
-  order_units(z);
+  if (!z->units || !z->slots) return ds_fail_memory(err, "ZeRO's units");
   for (int u = 0; u < z->layout.n_units; u++) {
     DS_TRY(ds_mark_create(z->backend, &z->units[u].gathered, err));
     DS_TRY(ds_mark_create(z->backend, &z->units[u].done, err));
@@ -227,6 +217,7 @@ ds_status ds_zero_create(const ds_zero_rules *rules, ds_ctx *ctx, ds_backend *ho
   if (status == DS_OK) status = ds_zero_offload_init(z, host, err);
   if (status == DS_OK) status = make_all(z, err);
   if (status == DS_OK) status = list_pieces(z, err);
+  if (status == DS_OK) status = ds_plusplus_init(z, err);
   if (status != DS_OK) {
     ds_zero_destroy(z);
     return ds_fail_prefix(err, status, "memory for %lld parameters at ZeRO stage %d",
@@ -253,6 +244,7 @@ static void free_all(ds_zero *z) {
     ds_mark_destroy(z->units[u].done);
   }
   if (z->squares) ds_backend_free(z->host, z->squares, sizeof *z->squares);
+  ds_plusplus_finish(z);
   ds_zero_offload_finish(z);
 }
 
@@ -265,7 +257,6 @@ void ds_zero_destroy(ds_zero *z) {
   ds_order_finish(&z->orders[1]);
   ds_layout_finish(&z->layout);
   free(z->units);
-  free(z->ordered);
   free(z->slots);
   free(z->pieces);
   free(z->slices);

@@ -16,8 +16,9 @@
  * stage 3 weights are gathered before an op that needs them, ahead of it where the order of use is
  * known from the step before, and dropped after use; at stages 2 and 3 gradients get a buffer for as
  * long as their unit is not reduced; units are reduced as they become complete, on a stream beside
- * the backward pass. Units are reduced in one order on every rank: that in which a backward pass completes
- * them, by the order of declaration.
+ * the backward pass. Units are reduced in one order on every rank, the last first: that in which a backward
+ * pass completes them, by the order of declaration; persistent ones, of parameters of many modules, come
+ * last.
  *
  * The answer is that of stage 0: sums over ranks are the comm table's, which adds in the same order
  * for each of them or says otherwise.
@@ -44,6 +45,8 @@ typedef struct ds_zero_rules {
                           memory, to outlive it */
   int64_t reduce_bucket, gather_bucket, sub_group;
   int64_t prefetch_bucket, persistence, max_live, max_reuse, granularity; /* stage 3 */
+  bool quantized_weights, quantized_gradients; /* ZeRO++: stage 3; stages 2 and 3 */
+  int near; /* zero_hpz_partition_size: ranks over which a secondary copy is parted; 0 and 1: none */
   ds_offload offload_optimizer, offload_param; /* stages 1 to 3; stage 3, with the optimizer's */
   const char *optimizer_path, *param_path;     /* folders, for NVME; the caller's */
   bool pin_memory; /* memory that is offloaded to is of the device's own kind (side.h) */
@@ -57,8 +60,8 @@ typedef struct ds_zero ds_zero;
  * context's own; NULL where nothing is offloaded. params: what is here (declarations); frozen: by parameter. group: the ranks that have the same;
  * NULL: this one alone. All are the caller's and must outlive it. Everything is zero afterwards. */
 DS_MUST_USE ds_status ds_zero_create(const ds_zero_rules *rules, ds_ctx *ctx, ds_backend *host,
-                                     ds_group *group, const ds_params *params, const bool *frozen, ds_zero **out,
-                                     ds_error *err);
+                                     ds_group *group, const ds_params *params, const bool *frozen,
+                                     ds_zero **out, ds_error *err);
 void ds_zero_destroy(ds_zero *z);
 const ds_unit_layout *ds_zero_layout(const ds_zero *z);
 /* Everything is zero, and nothing under way: after a failure. */

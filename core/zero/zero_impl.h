@@ -13,12 +13,15 @@ typedef struct ds_zero_unit {
   ds_mark *gathered;
   uint64_t used;    /* z->uses of the last op that needed it */
   void *persistent; /* stage 3: gathered for good */
+  ds_buffer *wire;  /* plusplus.h: int8 weights on their way; NULL: none */
+  bool has_near;    /* the secondary copy is that of the weights of now */
 
-  ds_buffer *grad; /* stages 2 and 3: of the micro batch, until it is reduced */
-  int complete;    /* members whose gradients are complete in this micro batch */
-  bool added;      /* the own part of gradients holds something of this step */
-  bool to_add;     /* the reduced part is in `grad`, to be added */
-  ds_mark *done;   /* reduced */
+  ds_buffer *grad;      /* stages 2 and 3: of the micro batch, until it is reduced */
+  int complete;         /* members whose gradients are complete in this micro batch */
+  bool added;           /* the own part of gradients holds something of this step */
+  bool to_add;          /* the reduced part is in `grad`, to be added */
+  ds_mark *done;        /* reduced */
+  ds_buffer *grad_wire; /* plusplus.h: int8 gradients */
 } ds_zero_unit;
 
 /* Where a slice begins, in the own part of a unit. */
@@ -61,10 +64,16 @@ struct ds_zero {
   struct {
     void *data;
     ds_mark *used;
-  } *reads; /* offload.c: room for parameters from a file */
+  } * reads; /* offload.c: room for parameters from a file */
   int n_reads, next_read;
   float *add; /* room for a shard of gradients that is added to those in host memory */
   ds_zero_bytes bytes;
+
+  /* plusplus.h */
+  bool sends_int8, sums_int8; /* weights; gradients */
+  void *sent;                 /* own part as int8 */
+  ds_group *near;             /* NULL: no secondary copies */
+  void *secondary;            /* this rank's pieces of them */
 
   ds_side *side; /* NULL: everything goes to the backend's stream */
   ds_zero_unit *units;
@@ -75,9 +84,7 @@ struct ds_zero {
   int64_t live, coming; /* elements of units that are gathered, and on their way */
   bool boundary;
   bool summed; /* stages 0 and 1: the gradients of the step are summed over ranks */
-  int *ordered; /* trained units, by their first parameter: the last is complete first */
-  int n_ordered;
-  int next; /* of ordered: the one to be reduced next; all behind it are */
+  int next;    /* the unit to be reduced next; all behind it are */
   int in_flight[2], n_in_flight;
 
   ds_piece *pieces;

@@ -370,9 +370,9 @@ static ds_status give(ds_comm *c, ds_stream *s, ds_cpu_work w, ds_error *err) {
   w.run = run;
   w.object = c;
   if (!is_pair(&w)) w.number = ++c->calls;
-  if (c->local != NULL && w.call != DS_CPU_SEND && w.call != DS_CPU_RECV)
-    return give_local(c, s, &w, err);
-  if (c->group != NULL) return enqueue(c, s, &w, !ds_cpu_mpi_asynchronous(), err);
+  if (c->local != NULL && !is_pair(&w)) return give_local(c, s, &w, err);
+  bool now = c->local == NULL && !ds_cpu_mpi_asynchronous();
+  if (c->group != NULL) return enqueue(c, s, &w, now, err);
   ds_status st = ds_cpu_ready(s, err);
   if (st == DS_OK && w.send != NULL && w.send != w.recv) memcpy(w.recv, w.send, bytes);
   return st;

@@ -44,9 +44,12 @@ const char *ds_cpu_call_name(int32_t call);
 ds_status ds_cpu_comm_run(const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
                           const ds_cpu_limit *limit, ds_error *err);
 
-/* The same for a communicator with `local`, of all but send and recv. */
+/* The same for a communicator with `local`. */
 ds_status ds_cpu_comm_run_local(const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
                                 const ds_cpu_limit *limit, ds_error *err);
+/* Of these, send and recv. */
+ds_status ds_cpu_comm_pair_local(const ds_comm *c, const ds_cpu_work *w, const ds_cpu_limit *limit,
+                                 ds_error *err);
 /* For a call on an idle stream, which costs no queue then: begins w where it is not large and nothing
  * has to be waited for. w->arrived says whether it has begun; then it must be run. */
 enum ds_cpu_try {

@@ -27,7 +27,8 @@ typedef struct card {
 } card;
 
 static size_t segment_bytes(int size) {
-  return (size_t)size * sizeof(ds_cpu_local_member);
+  size_t n = (size_t)size;
+  return n * sizeof(ds_cpu_local_member) + n * n * sizeof(ds_cpu_local_pair);
 }
 
 static bool read_from(pid_t pid, void *to, const void *from, size_t bytes) {
@@ -60,6 +61,7 @@ static bool map_segment(ds_cpu_local *l, int fd) {
   void *p = mmap(NULL, segment_bytes(l->size), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (p == MAP_FAILED) return false;
   l->member = p;
+  l->pair = (ds_cpu_local_pair *)(l->member + l->size);
   return true;
 }
 
@@ -96,7 +98,7 @@ ds_status ds_cpu_local_create(const ds_cpu_mpi_group *g, int rank, int size, boo
                               const ds_cpu_limit *limit, ds_cpu_local **out, ds_error *err) {
   bool all = false;
   size_t n = (size_t)size;
-  ds_cpu_local *l = calloc(1, sizeof *l + n * sizeof l->pid[0]);
+  ds_cpu_local *l = calloc(1, sizeof *l + n * (sizeof l->pid[0] + 2 * sizeof *l->sent));
   card *cards = calloc(n, sizeof *cards + 1);
   ds_status st = DS_OK;
   *out = NULL;
@@ -107,6 +109,8 @@ ds_status ds_cpu_local_create(const ds_cpu_mpi_group *g, int rank, int size, boo
   }
   l->rank = rank;
   l->size = size;
+  l->sent = (uint32_t *)(l->pid + n);
+  l->received = l->sent + n;
   cards[rank].pid = wanted ? (int32_t)getpid() : 0;
   int fd = rank == 0 ? make_segment(size) : -1;
   st = meet(l, g, cards, fd, &all, limit, err);
@@ -137,6 +141,10 @@ static void tell(ds_cpu_local *l, _Atomic uint32_t *word, uint32_t value) {
 
 void ds_cpu_local_lose(ds_cpu_local *l) {
   if (l != NULL) atomic_store(&l->member[l->rank].lost.value, 1);
+}
+
+void ds_cpu_local_tell(ds_cpu_local *l, ds_cpu_local_word *word, uint32_t value) {
+  tell(l, &word->value, value);
 }
 
 void ds_cpu_local_tell_pieces(ds_cpu_local *l, uint32_t pieces) {
@@ -253,10 +261,16 @@ ds_status ds_cpu_local_await_done(ds_cpu_local *l, int rank, const ds_cpu_limit 
   return await(l, rank, &l->member[rank].done.value, l->turn, limit);
 }
 
-ds_status ds_cpu_local_check(ds_cpu_local *l, const ds_cpu_limit *limit) {
+ds_status ds_cpu_local_await(ds_cpu_local *l, int rank, ds_cpu_local_word *word, uint32_t value,
+                             const ds_cpu_limit *limit) {
+  return await(l, rank, &word->value, value, limit);
+}
+
+ds_status ds_cpu_local_check(ds_cpu_local *l, int rank, const ds_cpu_limit *limit) {
   enum { NEVER = 2 };
   ds_status st = DS_OK;
-  for (int r = 0; r < l->size && st == DS_OK; r++)
+  int end = rank < 0 ? l->size : rank + 1;
+  for (int r = rank < 0 ? 0 : rank; r < end && st == DS_OK; r++)
     if (atomic_load(&l->member[r].lost.value) != 0)
       st = await(l, r, &l->member[r].lost.value, NEVER, limit);
   return st;

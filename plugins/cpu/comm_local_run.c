@@ -164,7 +164,7 @@ static ds_status meet_all(const job *j, ds_error *err) {
 
 /* Nobody's memory is needed any more; and mine by nobody. */
 static ds_status part_all(const job *j) {
-  ds_status st = ds_cpu_local_check(j->l, j->limit);
+  ds_status st = ds_cpu_local_check(j->l, -1, j->limit);
   if (st != DS_OK) return st;
   ds_cpu_local_tell_done(j->l);
   for (int step = 1; step < j->c->size && st == DS_OK; step++)
@@ -314,6 +314,8 @@ static ds_status finish_large(const job *j, ds_error *err) {
 ds_status ds_cpu_comm_run_local(const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
                                 const ds_cpu_limit *limit, ds_error *err) {
   job j;
+  if (w->call == DS_CPU_SEND || w->call == DS_CPU_RECV)
+    return ds_cpu_comm_pair_local(c, w, limit, err);
   ds_status st = job_init(&j, c, s, w, limit, err);
   if (st == DS_OK && !w->arrived) {
     st = ds_cpu_local_await_room(c->local, limit);

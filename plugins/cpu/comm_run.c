@@ -259,8 +259,7 @@ static ds_status barrier(job *j, ds_error *err) {
 ds_status ds_cpu_comm_run(const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
                           const ds_cpu_limit *limit, ds_error *err) {
   job j;
-  if (c->local != NULL && w->call != DS_CPU_SEND && w->call != DS_CPU_RECV)
-    return ds_cpu_comm_run_local(c, s, w, limit, err);
+  if (c->local != NULL) return ds_cpu_comm_run_local(c, s, w, limit, err);
   ds_status st = job_init(&j, c, s, w, limit, err);
   if (st != DS_OK) return st;
   switch ((enum ds_cpu_call)w->call) {

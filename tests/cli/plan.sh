@@ -44,6 +44,20 @@ ok plan --dtype f32 --json
 json "value['machine']['flops'] == 19.5e12"
 json "isclose(value['stages'][0]['memory']['weights'], 4 * 7467786240, rel_tol=1e-3) and value['stages'][0]['memory']['masters'] == 0"
 
+# The recommended config says what was planned, and the engine takes it.
+config_of() {
+  python3 -c 'import json, sys; json.dump(json.load(open(".out"))["recommended"]["config"], sys.stdout)' >planned.json
+}
+for fixed in '--tp 4 --pp 2 --sp 1 --stage 1' '--tp 2 --pp 1 --sp 1 --stage 3' '--tp 1 --sp 1 --pp 1 --stage 3 --offload cpu-all' \
+  '--tp 1 --sp 1 --pp 1 --stage 2 --offload nvme'; do
+  # shellcheck disable=SC2086
+  ok plan --offload none $fixed --json
+  config_of
+  json "value['recommended']['config']['train_micro_batch_size_per_gpu'] == value['recommended']['micro_batch']"
+  ok "$DS" config planned.json --world-size 64 --json
+  json "value['train_batch_size'] == 512"
+done
+
 # A trillion parameters need tensor parallelism or a pipeline; tensor parallel ranks stay in a node.
 ok "$DS" plan --model gpt1t.json --gpus 3072 --batch 3072 --hardware a100-80gb --json
 json "not any(s['fits'] for s in value['stages']) and value['recommended']['fits']"

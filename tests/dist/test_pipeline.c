@@ -152,7 +152,8 @@ static ds_pipeline *open_stage(numbers *x, const int *bounds) {
                         .last = bounds[stage + 1],
                         .slots = x->slots,
                         .n_slots = x->n,
-                        .dtype = x->dtype};
+                        .dtype = x->dtype,
+                        .share = 1};
   CHECK_OK(ds_pipeline_create(&a, &p, &err), err);
   return p;
 }

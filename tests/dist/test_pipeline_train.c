@@ -5,11 +5,12 @@
  * The reference backend sees no launcher: it is the one process to compare with, in every rank.
  */
 #include "pipe_model.h"
+#include "train/engine.h"
 #include "unit/train/tiny.h"
 
 enum { STEPS = 6, TOKENS = 601, LENGTH = 8, BATCH = 12 };
 
-static int ranks;
+static int ranks, rank;
 static const char *plugins;
 static ds_dataset *data;
 
@@ -33,7 +34,8 @@ static ds_status open_run(run *r, const char *model, const char *backend, const 
   a.model = r->model;
   a.config = config;
   a.training_data = data;
-  a.seed = 11;
+  /* Rank 0's counts: for weights, and for samples, which all stages read. */
+  a.seed = 11 + (strcmp(backend, "cpu") == 0 ? (uint64_t)rank : 0);
   return status == DS_OK ? ds_initialize(&a, &r->engine, NULL, NULL, NULL, err) : status;
 }
 
@@ -116,6 +118,71 @@ static void test_write(const char *layout) {
   close_run(&r);
 }
 
+/* What isn't a number anywhere, no stage makes a step of, and all say so. */
+static void test_overflow(const char *layout) {
+  ds_error err;
+  run r;
+  float loss;
+  CHECK_OK(open_run(&r, pipe_models[1], "cpu", layout, &err), err);
+  if (!r.engine) return;
+  const ds_params *p = ds_engine_params(r.engine);
+  int last = ds_params_count(p) - 2; /* the last norm's bias, of the last stage alone */
+  size_t n = (size_t)elements(p, last);
+  float *good = malloc(n * sizeof *good), *wrong = malloc(n * sizeof *wrong);
+  CHECK_OK(ds_engine_train_batch(r.engine, &loss, &err), err);
+  CHECK_OK(ds_engine_read_param(r.engine, last, good, n, &err), err);
+  memcpy(wrong, good, n * sizeof *good);
+  wrong[n - 1] = NAN;
+  CHECK_OK(ds_engine_write_param(r.engine, last, wrong, n, &err), err);
+  CHECK_FAILS(ds_engine_train_batch(r.engine, &loss, &err), DS_ERR_NUMERIC, err,
+              "no parameter was changed");
+  CHECK(isnan(loss) && ds_engine_skipped_steps(r.engine) == 1);
+  CHECK_OK(ds_engine_write_param(r.engine, last, good, n, &err), err);
+  CHECK_OK(ds_engine_train_batch(r.engine, &loss, &err), err);
+  CHECK(isfinite(loss));
+  free(good);
+  free(wrong);
+  close_run(&r);
+}
+
+/* A stage has memory for its own blocks. */
+static void test_memory(const char *layout) {
+  ds_error err;
+  run r;
+  CHECK_OK(open_run(&r, pipe_models[1], "cpu", layout, &err), err);
+  if (!r.engine) return;
+  int64_t here = 0, all = 0;
+  for (int i = 0; i < r.engine->n_params; i++) {
+    here += ds_params_numel(r.engine->local, i);
+    all += ds_params_numel(r.engine->params, i);
+  }
+  ds_zero_bytes b = ds_zero_get_bytes(r.engine->zero);
+  uint64_t most = 4 * ((uint64_t)here + 64 * (uint64_t)r.engine->n_params);
+  CHECK(here > 0 && here < all);
+  CHECK(b.weights <= most && b.gradients <= most && b.states <= 2 * most);
+  close_run(&r);
+}
+
+/* In bf16 the same numbers are rounded: the losses stay together. */
+static void test_bf16(const char *model, const char *layout) {
+  ds_error err;
+  run one, many;
+  char more[512];
+  float a, b;
+  snprintf(more, sizeof more, "%s, \"bf16\": {\"enabled\": true}", layout);
+  CHECK_OK(open_run(&one, model, "reference",
+                    ", \"gradient_accumulation_steps\": 6, \"bf16\": {\"enabled\": true}", &err),
+           err);
+  CHECK_OK(open_run(&many, model, "cpu", more, &err), err);
+  for (int i = 0; i < STEPS && one.engine && many.engine; i++) {
+    CHECK_OK(ds_engine_train_batch(one.engine, &a, &err), err);
+    CHECK_OK(ds_engine_train_batch(many.engine, &b, &err), err);
+    CHECK_NEAR(a, b, 4e-3 * a); /* half a unit in the last place of bf16 */
+  }
+  close_run(&one);
+  close_run(&many);
+}
+
 static void test_refused(const char *layout) {
   ds_error err;
   run r;
@@ -159,6 +226,8 @@ int main(int argc, char **argv) {
   if (argc < 3) return 2;
   plugins = argv[1];
   ranks = atoi(argv[2]);
+  const char *launched = getenv("OMPI_COMM_WORLD_RANK");
+  rank = launched ? atoi(launched) : 0;
   ds_error err;
   int32_t ids[TOKENS];
   char all[128], uniform[160];
@@ -177,12 +246,18 @@ int main(int argc, char **argv) {
         ", \"gradient_accumulation_steps\": 3, \"pipeline\": {\"stages\": 2}, "
         "\"zero_optimization\": {\"stage\": 1}",
         ", \"gradient_accumulation_steps\": 2, \"pipeline\": {\"stages\": 2}, "
-        "\"tensor_parallel\": {\"autotp_size\": 2}"};
-    for (int k = 0; k < 3; k++)
-      for (int i = 0; i < PIPE_MODELS; i++) test_same(pipe_models[i], mixed[k]);
-    for (int k = 0; k < 3; k++) test_write(mixed[k]);
+        "\"tensor_parallel\": {\"autotp_size\": 2}",
+        ", \"gradient_accumulation_steps\": 2, \"pipeline\": {\"stages\": 2}, "
+        "\"sequence_parallel_size\": 2"};
+    for (int k = 0; k < 4; k++)
+      for (int i = k % 2; i < PIPE_MODELS; i += 2) test_same(pipe_models[i], mixed[k]);
+    for (int k = 0; k < 4; k++) test_write(mixed[k]);
   }
   test_write(all);
+  test_overflow(all);
+  test_memory(all);
+  test_bf16(pipe_models[0], all);
+  test_bf16(pipe_models[2], all);
   test_refused(all);
   ds_dataset_destroy(data);
   return TEST_RESULT();

@@ -101,6 +101,8 @@ static void make_data(void) {
 
 /* ---- a run */
 
+#define ONE_THREAD "\"options\": {\"threads\": 1}" /* there are more ranks than cores */
+
 typedef struct run {
   ds_model *model;
   ds_dataset *dataset;
@@ -171,7 +173,7 @@ static bool train(const char *model, const char *config, result *out) {
 static const char *config(char *out, size_t size, int tensor, int stage, bool sequence, bool bf16) {
   snprintf(
       out, size,
-      "{\"backend\": {\"name\": \"cpu\", \"plugin_path\": \"%s\"}, " REST
+      "{\"backend\": {\"name\": \"cpu\", \"plugin_path\": \"%s\", " ONE_THREAD "}, " REST
       ", \"bf16\": {\"enabled\": %s}, \"zero_optimization\": {\"stage\": %d, "
       "\"stage3_param_persistence_threshold\": 30}, \"tensor_parallel\": {\"autotp_size\": %d, "
       "\"sequence_parallel\": %s}}",
@@ -216,16 +218,103 @@ static void check_model(const char *name, const char *model) {
       }
 }
 
+/* Parameters and gradients are read and written whole, whoever has what of them. */
+static void check_access(void) {
+  run one, many;
+  char text[1024];
+  CHECK_OK(open_run(&one, llama, false, "{\"backend\": \"reference\", " REST "}"), err);
+  CHECK_OK(open_run(&many, llama, false, config(text, sizeof text, ranks, 0, false, false)), err);
+  if (!one.engine || !many.engine) return;
+  run *both[] = {&one, &many};
+  ds_batch batch = {.n = 2};
+  batch.tensors[0] = (ds_host_tensor){DS_I32, 2, {2, T}, ids};
+  batch.tensors[1] = (ds_host_tensor){DS_I32, 2, {2, T}, labels};
+  const ds_params *p = ds_engine_params(one.engine);
+  for (int i = 0; i < ds_params_count(p); i++) {
+    size_t n = elements(p, i);
+    float *x = calloc(n, sizeof *x);
+    for (size_t k = 0; k < n; k++) x[k] = 0.3f * sinf((float)(k + 7 * (size_t)i));
+    for (int e = 0; e < 2; e++)
+      CHECK_OK(ds_engine_write_param(both[e]->engine, i, x, n, &err), err);
+    free(x);
+  }
+  for (int e = 0; e < 2; e++) {
+    ds_value *loss;
+    CHECK_OK(ds_engine_forward(both[e]->engine, &batch, &loss, &err), err);
+    CHECK_OK(ds_engine_backward(both[e]->engine, loss, &err), err);
+  }
+  for (int i = 0; i < ds_params_count(p); i++) {
+    size_t n = elements(p, i);
+    float *a = calloc(n, sizeof *a), *b = calloc(n, sizeof *b);
+    CHECK_OK(ds_engine_read_param(one.engine, i, a, n, &err), err);
+    CHECK_OK(ds_engine_read_param(many.engine, i, b, n, &err), err);
+    CHECK(memcmp(a, b, n * sizeof *a) == 0);
+    CHECK_OK(ds_engine_read_grad(one.engine, i, a, n, &err), err);
+    CHECK_OK(ds_engine_read_grad(many.engine, i, b, n, &err), err);
+    double most = 0;
+    for (size_t k = 0; k < n; k++) most = fmax(most, fabs((double)a[k]));
+    for (size_t k = 0; k < n; k++) CHECK_NEAR(b[k], a[k], 1e-5 * most + 1e-7);
+    free(a);
+    free(b);
+  }
+  close_run(&one);
+  close_run(&many);
+}
+
+/* The host app's groups, where they are the config's. */
+
+static ds_status model_group(void *ctx, int *rank, int *size, ds_error *e) {
+  (void)e;
+  *size = *(int *)ctx;
+  *rank = atoi(getenv("OMPI_COMM_WORLD_RANK")) % *size;
+  return DS_OK;
+}
+
+static ds_status data_group(void *ctx, int *rank, int *size, ds_error *e) {
+  (void)e;
+  *size = ranks / *(int *)ctx;
+  *rank = atoi(getenv("OMPI_COMM_WORLD_RANK")) / *(int *)ctx;
+  return DS_OK;
+}
+
+static void check_mpu(void) {
+  int tensor = ranks % 2 ? ranks : 2;
+  char text[1024];
+  ds_model *m;
+  ds_engine *e;
+  ds_mpu mpu = {sizeof mpu, &tensor, data_group, model_group};
+  ds_initialize_args a = DS_INITIALIZE_ARGS_INIT;
+  CHECK_OK(ds_model_from_config(gpt2, &m, &err), err);
+  a.model = m;
+  a.mpu = &mpu;
+  a.config = config(text, sizeof text, tensor, 0, false, false);
+  CHECK_OK(ds_initialize(&a, &e, NULL, NULL, NULL, &err), err);
+  ds_engine_destroy(e);
+  a.config = config(text, sizeof text, 1, 0, false, false);
+  CHECK_FAILS(ds_initialize(&a, &e, NULL, NULL, NULL, &err), DS_ERR_INVALID, err,
+              "by the world's size and the config's tensor_parallel.autotp_size");
+  ds_model_destroy(m);
+}
+
 static void check_refused(void) {
   run r;
   char text[1024];
   float loss;
   snprintf(text, sizeof text,
-           "{\"backend\": {\"name\": \"cpu\", \"plugin_path\": \"%s\"}, " REST
+           "{\"backend\": {\"name\": \"cpu\", \"plugin_path\": \"%s\", " ONE_THREAD "}, " REST
            ", \"tensor_parallel\": {\"tp_size\": %d}}",
            plugins, ranks + 1);
   CHECK_FAILS(open_run(&r, gpt2, false, text), DS_ERR_INVALID, err, "must divide the number");
   close_run(&r);
+  if (ranks == 4) { /* one tensor rank has 3 heads, the other 2 */
+    snprintf(text, sizeof text,
+             "{\"backend\": {\"name\": \"cpu\", \"plugin_path\": \"%s\", " ONE_THREAD "}, " REST
+             ", \"tensor_parallel\": {\"tp_size\": 2}, \"sequence_parallel_size\": 2}",
+             plugins);
+    CHECK_FAILS(open_run(&r, gpt2, false, text), DS_ERR_INVALID, err,
+                "tensor parallel 2 gives rank 0 3 of 5 heads");
+    close_run(&r);
+  }
   config(text, sizeof text, ranks, 0, false, false);
   CHECK_OK(open_run(&r, NULL, true, text), err);
   CHECK_FAILS(ds_engine_train_batch(r.engine, &loss, &err), DS_ERR_UNSUPPORTED, err,
@@ -241,6 +330,8 @@ int main(int argc, char **argv) {
   check_model("gpt2", gpt2);
   check_model("llama", llama);
   check_model("own", NULL);
+  check_access();
+  check_mpu();
   check_refused();
   return TEST_RESULT();
 }

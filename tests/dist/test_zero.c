@@ -167,7 +167,7 @@ static void train(const char *config, result *out) {
 }
 
 static const char *config(const char *backend, int accumulation, const char *more) {
-  static char text[4096];
+  static char text[8192];
   snprintf(text, sizeof text,
            "{\"backend\": {\"name\": \"%s\", \"plugin_path\": \"%s\"}, \"train_batch_size\": %d, "
            "\"gradient_accumulation_steps\": %d, \"gradient_clipping\": 0.7, "
@@ -231,6 +231,52 @@ static void test_stages(int accumulation, const char *more, double tolerance, do
   }
 }
 
+/* ZeRO++: the secondary copy is exact; int8 is near, and the bytes that go are a quarter of f32's. */
+static void test_less_traffic(void) {
+  static result zero, r;
+  char text[4096];
+  const char *base = ", \"zero_optimization\": {\"stage\": %d, \"reduce_bucket_size\": 900, "
+                     "\"stage3_param_persistence_threshold\": 30, %s}";
+  train(config("cpu", 1, ""), &zero);
+  char near[64];
+  snprintf(near, sizeof near, "\"zero_hpz_partition_size\": %d", ranks == 4 ? 2 : ranks);
+  snprintf(text, sizeof text, base, 3, near);
+  train(config("cpu", 1, text), &r);
+  compare(text, &r, &zero, 0);
+  if (BATCH % (ranks * 2) == 0) {
+    train(config("cpu", 2, text), &r);
+    compare(text, &r, &zero, 1e-6);
+  }
+  static const char *const int8[] = {"\"zero_quantized_weights\": true",
+                                     "\"zero_quantized_gradients\": true",
+                                     "\"zero_quantized_weights\": true, "
+                                     "\"zero_quantized_gradients\": true, "
+                                     "\"overlap_comm\": false"};
+  for (size_t i = 0; i < sizeof int8 / sizeof *int8; i++) {
+    snprintf(text, sizeof text, base, 3, int8[i]);
+    train(config("cpu", 1, text), &r);
+    int before = test_failures;
+    for (int k = 0; k < STEPS; k++) {
+      CHECK_NEAR(r.losses[k], zero.losses[k], 0.03 * fabs((double)zero.losses[k]));
+      CHECK_NEAR(r.norms[k], zero.norms[k], 0.1 * fabs(zero.norms[k]));
+    }
+    CHECK(ranks == 1 || memcmp(r.norms, zero.norms, sizeof r.norms) != 0);
+    if (test_failures != before) fprintf(stderr, "  with %s\n", text);
+  }
+  run wrong;
+  ds_error err;
+  if (ranks == 4) {
+    snprintf(text, sizeof text, base, 3, "\"zero_hpz_partition_size\": 3");
+    CHECK_FAILS(open_run(&wrong, config("cpu", 1, text), &err), DS_ERR_INVALID, err,
+                "zero_hpz_partition_size is 3, but 4 ranks");
+    close_run(&wrong);
+  }
+  snprintf(text, sizeof text, base, 1, "\"zero_quantized_gradients\": true");
+  CHECK_FAILS(open_run(&wrong, config("cpu", 1, text), &err), DS_ERR_INVALID, err,
+              "needs \"stage\" 2 or 3");
+  close_run(&wrong);
+}
+
 int main(int argc, char **argv) {
   if (argc != 3) return 2;
   plugins = argv[1];
@@ -239,5 +285,6 @@ int main(int argc, char **argv) {
   test_stages(1, "", 0, 2e-5);
   if (BATCH % (ranks * 2) == 0) test_stages(2, "", 1e-6, 2e-5);
   test_stages(1, ", \"bf16\": {\"enabled\": true}", 0, 2e-2);
+  test_less_traffic();
   return test_result();
 }

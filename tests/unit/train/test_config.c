@@ -71,6 +71,11 @@ static void test_good(void) {
            "24");
   resolves("{\"train_batch_size\": 7, " ELASTIC ", \"ignore_non_elastic_batch_info\": true}}",
            "train_batch_size", "24");
+  /* Of 2 ranks that share a model there is one data-parallel one. */
+  resolves("{" ELASTIC
+           ", \"num_gpus_per_node\": 2, \"model_parallel_size\": 2}, \"tensor_parallel\": "
+           "{\"autotp_size\": 2}}",
+           "gradient_accumulation_steps", "8");
   resolves("{" M1 ", \"elasticity\": {\"enabled\": false, \"max_train_batch_size\": 32}}",
            "train_batch_size", "2");
   /* What is off passes. */
@@ -102,6 +107,12 @@ static void test_good(void) {
   /* HJSON's comments and trailing commas. */
   resolves("# first\n{ // second\n " M1 ", /* third */ \"gradient_clipping\": 2, }",
            "gradient_clipping", "2");
+  /* Two ranks that share a sequence have one batch. */
+  resolves("{" M1 ", \"sequence_parallel_size\": 2}", "train_batch_size", "1");
+  resolves("{" M1 ", \"sequence_parallel_size\": \"auto\"}", "sequence_parallel_size", "1");
+  resolves("{" M1 ", \"comms_logger\": {\"enabled\": true, \"prof_all\": false, \"prof_ops\": "
+           "[\"all_reduce\", \"allgather\", \"all_to_all_single\"]}}",
+           "comms_logger.verbose", "false");
 }
 
 /* ---- bad ones */
@@ -119,6 +130,16 @@ static void test_bad(void) {
       {"{" M1 ", \"zero_optimization\": {\"stagee\": 1}}",
        "zero_optimization.stagee: unknown key; did you mean \"stage\"?"},
       {"{" M1 ", \"quux\": 1}", "quux: unknown key"},
+      {"{" M1 ", \"sequence_parallel_size\": 3}",
+       "2 ranks can't be arranged as tensor parallel 1 x sequence parallel 3 x pipeline 1"},
+      {"{" M1 ", \"sequence_parallel_size\": 0}", "sequence_parallel_size: must be at least 1"},
+      {"{" M1 ", \"comms_logger\": {\"prof_ops\": [\"all_reduc\"]}}",
+       "comms_logger.prof_ops: there is no op \"all_reduc\", did you mean \"all_reduce\"?"},
+      {"{" M1 ", \"comms_logger\": {\"prof_ops\": [\"barrier\"]}}",
+       "dscore calls allreduce, reduce_scatter"},
+      {"{" M1 ", \"comms_logger\": {\"prof_ops\": [7]}}",
+       "comms_logger.prof_ops: must be names of ops, not a number"},
+      {"{" M1 ", \"comms_logger\": {\"prof_ops\": \"all_reduce\"}}", "comms_logger.prof_ops: "},
       {"{" M1 ", \"seed\": 1}", "seed: unknown key"},
       {"{" M1 ", \"bf16\": true}", "bf16: must be an object, not a boolean"},
       {"{" M1 ", \"bf16\": {\"enabled\": 1}}", "bf16.enabled: must be true or false, not a number"},
@@ -128,11 +149,11 @@ static void test_bad(void) {
       {"{" M1 ", \"zero_optimization\": {\"stage\": 4}}",
        "zero_optimization.stage: must be from 0 to 3, not 4"},
       {"{" M1 ", \"zero_optimization\": {\"offload_param\": {\"device\": \"cpu\"}}}",
-       "zero_optimization.offload_param.device: \"cpu\" is not there yet"},
+       "zero_optimization.offload_param: needs \"stage\" 3"},
       {"{" M1 ", \"zero_optimization\": {\"offload_param\": {\"device\": \"gpu\"}}}",
        "must be one of none|cpu|nvme"},
       {"{" M1 ", \"zero_optimization\": {\"cpu_offload\": true}}",
-       "cpu_offload: true is not there"},
+       "zero_optimization.offload_optimizer: needs \"stage\" 1, 2 or 3"},
       {"{" M1 ", \"zero_optimization\": {\"reduce_bucket_size\": -1}}",
        "must be at least 0, not -1"},
       {"{" M1 ", \"pipeline\": {\"stages\": 3}}", "pipeline 3: the product 3 must divide"},
@@ -171,7 +192,7 @@ static void test_bad(void) {
       {"{" ELASTIC ", \"version\": 0.1, \"min_gpus\": 3}}",
        "elasticity: 2 ranks are not among those that a train batch of 24 divides over: 3, 4"},
       {"{" ELASTIC ", \"num_gpus_per_node\": 2, \"model_parallel_size\": 2}}",
-       "elasticity.model_parallel_size: is 2, but 1 ranks hold a model"},
+       "elasticity.model_parallel_size: is 2, but 1 of the ranks share"},
       {"{" M1 ", " ELASTIC "}}", "elasticity: chooses the batch sizes; remove train_batch_size"},
       {"{" M1 ", \"optimizer\": {}}", "optimizer.type: is missing"},
       {"{" M1 ", \"optimizer\": {\"type\": null}, \"quux\": 1}", "optimizer.type: is missing"},
@@ -197,6 +218,11 @@ static void test_bad(void) {
       {"{" M1 ", \"scheduler\": {\"type\": \"StepLR\"}}", "unknown type \"StepLR\""},
       {"{" M1 ", \"backend\": {\"nam\": \"cpu\"}}", "nam"},
       {"{" M1 ", \"backend\": 3}", "backend"},
+      {"{" M1 ", \"tensor_parallel\": {\"autotp_size\": 2, \"tp\": {\"tp_size\": 4}}}",
+       "tensor_parallel.tp.tp_size: is 4, but tensor_parallel.autotp_size is 2"},
+      {"{" M1 ", \"tensor_parallel\": {\"sequence_parallel\": true}}",
+       "tensor_parallel.sequence_parallel: needs tensor parallelism"},
+      {"{" M1 ", \"tensor_parallel\": {\"tp_size\": 3}}", "tensor parallel 3"},
       {"[1]", "must be an object, not an array"},
       {"  ", "empty"},
   };
