@@ -69,7 +69,8 @@ static ds_status take_config(const ds_config *c, plan_request *r, ds_error *err)
   l->overlap = !zero_key_is(c->root, "overlap_comm", cJSON_False);
   l->secondary = secondary_ranks(c->root);
   if (zero_key_is(c->root, "zero_quantized_weights", cJSON_True)) l->weight_bits = 8;
-  if (zero_key_is(c->root, "zero_quantized_gradients", cJSON_True)) l->gradient_bits = 4;
+  if (zero_key_is(c->root, "zero_quantized_gradients", cJSON_True)) l->gradient_bits = 8;
+  if (l->weight_bits || l->gradient_bits) l->align = l->quant_group;
   if (r->batch == 0) r->batch = given(c->batch.train);
   if (r->micro == 0) r->micro = given(c->batch.micro);
   if (r->accumulation == 0) r->accumulation = given(c->batch.accumulation);

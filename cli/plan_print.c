@@ -35,7 +35,7 @@ static double rate(const plan_request *r, const plan_choice *c) {
 }
 
 static double sent(const plan_request *r, const plan_choice *c) {
-  return ds_estimate_traffic_of(&r->model, &c->layout, r->machine.per_node).bytes;
+  return ds_estimate_traffic_of(&r->model, &c->layout).bytes;
 }
 
 /* ---- for people */
@@ -116,7 +116,7 @@ static void print_part(const char *name, double t, double total) {
 static void print_recommended(const plan_request *r, const plan_choice *c) {
   const ds_estimate_layout *l = &c->layout;
   const ds_estimate_time *t = &c->time;
-  ds_estimate_traffic sends = ds_estimate_traffic_of(&r->model, l, r->machine.per_node);
+  ds_estimate_traffic sends = ds_estimate_traffic_of(&r->model, l);
   printf("\nrecommended (*): tp %d, pp %d, sp %d, dp %d, ZeRO stage %d, offload %s, micro batch "
          "%lld x "
          "%lld\n  the simplest within 5 %% of the fastest\n",
@@ -208,7 +208,7 @@ static cJSON *json_time(const ds_estimate_time *t) {
 
 static cJSON *json_traffic(const plan_request *r, const plan_choice *c) {
   cJSON *o = cJSON_CreateObject();
-  ds_estimate_traffic t = ds_estimate_traffic_of(&r->model, &c->layout, r->machine.per_node);
+  ds_estimate_traffic t = ds_estimate_traffic_of(&r->model, &c->layout);
   for (int i = 0; i < DS_TRAFFIC_KINDS; i++) {
     if (t.item[i].bytes == 0) continue;
     cJSON *x = cJSON_AddObjectToObject(o, ds_estimate_traffic_name(i));

@@ -261,7 +261,8 @@ static ds_status load(loading *l, ds_engine *e, const char *dir, const char *tag
   if (status == DS_OK) status = prepare(l, e, path, shared, err);
   free(path);
   DS_TRY(ds_world_agree(&e->world, status, "loading the checkpoint", err));
-  DS_TRY(apply(l, e, err));
+  status = apply(l, e, err);
+  DS_TRY(ds_world_agree(&e->world, status, "loading the checkpoint", err));
   ds_engine_remember(e, dir, l->tag);
   return DS_OK;
 }
@@ -271,6 +272,7 @@ ds_status ds_engine_load_checkpoint(ds_engine *e, const char *dir, const char *t
   if (client_state) *client_state = NULL;
   if (!dir || !dir[0])
     return ds_fail(err, DS_ERR_INVALID, "ds_engine_load_checkpoint: no folder given");
+  if (e->parted) return ds_engine_check(e, "ds_engine_load_checkpoint", err); /* it won't help */
   loading l;
   ds_error inner = {DS_OK, ""};
   bool died;

@@ -30,7 +30,7 @@ ds_estimate_layout ds_estimate_layout_init(void) {
                               .sub_group = 1000000000,
                               .buffers = 4,
                               .secondary = 1,
-                              .quant_group = 128};
+                              .quant_group = 256};
 }
 
 double ds_estimate_parameters(const ds_estimate_model *m) {
@@ -176,6 +176,15 @@ static void offload(const ds_estimate_layout *l, const ds_estimate_held *h, doub
 /* Through it parameters are brought together on ranks (ds_zero_share). */
 static const double bounce = 4 << 20;
 
+/* What quantized weights and gradients are on their way in: units of weights, and of gradients what
+ * goes and what comes. */
+static double wires(const ds_estimate_layout *l, const ds_estimate_held *h) {
+  double each = 1 + 4.0 / l->quant_group, bytes = 0;
+  if (l->stage == 3 && l->weight_bits) bytes += each * h->distinct;
+  if (l->stage >= 2 && l->gradient_bits) bytes += 2 * each * h->lent;
+  return bytes;
+}
+
 static ds_estimate_memory stage_memory(const ds_estimate_model *m, const ds_estimate_layout *l,
                                        int pipe_stage) {
   ds_estimate_held h = ds_estimate_hold(m, l, pipe_stage);
@@ -190,10 +199,12 @@ static ds_estimate_memory stage_memory(const ds_estimate_model *m, const ds_esti
   if (l->stage == 3 && (n > 1 || offloads_params)) {
     out.gathered = b->weight * h.gathered;
     out.weights = (offloads_params ? 0 : b->weight * own) + b->weight * h.persistent;
-    if (l->secondary > 1) out.weights += b->weight * h.partitioned / l->secondary;
+    if (n > 1 && l->secondary > 1) out.weights += b->weight * all / l->secondary;
+    if (n > 1 && l->weight_bits) out.weights += own * (1 + 4.0 / l->quant_group);
   }
   if (l->stage >= 2 && (n > 1 || offloads)) out.buffers = b->gradient * h.lent;
   if (l->stage >= 2 && offloads) out.gradients = 0;
+  if (n > 1) out.buffers += wires(l, &h);
   if (n > 1) out.buffers += bounce;
   if (offloads) offload(l, &h, own, &out);
   out.activations = activations(m, l, &h, pipe_stage);

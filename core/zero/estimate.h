@@ -63,7 +63,9 @@ typedef struct ds_estimate_layout {
   int64_t seq_len;
   ds_estimate_bytes bytes;
   ds_offload offload_optimizer, offload_param;
-  int64_t align; /* a rank's part of a unit is a multiple of this many elements; 1: no padding */
+  int64_t
+      align; /* a rank's part of a unit is a multiple of this many elements: 64, with quantization
+                    256; 1: nothing is padded */
   /* The config's limits, in elements: see ds_zero_rules in zero/zero.h. */
   bool overlap; /* overlap_comm */
   int64_t reduce_bucket, gather_bucket;
@@ -71,8 +73,8 @@ typedef struct ds_estimate_layout {
   int64_t sub_group; /* of what is offloaded to files: elements of a slice, and how many slices, */
   int buffers;       /* or units of parameters, are on their way */
   int secondary;     /* hpZ: ranks that share a second copy of the weights; 1: none */
-  int weight_bits;   /* of gathered weights (qwZ); 0: as they are */
-  int gradient_bits; /* of reduced gradients (qgZ); 0: as they are */
+  int weight_bits;   /* of weights gathered at stage 3 (qwZ); 0: as they are */
+  int gradient_bits; /* of gradients reduced at stages 2 and 3 (qgZ); 0: as they are */
   int quant_group;   /* elements per f32 scale, where one of them is quantized */
   bool recompute;    /* blocks keep their input only and run forward again in the backward pass */
   bool split_norms;  /* tensor parallelism splits what norms work on, too, along the sequence */
@@ -97,6 +99,7 @@ typedef struct ds_estimate_held {
   double largest_persistent;
   double largest_unit; /* of the former */
   double gathered;     /* stage 3: elements of buffers that weights are gathered into */
+  double distinct;     /* elements of one unit of each size */
   double lent;         /* elements of buffers that gradients wait in until they are reduced */
   double entry_unit; /* the unit that the first block begins in: the last one of a backward pass */
   double blocks;     /* of this pipeline stage */

@@ -76,8 +76,7 @@ static double beyond(double t, double hidden) {
 /* Collectives of ZeRO and data parallelism that the work doesn't hide. */
 static double data_time(const ds_estimate_layout *l, const ds_estimate_machine *a,
                         const ds_estimate_traffic *t, const work *w) {
-  double gradients = seconds(&t->item[DS_TRAFFIC_GRADIENTS], a) +
-                     seconds(&t->item[DS_TRAFFIC_GRADIENTS_BETWEEN], a);
+  double gradients = seconds(&t->item[DS_TRAFFIC_GRADIENTS], a);
   double weights =
       seconds(&t->item[DS_TRAFFIC_FORWARD], a) + seconds(&t->item[DS_TRAFFIC_BACKWARD], a);
   double after = seconds(&t->item[DS_TRAFFIC_UPDATED], a) + seconds(&t->item[DS_TRAFFIC_TIED], a);
@@ -113,7 +112,7 @@ static double update_time(const ds_estimate_model *m, const ds_estimate_layout *
 
 ds_estimate_time ds_estimate_time_of(const ds_estimate_model *m, const ds_estimate_layout *l,
                                      const ds_estimate_machine *machine) {
-  ds_estimate_traffic t = ds_estimate_traffic_of(m, l, machine->per_node);
+  ds_estimate_traffic t = ds_estimate_traffic_of(m, l);
   work w = micro_batch(m, l, machine, &t);
   double g = (double)l->accumulation;
   ds_estimate_time out = {

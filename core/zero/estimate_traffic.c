@@ -4,9 +4,9 @@
 
 const char *ds_estimate_traffic_name(ds_traffic_kind kind) {
   static const char *const names[DS_TRAFFIC_KINDS] = {
-      "gradients",        "gradients between nodes", "updated weights",     "weights forward",
-      "weights backward", "tensor parallel",         "vocabulary parallel", "sequence parallel",
-      "pipeline",         "tied embedding"};
+      "gradients",         "updated weights", "weights forward",
+      "weights backward",  "tensor parallel", "vocabulary parallel",
+      "sequence parallel", "pipeline",        "tied embedding"};
   return names[kind];
 }
 
@@ -31,45 +31,46 @@ static void add(ds_estimate_traffic *t, ds_traffic_kind kind, int ranks, int str
   i->stride = stride;
 }
 
-/* The gradients' way to their owners; `times` a step. */
-static void add_gradients(ds_estimate_traffic *t, const ds_estimate_layout *l, double elements,
-                          double units, double times, int per_node) {
-  int n = ds_estimate_shards(l), stride = l->tensor;
-  int near = per_node / stride < n ? per_node / stride : n;
-  if (l->stage == 0) {
-    add(t, DS_TRAFFIC_GRADIENTS, n, stride, 2 * ring(n) * elements * l->bytes.gradient, units);
-    return;
-  }
-  double each = quantized(l, l->gradient_bits, l->bytes.gradient);
-  if (l->gradient_bits == 0 || near <= 1 || near == n || n % near) {
-    add(t, DS_TRAFFIC_GRADIENTS, n, stride, times * ring(n) * elements * each, times * units);
-    return;
-  }
-  add(t, DS_TRAFFIC_GRADIENTS, near, stride, times * ring(near) * elements * each, times * units);
-  add(t, DS_TRAFFIC_GRADIENTS_BETWEEN, n / near, stride * near,
-      times * ring(n / near) * elements / near * each, times * units);
+static void add_gradients(ds_estimate_traffic *t, const ds_estimate_layout *l,
+                          const ds_estimate_held *h, double elements) {
+  int n = ds_estimate_shards(l);
+  double units = h->units + h->persistent_units, g = (double)l->accumulation;
+  double each =
+      l->stage >= 2 ? quantized(l, l->gradient_bits, l->bytes.gradient) : l->bytes.gradient;
+  double times = l->stage == 0 ? 2 : l->stage == 1 ? 1 : g; /* reduced once, to stage 1 */
+  add(t, DS_TRAFFIC_GRADIENTS, n, l->tensor, times * ring(n) * elements * each,
+      l->stage >= 2 ? g * units : units);
 }
 
-static void add_zero(ds_estimate_traffic *t, const ds_estimate_layout *l, const ds_estimate_held *h,
-                     int per_node) {
-  int n = ds_estimate_shards(l), stride = l->tensor;
-  double g = (double)l->accumulation, all = h->partitioned + h->persistent;
-  double units = h->units + h->persistent_units;
-  add_gradients(t, l, all, units, l->stage >= 2 ? g : 1, per_node);
-  if (l->stage == 1 || l->stage == 2)
-    add(t, DS_TRAFFIC_UPDATED, n, stride, ring(n) * all * l->bytes.weight, units);
-  if (l->stage < 3) return;
-  add(t, DS_TRAFFIC_UPDATED, n, stride, ring(n) * h->persistent * l->bytes.weight,
-      h->persistent_units);
-  double each = quantized(l, l->weight_bits, l->bytes.weight);
+/* Stage 3: forward, and backward where the unit didn't stay. */
+static void add_gathers(ds_estimate_traffic *t, const ds_estimate_layout *l,
+                        const ds_estimate_held *h) {
+  int n = ds_estimate_shards(l), near = l->secondary;
+  double g = (double)l->accumulation, each = quantized(l, l->weight_bits, l->bytes.weight);
   /* The unit that a backward pass ends with is there when the next micro batch begins. */
-  add(t, DS_TRAFFIC_FORWARD, n, stride,
-      ring(n) * (g * h->partitioned - (g - 1) * h->entry_unit) * each, g * h->units - (g - 1));
-  int again = l->secondary > 1 ? l->secondary : n;
-  double rest = h->units > 1 ? h->partitioned - ds_estimate_reused(l, h) : 0;
-  if (rest > 0)
-    add(t, DS_TRAFFIC_BACKWARD, again, stride, g * ring(again) * rest * each,
-        g * ceil(h->units * rest / h->partitioned));
+  double forward = g * h->partitioned - (g - 1) * h->entry_unit;
+  double again = h->units > 1 ? g * (h->partitioned - ds_estimate_reused(l, h)) : 0;
+  double unit = h->partitioned / h->units;
+  if (near > 1) { /* once over all ranks, then among those that have a copy together */
+    again += forward - h->partitioned;
+    forward = h->partitioned;
+  }
+  add(t, DS_TRAFFIC_FORWARD, n, l->tensor, ring(n) * forward * each, ceil(forward / unit));
+  if (near > 1) n = near, each = l->bytes.weight;
+  add(t, DS_TRAFFIC_BACKWARD, n, l->tensor, ring(n) * again * each, ceil(again / unit));
+}
+
+static void add_zero(ds_estimate_traffic *t, const ds_estimate_layout *l,
+                     const ds_estimate_held *h) {
+  int n = ds_estimate_shards(l);
+  double all = h->partitioned + h->persistent;
+  add_gradients(t, l, h, all);
+  if (l->stage == 1 || l->stage == 2)
+    add(t, DS_TRAFFIC_UPDATED, n, l->tensor, ring(n) * all * l->bytes.weight, h->units);
+  if (l->stage < 3) return;
+  add(t, DS_TRAFFIC_UPDATED, n, l->tensor, ring(n) * h->persistent * l->bytes.weight,
+      h->persistent_units);
+  if (h->units > 0) add_gathers(t, l, h);
 }
 
 static double undivided(const ds_estimate_model *m, const ds_estimate_held *h) {
@@ -140,15 +141,15 @@ static void add_offload(ds_estimate_traffic *t, const ds_estimate_layout *l,
   if (l->offload_param == DS_OFFLOAD_NVME) t->nvme += (gathers + own) * b->weight;
 }
 
-ds_estimate_traffic ds_estimate_traffic_of(const ds_estimate_model *m, const ds_estimate_layout *l,
-                                           int per_node) {
+ds_estimate_traffic ds_estimate_traffic_of(const ds_estimate_model *m,
+                                           const ds_estimate_layout *l) {
   ds_estimate_traffic t = {0};
   ds_estimate_held first = ds_estimate_hold(m, l, 0), last = first;
   if (l->pipe > 1) last = ds_estimate_hold(m, l, l->pipe - 1);
   bool more = last.partitioned + last.persistent > first.partitioned + first.persistent;
   const ds_estimate_held *h = more ? &last : &first;
   double tokens = (double)l->micro_batch * (double)(l->seq_len / l->sequence);
-  add_zero(&t, l, h, per_node);
+  add_zero(&t, l, h);
   add_tensor(&t, m, l, &first, tokens);
   add_sequence(&t, m, l, &first, tokens);
   add_pipe(&t, m, l, tokens);

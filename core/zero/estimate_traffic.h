@@ -2,8 +2,8 @@
  *
  * Rings: of n bytes a reduce-scatter or an all-gather sends n (N-1)/N per rank, an all-reduce twice
  * that. So data parallelism and ZeRO 1 and 2 send 2 P per step, ZeRO 3 sends 3 P (Rajbhandari et
- * al. 2020, sec. 7); ZeRO++ makes 3 P into 0.75 P across nodes (Wang et al. 2023, sec. 3). Tensor
- * parallelism all-reduces B T C twice per block and direction (Shoeybi et al. 2019, sec. 3; Narayanan et
+ * al. 2020, sec. 7); of these ZeRO++ makes one leave out the network between nodes and quantizes the
+ * others (Wang et al. 2023, sec. 3; zero/plusplus.h). Tensor parallelism all-reduces B T C twice per block and direction (Shoeybi et al. 2019, sec. 3; Narayanan et
  * al. 2021, sec. 3.2), a pipeline hands B T C on once per direction, Ulysses exchanges queries, keys,
  * values and results (Jacobs et al. 2023, sec. 3.2): 4 B T C / N for each rank.
  */
@@ -13,16 +13,15 @@
 #include "zero/estimate.h"
 
 typedef enum ds_traffic_kind {
-  DS_TRAFFIC_GRADIENTS,         /* all-reduce at stage 0, reduce-scatter from 1 on */
-  DS_TRAFFIC_GRADIENTS_BETWEEN, /* qgZ's second hop, between nodes */
-  DS_TRAFFIC_UPDATED,           /* all-gather of the weights that the update made */
-  DS_TRAFFIC_FORWARD,           /* stage 3: all-gather ahead of use */
-  DS_TRAFFIC_BACKWARD,          /* the same, in the backward pass */
-  DS_TRAFFIC_TENSOR,            /* blocks' all-reduces */
-  DS_TRAFFIC_VOCABULARY,        /* the embedding's, the head's and the loss's all-reduces */
-  DS_TRAFFIC_SEQUENCE,          /* all-to-alls */
-  DS_TRAFFIC_PIPE,              /* activations and their gradients to the neighbours */
-  DS_TRAFFIC_TIED,              /* gradients of what both ends of a pipeline have */
+  DS_TRAFFIC_GRADIENTS,  /* all-reduce at stage 0, reduce-scatter from 1 on */
+  DS_TRAFFIC_UPDATED,    /* all-gather of the weights that the update made */
+  DS_TRAFFIC_FORWARD,    /* stage 3: all-gather ahead of use */
+  DS_TRAFFIC_BACKWARD,   /* the same, in the backward pass */
+  DS_TRAFFIC_TENSOR,     /* blocks' all-reduces */
+  DS_TRAFFIC_VOCABULARY, /* the embedding's, the head's and the loss's all-reduces */
+  DS_TRAFFIC_SEQUENCE,   /* all-to-alls */
+  DS_TRAFFIC_PIPE,       /* activations and their gradients to the neighbours */
+  DS_TRAFFIC_TIED,       /* gradients of what both ends of a pipeline have */
   DS_TRAFFIC_KINDS
 } ds_traffic_kind;
 
@@ -42,8 +41,7 @@ typedef struct ds_estimate_traffic {
 
 /* "gradients", "updated weights", ... */
 const char *ds_estimate_traffic_name(ds_traffic_kind kind);
-/* per_node: ranks of a node, for qgZ's two hops. The layout must pass ds_estimate_check(). */
-ds_estimate_traffic ds_estimate_traffic_of(const ds_estimate_model *m, const ds_estimate_layout *l,
-                                           int per_node);
+/* The layout must pass ds_estimate_check(). */
+ds_estimate_traffic ds_estimate_traffic_of(const ds_estimate_model *m, const ds_estimate_layout *l);
 
 #endif

@@ -1,5 +1,6 @@
 /* What a rank holds, put into units by the rules of zero/layout.c - without making a list of all
  * parameters: blocks are alike, so once a block begins as the one before began, all others follow. */
+#include "model/params.h"
 #include "zero/estimate.h"
 
 #include <math.h>
@@ -61,7 +62,7 @@ static void add(fill *f, double n, bool same) {
 /* Elements of a parameter here, as the flat buffer keeps it. */
 static double local(const ds_estimate_param *p, const ds_estimate_layout *l) {
   double n = p->split == DS_SPLIT_NONE ? p->numel : ceil(p->numel / l->tensor);
-  return round_up(n, (double)l->align);
+  return round_up(n, (double)(l->align < DS_PARAM_ALIGN ? l->align : DS_PARAM_ALIGN));
 }
 
 static bool persists(const ds_estimate_param *p, const ds_estimate_layout *l) {
@@ -170,6 +171,7 @@ ds_estimate_held ds_estimate_hold(const ds_estimate_model *m, const ds_estimate_
    * size is enough. */
   bool shared = l->stage == 3 && l->bytes.weight == l->bytes.gradient;
   for (int i = 0; i < large.n_sizes; i++) h.lent += large.size[i] * (shared ? 1 : large.lent[i]);
+  for (int i = 0; i < large.n_sizes; i++) h.distinct += large.size[i];
   if (l->stage < 3) return h;
   fill small = fill_kind(m, l, pipe_stage, h.blocks, true);
   h.persistent = small.total;

@@ -156,8 +156,11 @@ static bool reduces_in_backward(const ds_zero *z) {
 }
 
 static void rewind_units(ds_zero *z) {
-  for (int u = 0; u < z->layout.n_units; u++) z->units[u].complete = 0;
-  z->next = z->n_ordered - 1;
+  z->next = -1;
+  for (int u = 0; u < z->layout.n_units; u++) {
+    z->units[u].complete = 0;
+    if (!z->layout.units[u].frozen) z->next = u;
+  }
 }
 
 ds_status ds_zero_begin(ds_zero *z, bool boundary, ds_error *err) {
@@ -177,7 +180,7 @@ ds_status ds_zero_done(void *self, int param, ds_error *err) {
   z->units[z->layout.unit_of[param]].complete++;
   if (!reduces_in_backward(z)) return DS_OK;
   while (z->next >= 0) {
-    int unit = z->ordered[z->next];
+    int unit = z->next;
     if (z->units[unit].complete < z->layout.units[unit].count) break;
     z->next--;
     DS_TRY(reduce_unit(z, unit, err));
@@ -186,7 +189,7 @@ ds_status ds_zero_done(void *self, int param, ds_error *err) {
 }
 
 static ds_status reduce_rest(ds_zero *z, ds_error *err) {
-  while (z->next >= 0) DS_TRY(reduce_unit(z, z->ordered[z->next--], err));
+  while (z->next >= 0) DS_TRY(reduce_unit(z, z->next--, err));
   while (z->n_in_flight > 0) DS_TRY(finish_one(z, err));
   return DS_OK;
 }

@@ -175,24 +175,10 @@ static ds_status list_pieces(ds_zero *z, ds_error *err) {
 
 /* ---- beginning and end */
 
-/* A unit's gradients are complete when those of its first parameter are: units of small parameters of
- * many modules are late. */
-static void order_units(ds_zero *z) {
-  const ds_unit_layout *l = &z->layout;
-  for (int u = 0; u < l->n_units && !l->units[u].frozen; u++) {
-    int i = z->n_ordered++;
-    for (; i > 0 && l->order[l->units[z->ordered[i - 1]].first] > l->order[l->units[u].first]; i--)
-      z->ordered[i] = z->ordered[i - 1];
-    z->ordered[i] = u;
-  }
-}
-
 static ds_status make_units(ds_zero *z, ds_error *err) {
   z->units = calloc((size_t)z->layout.n_units + 1, sizeof *z->units);
   z->slots = calloc((size_t)z->layout.n_params + 1, sizeof *z->slots);
-  z->ordered = calloc((size_t)z->layout.n_units + 1, sizeof *z->ordered);
-  if (!z->units || !z->slots || !z->ordered) return ds_fail_memory(err, "ZeRO's units");
-  order_units(z);
+  if (!z->units || !z->slots) return ds_fail_memory(err, "ZeRO's units");
   for (int u = 0; u < z->layout.n_units; u++) {
     DS_TRY(ds_mark_create(z->backend, &z->units[u].gathered, err));
     DS_TRY(ds_mark_create(z->backend, &z->units[u].done, err));
@@ -271,7 +257,6 @@ void ds_zero_destroy(ds_zero *z) {
   ds_order_finish(&z->orders[1]);
   ds_layout_finish(&z->layout);
   free(z->units);
-  free(z->ordered);
   free(z->slots);
   free(z->pieces);
   free(z->slices);

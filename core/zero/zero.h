@@ -16,8 +16,9 @@
  * stage 3 weights are gathered before an op that needs them, ahead of it where the order of use is
  * known from the step before, and dropped after use; at stages 2 and 3 gradients get a buffer for as
  * long as their unit is not reduced; units are reduced as they become complete, on a stream beside
- * the backward pass. Units are reduced in one order on every rank: that in which a backward pass completes
- * them, by the order of declaration.
+ * the backward pass. Units are reduced in one order on every rank, the last first: that in which a backward
+ * pass completes them, by the order of declaration; persistent ones, of parameters of many modules, come
+ * last.
  *
  * The answer is that of stage 0: sums over ranks are the comm table's, which adds in the same order
  * for each of them or says otherwise.

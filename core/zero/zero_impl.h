@@ -83,10 +83,8 @@ struct ds_zero {
   ds_order orders[2];   /* by whether a backward follows */
   int64_t live, coming; /* elements of units that are gathered, and on their way */
   bool boundary;
-  bool summed;  /* stages 0 and 1: the gradients of the step are summed over ranks */
-  int *ordered; /* trained units, by their first parameter: the last is complete first */
-  int n_ordered;
-  int next; /* of ordered: the one to be reduced next; all behind it are */
+  bool summed; /* stages 0 and 1: the gradients of the step are summed over ranks */
+  int next;    /* the unit to be reduced next; all behind it are */
   int in_flight[2], n_in_flight;
 
   ds_piece *pieces;

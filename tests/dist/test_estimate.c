@@ -1,5 +1,6 @@
 /* test_estimate.c - what ds plan says of memory and traffic, against engines that run: bytes that a rank
- * holds and sends in a step, at every ZeRO stage, in f32 and bf16.
+ * holds and sends in a step, at every ZeRO stage, in f32 and bf16, with tensor and sequence
+ * parallelism, ZeRO++ and offload.
  *
  * usage: [mpirun -n N] test_estimate PLUGIN_FOLDER N SCRATCH_FOLDER
  */
@@ -8,6 +9,7 @@
 #include "train/engine.h"
 #include "zero/estimate_model.h"
 #include "zero/estimate_traffic.h"
+#include "zero/zero_impl.h"
 
 #include <stdlib.h>
 
@@ -49,7 +51,9 @@ static ds_status step(ds_engine *e, ds_error *err) {
 static ds_status open_engine(ds_model *m, const ds_estimate_layout *l, bool bf16, ds_engine **out,
                              ds_error *err) {
   static const char *const device[] = {"none", "cpu", "nvme"};
-  char config[2048], tensor[128] = "";
+  char config[2048], tensor[160] = "";
+  if (l->sequence > 1)
+    snprintf(tensor, sizeof tensor, "\"sequence_parallel_size\": %d, ", l->sequence);
   if (l->tensor > 1)
     snprintf(tensor, sizeof tensor,
              "\"tensor_parallel\": {\"autotp_size\": %d, \"sequence_parallel\": %s}, ", l->tensor,
@@ -61,13 +65,15 @@ static ds_status open_engine(ds_model *m, const ds_estimate_layout *l, bool bf16
            "\"zero_optimization\": {\"stage\": %d, \"overlap_comm\": true, "
            "\"reduce_bucket_size\": %lld, \"stage3_prefetch_bucket_size\": %lld, "
            "\"stage3_param_persistence_threshold\": %lld, \"stage3_max_reuse_distance\": %lld, "
-           "\"sub_group_size\": %lld, "
+           "\"sub_group_size\": %lld, \"zero_hpz_partition_size\": %d, "
+           "\"zero_quantized_weights\": %s, \"zero_quantized_gradients\": %s, "
            "\"offload_optimizer\": {\"device\": \"%s\", \"nvme_path\": \"%s\"}, "
            "\"offload_param\": {\"device\": \"%s\", \"nvme_path\": \"%s\"}}}",
            plugins, tensor, MICRO, ACCUMULATION, bf16 ? "true" : "false", l->stage,
            (long long)l->reduce_bucket, (long long)l->prefetch_bucket, (long long)l->persistence,
-           (long long)l->max_reuse, (long long)l->sub_group, device[l->offload_optimizer], scratch,
-           device[l->offload_param], scratch);
+           (long long)l->max_reuse, (long long)l->sub_group, l->secondary,
+           l->weight_bits ? "true" : "false", l->gradient_bits ? "true" : "false",
+           device[l->offload_optimizer], scratch, device[l->offload_param], scratch);
   ds_initialize_args args = DS_INITIALIZE_ARGS_INIT;
   args.model = m;
   args.config = config;
@@ -91,14 +97,14 @@ static bool same(const ds_estimate_layout *l, double estimate, uint64_t measured
 }
 
 typedef struct sent {
-  double zero, tensor; /* bytes of a step, in each group */
+  double zero, tensor, sequence; /* bytes of a step, in each group; zero's with those of hpZ's */
 } sent;
 
 /* All of it exactly where it is held for good; within 5 % where it comes and goes. */
 static void check(const ds_engine *e, const ds_estimate_model *m, const ds_estimate_layout *l,
                   sent have) {
   ds_estimate_memory x = ds_estimate_memory_of(m, l);
-  ds_estimate_traffic t = ds_estimate_traffic_of(m, l, ranks);
+  ds_estimate_traffic t = ds_estimate_traffic_of(m, l);
   ds_zero_bytes z = ds_zero_get_bytes(e->zero);
   ds_backend_stats stats = {.size = sizeof stats};
   ds_error err;
@@ -113,21 +119,30 @@ static void check(const ds_engine *e, const ds_estimate_model *m, const ds_estim
   CHECK(near(x.gathered + x.buffers, (double)z.buffers_peak));
   CHECK(near(x.device, (double)stats.device_bytes));
   double tensor = t.item[DS_TRAFFIC_TENSOR].bytes + t.item[DS_TRAFFIC_VOCABULARY].bytes;
-  CHECK(near(t.bytes - tensor, have.zero));
+  double sequence = t.item[DS_TRAFFIC_SEQUENCE].bytes, zero = t.bytes - tensor - sequence;
+  CHECK(near(zero, have.zero));
+  CHECK(near(sequence, have.sequence));
   CHECK(near(tensor, have.tensor));
   if (test_failures == before) return;
-  fprintf(stderr,
-          "  stage %d, %s, bucket %lld, width %lld, offload %d %d, %d ranks: estimated, measured\n"
-          "  weights %.0f %llu gradients %.0f %llu states %.0f %llu host %.0f %llu file %.0f %llu\n"
-          "  gathered %.0f + buffers %.0f: %llu, device %.0f %llu (activations %.0f), sent %.0f "
-          "%.0f, %.0f %.0f\n",
-          l->stage, l->bytes.master > 0 ? "bf16" : "f32", (long long)l->reduce_bucket,
-          (long long)m->hidden, l->offload_optimizer, l->offload_param, ranks, x.weights,
-          (unsigned long long)z.weights, x.gradients, (unsigned long long)z.gradients, x.states,
-          (unsigned long long)z.states, x.host, (unsigned long long)z.host, x.nvme,
-          (unsigned long long)z.file, x.gathered, x.buffers, (unsigned long long)z.buffers_peak,
-          x.device, (unsigned long long)stats.device_bytes, x.activations, t.bytes - tensor,
-          have.zero, tensor, have.tensor);
+  fprintf(
+      stderr,
+      "  stage %d, %s%s%s, bucket %lld, width %lld, offload %d %d, %d ranks: estimated, measured\n"
+      "  weights %.0f %llu gradients %.0f %llu states %.0f %llu host %.0f %llu file %.0f %llu\n"
+      "  gathered %.0f + buffers %.0f: %llu, device %.0f %llu (activations %.0f), sent %.0f "
+      "%.0f, %.0f %.0f, %.0f %.0f\n",
+      l->stage, l->bytes.master > 0 ? "bf16" : "f32", l->gradient_bits ? ", int8" : "",
+      l->secondary > 1 ? ", secondary" : "", (long long)l->reduce_bucket, (long long)m->hidden,
+      l->offload_optimizer, l->offload_param, ranks, x.weights, (unsigned long long)z.weights,
+      x.gradients, (unsigned long long)z.gradients, x.states, (unsigned long long)z.states, x.host,
+      (unsigned long long)z.host, x.nvme, (unsigned long long)z.file, x.gathered, x.buffers,
+      (unsigned long long)z.buffers_peak, x.device, (unsigned long long)stats.device_bytes,
+      x.activations, zero, have.zero, tensor, have.tensor, sequence, have.sequence);
+}
+
+static sent sent_by(const ds_engine *e) {
+  const ds_topology *t = &e->topology;
+  return (sent){bytes_sent(t->zero.group) + bytes_sent(e->zero->near), bytes_sent(t->tensor.group),
+                bytes_sent(t->sequence.group)};
 }
 
 static void run(ds_model *m, const ds_estimate_model *sizes, const ds_estimate_layout *l,
@@ -138,13 +153,50 @@ static void run(ds_model *m, const ds_estimate_model *sizes, const ds_estimate_l
   if (!e) return;
   CHECK_OK(step(e, &err), err); /* stage 3 learns the order of use */
   CHECK_OK(step(e, &err), err);
-  const ds_topology *t = &e->topology;
-  sent before = {bytes_sent(t->zero.group), bytes_sent(t->tensor.group)};
+  sent before = sent_by(e);
   CHECK_OK(step(e, &err), err);
-  check(
-      e, sizes, l,
-      (sent){bytes_sent(t->zero.group) - before.zero, bytes_sent(t->tensor.group) - before.tensor});
+  sent after = sent_by(e);
+  check(e, sizes, l,
+        (sent){after.zero - before.zero, after.tensor - before.tensor,
+               after.sequence - before.sequence});
   ds_engine_destroy(e);
+}
+
+/* Half of the ranks share a model, or a sequence. */
+static void run_splits(ds_model *m, const ds_estimate_model *sizes, const ds_estimate_layout *whole,
+                       bool bf16) {
+  ds_estimate_layout l = *whole;
+  if (ranks % 2 || l.stage == 2) return;
+  l.data = ranks / 2;
+  l.tensor = 2;
+  l.split_norms = bf16;
+  run(m, sizes, &l, bf16);
+  l.tensor = 1;
+  l.sequence = 2;
+  l.split_norms = false;
+  if (!bf16) run(m, sizes, &l, bf16);
+}
+
+/* Less traffic, and less of the device. */
+static void run_less(ds_model *m, const ds_estimate_model *sizes, const ds_estimate_layout *plain,
+                     bool bf16) {
+  ds_estimate_layout l = *plain;
+  l.weight_bits = l.stage == 3 ? 8 : 0;
+  l.gradient_bits = 8;
+  l.align = 256;
+  if (ranks > 1 && l.stage >= 2) run(m, sizes, &l, bf16);
+  l = *plain;
+  l.secondary = 2;
+  if (ranks % 2 == 0 && l.stage == 3) run(m, sizes, &l, bf16);
+  /* To files: the device of this backend is the host, where nothing goes from one to the other. */
+  l.secondary = 1;
+  l.sub_group = 10000;
+  l.offload_optimizer = DS_OFFLOAD_NVME;
+  if (l.stage == 3) {
+    l.offload_param = DS_OFFLOAD_NVME;
+    l.buffers = 5; /* buffer_count of offload_param */
+  }
+  run(m, sizes, &l, bf16);
 }
 
 static void test_model(const char *config, size_t limit) {
@@ -170,21 +222,8 @@ static void test_model(const char *config, size_t limit) {
       l.max_reuse = limits[limit].reuse;
       run(m, &sizes, &l, bf16);
       if (limit != 1 || stage == 0) continue;
-      if (ranks % 2 == 0 && stage % 2 == 1) {
-        ds_estimate_layout two = l;
-        two.tensor = 2;
-        two.data = ranks / 2;
-        two.split_norms = bf16;
-        run(m, &sizes, &two, bf16);
-      }
-      /* To files: the device of this backend is the host, where nothing goes from one to the other. */
-      l.sub_group = 10000;
-      l.offload_optimizer = DS_OFFLOAD_NVME;
-      if (stage == 3) {
-        l.offload_param = DS_OFFLOAD_NVME;
-        l.buffers = 5; /* buffer_count of offload_param */
-      }
-      run(m, &sizes, &l, bf16);
+      run_splits(m, &sizes, &l, bf16);
+      run_less(m, &sizes, &l, bf16);
     }
   ds_model_destroy(m);
 }

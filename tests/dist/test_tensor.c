@@ -323,7 +323,7 @@ int main(int argc, char **argv) {
   if (argc < 3) return 2;
   ranks = atoi(argv[2]);
   char text[1024];
-  const ds_world_args args = {-1, -1, -1, NULL};
+  const ds_world_args args = {-1, -1, -1, NULL, 0};
   /* one thread: there are more ranks than cores */
   snprintf(text, sizeof text, "{\"name\": \"%s\", \"plugin_path\": \"%s\"%s}",
            argc > 3 ? argv[3] : "cpu", argv[1], argc > 3 ? "" : ", \"options\": {\"threads\": 1}");

@@ -88,7 +88,7 @@ int main(int argc, char **argv) {
   if (argc < 3) return 2;
   ranks = atoi(argv[2]);
   char text[1024];
-  const ds_world_args args = {-1, -1, -1, NULL};
+  const ds_world_args args = {-1, -1, -1, NULL, 0};
   snprintf(text, sizeof text,
            "{\"name\": \"cpu\", \"plugin_path\": \"%s\", \"options\": {\"threads\": 1}}", argv[1]);
   ds_backend_config config;

@@ -120,7 +120,8 @@ static void check_units(const char *config, const ds_estimate_layout *l) {
   /* zero/zero.c's rules */
   double most = fmin((double)l->reduce_bucket, (double)l->gather_bucket), least = 1 << 20;
   if (l->stage == 3) most = fmin(most, (double)l->prefetch_bucket);
-  ds_layout_rules rules = {.shards = l->stage ? l->data : 1, .most = (int64_t)most};
+  ds_layout_rules rules = {
+      .shards = l->stage ? l->data : 1, .most = (int64_t)most, .align = l->align};
   rules.least = (int64_t)(l->stage < 3 && !l->overlap ? most : fmin(most, least));
   if (l->stage == 3 && l->data > 1) rules.persistent = l->persistence;
   bool *frozen = calloc((size_t)ds_params_count(here), sizeof *frozen);
@@ -164,6 +165,7 @@ static void test_units(void) {
             l.tensor = tensor;
             if (limits == 1) l.overlap = false;
             if (limits == 2) l.reduce_bucket = 100000, l.persistence = 1000;
+            if (limits == 1 && stage == 3) l.align = 256;
             if (limits == 3) l.prefetch_bucket = 20000000, l.persistence = 0;
             check_units(configs[i], &l);
           }
@@ -234,7 +236,7 @@ static void test_stage3(void) {
   l.max_reuse = 3000; /* half of that stays, both ways */
   CHECK(ds_estimate_memory_of(&m, &l).gathered == 2 * (576 + 2304));
   l.secondary = 3;
-  CHECK(ds_estimate_memory_of(&m, &l).weights == x.weights + 2 * 2880 / 3);
+  CHECK(ds_estimate_memory_of(&m, &l).weights == x.weights + 2 * 3072 / 3);
   l.secondary = 1;
   l.offload_optimizer = l.offload_param = DS_OFFLOAD_CPU;
   ds_estimate_memory y = ds_estimate_memory_of(&m, &l);

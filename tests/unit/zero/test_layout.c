@@ -34,10 +34,10 @@ static void test_units(void) {
   CHECK_OK(ds_layout_init(&l, p, none, &rules, &err), err);
   CHECK(l.n_units == 4 && l.units[0].count == 1 && l.units[1].count == 2 && l.units[3].count == 1);
   ds_layout_finish(&l);
-  /* Small parameters apart, all together. */
+  /* Small parameters apart, all together, and first. */
   rules = (ds_layout_rules){.shards = 2, .least = 1, .most = 5000, .align = 64, .persistent = 10};
   CHECK_OK(ds_layout_init(&l, p, none, &rules, &err), err);
-  CHECK(l.units[l.n_units - 1].persistent && l.units[l.n_units - 1].count == 2);
+  CHECK(l.units[0].persistent && l.units[0].count == 2 && !l.units[1].persistent);
   CHECK(l.unit_of[1] == l.unit_of[3] && l.unit_of[2] != l.unit_of[4]);
   ds_layout_finish(&l);
   /* Frozen ones last. */
