@@ -251,7 +251,7 @@ static const ds_schema_key keys[] = {
     BOOL("tensor_parallel.sequence_parallel", HERE, "false"), /* dscore's own */
     SECTION("tensor_parallel.tp"),
     INT("tensor_parallel.tp.tp_size", HERE, "1", 1),
-    BOOL("tensor_parallel.tp_overlap_comm", IDLE, "false"),
+    BOOL("tensor_parallel.tp_overlap_comm", HERE, "false"),
     SECTION("elasticity"),
     BOOL("elasticity.enabled", HERE, "false"),
     INT("elasticity.max_train_batch_size", HERE, NULL, 1),

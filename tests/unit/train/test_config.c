@@ -234,6 +234,9 @@ static void test_bad(void) {
       {"{" M1 ", \"tensor_parallel\": {\"sequence_parallel\": true}}",
        "tensor_parallel.sequence_parallel: needs tensor parallelism"},
       {"{" M1 ", \"tensor_parallel\": {\"tp_size\": 3}}", "tensor parallel 3"},
+      {"{" M1 ", \"tensor_parallel\": {\"tp_size\": 2, \"sequence_parallel\": true, "
+       "\"tp_overlap_comm\": true}}",
+       "tensor_parallel.tp_overlap_comm: with sequence_parallel"},
       {"[1]", "must be an object, not an array"},
       {"  ", "empty"},
   };
