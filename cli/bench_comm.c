@@ -36,8 +36,7 @@ typedef struct comm_bench {
 /* One collective of `bytes` in all; waits for it. */
 static ds_status call(comm_bench *t, int op, int32_t dtype, int64_t bytes, bool in_place,
                       ds_error *err) {
-  const ds_comm_table *c = ds_backend_plugin(t->b.backend)->comm;
-  ds_stream *s = ds_backend_raw_stream(t->b.backend);
+  ds_group *g = t->world.group;
   int64_t n = t->world.size, all = bytes / (int64_t)ds_dtype_size(dtype), part = all / n;
   size_t own = (size_t)t->world.rank * (size_t)part * ds_dtype_size(dtype);
   char *send = t->send, *recv = t->recv;
@@ -47,18 +46,14 @@ static ds_status call(comm_bench *t, int op, int32_t dtype, int64_t bytes, bool 
   ds_status status = DS_OK;
   switch ((enum bench_comm_op)op) {
     case BENCH_ALLREDUCE:
-      status = c->allreduce(t->world.comm, s, send, recv, all, dtype, DS_REDUCE_SUM, err);
+      status = ds_group_allreduce(g, NULL, send, recv, all, dtype, DS_REDUCE_SUM, err);
       break;
     case BENCH_REDUCE_SCATTER:
-      status = c->reduce_scatter(t->world.comm, s, send, recv, part, dtype, DS_REDUCE_SUM, err);
+      status = ds_group_reduce_scatter(g, NULL, send, recv, part, dtype, DS_REDUCE_SUM, err);
       break;
-    case BENCH_ALLGATHER:
-      status = c->allgather(t->world.comm, s, send, recv, part, dtype, err);
-      break;
-    case BENCH_BROADCAST: status = c->broadcast(t->world.comm, s, send, all, dtype, 0, err); break;
-    case BENCH_ALLTOALL:
-      status = c->alltoall(t->world.comm, s, send, recv, part, dtype, err);
-      break;
+    case BENCH_ALLGATHER: status = ds_group_allgather(g, NULL, send, recv, part, dtype, err); break;
+    case BENCH_BROADCAST: status = ds_group_broadcast(g, NULL, send, all, dtype, 0, err); break;
+    case BENCH_ALLTOALL: status = ds_group_alltoall(g, NULL, send, recv, part, dtype, err); break;
     case BENCH_COMM_OPS: break;
   }
   return status == DS_OK ? ds_backend_sync(t->b.backend, err) : status;
@@ -159,7 +154,7 @@ static ds_status prepare(comm_bench *t, ds_error *err) {
   const ds_world_args args = {.local_rank = -1, .distributed_port = -1, .dist_init_required = -1};
   ds_backend *b = t->b.backend;
   DS_TRY(ds_world_init(&t->world, b, &args, NULL, err));
-  if (!t->world.comm)
+  if (!t->world.group)
     return ds_fail(err, DS_ERR_INVALID, "one process; start several: mpirun -n 2 ds bench comm");
   int64_t least = 8 * (int64_t)t->world.size;
   if (t->min < least)

@@ -11,7 +11,10 @@ int cmd_backends(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_conform(int argc, char **argv);
 int cmd_config(int argc, char **argv);
+int cmd_export(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
+int cmd_plan(int argc, char **argv);
+int cmd_run(int argc, char **argv);
 int cmd_train(int argc, char **argv);
 
 /* "ds train: message" on stderr; returns 1. */

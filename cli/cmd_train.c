@@ -5,16 +5,18 @@
 #include "plot.h"
 #include "progress.h"
 #include "stats.h"
+#include "train/engine.h"
 
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 typedef struct train {
-  const char *model_path, *config, *tokenizer_path, *output, *svg;
+  const char *model_path, *config, *tokenizer_path, *output, *svg, *trace;
   option_list data;
   int64_t seq_len, steps, seed, save_every;
   bool resume, json, stats, tokenizer_saved;
@@ -68,6 +70,20 @@ static ds_status open_output(const char *path, ds_error *err) {
   return ds_fail(err, DS_ERR_IO, "cannot write to folder %s: %s", path, strerror(errno));
 }
 
+/* Whether ds run has started us again and there is a checkpoint of the start before: of another, older
+ * training in the same folder nothing is to be taken. */
+static ds_status is_restarted(const train *t, bool *out, ds_error *err) {
+  const char *count = getenv("DS_RESTART_COUNT"), *start = getenv("DS_RUN_START");
+  struct stat latest;
+  *out = false;
+  if (!t->output || !count || !start || atoi(count) < 1) return DS_OK;
+  char *path = ds_path_join(t->output, "latest");
+  if (!path) return ds_fail_memory(err, "a path");
+  *out = stat(path, &latest) == 0 && (long long)latest.st_mtime >= atoll(start);
+  free(path);
+  return DS_OK;
+}
+
 static ds_status open_all(train *t, ds_error *err) {
   ds_model_info info = {.size = sizeof info};
   DS_TRY(ds_model_load(t->model_path, &t->model, err));
@@ -79,6 +95,7 @@ static ds_status open_all(train *t, ds_error *err) {
                    (long long)t->seq_len, (long long)info.max_positions);
   DS_TRY(ds_dataset_text(t->data.values, t->data.count, t->tokenizer, t->seq_len, info.vocab_size,
                          &t->dataset, err));
+  if (t->trace && setenv("DS_TRACE", t->trace, 1) != 0) return ds_fail_memory(err, "--trace");
   ds_initialize_args args = DS_INITIALIZE_ARGS_INIT;
   args.model = t->model;
   args.training_data = t->dataset;
@@ -86,7 +103,10 @@ static ds_status open_all(train *t, ds_error *err) {
   args.seed = (uint64_t)t->seed;
   args.log = cli_log;
   DS_TRY(ds_initialize(&args, &t->engine, NULL, NULL, NULL, err));
-  if (t->resume) DS_TRY(ds_engine_load_checkpoint(t->engine, t->output, NULL, NULL, err));
+  bool restarted;
+  DS_TRY(is_restarted(t, &restarted, err));
+  if (t->resume || restarted)
+    DS_TRY(ds_engine_load_checkpoint(t->engine, t->output, NULL, NULL, err));
   return t->output ? open_output(t->output, err) : DS_OK;
 }
 
@@ -97,8 +117,13 @@ static int64_t epoch_steps(const train *t) {
   return steps > 0 ? steps : 1;
 }
 
+/* What all ranks would say alike, rank 0 says. */
+static bool is_speaker(const train *t) {
+  return ds_engine_global_rank(t->engine) == 0;
+}
+
 static ds_status remember(train *t, int64_t step, float loss, ds_error *err) {
-  if (!t->svg) return DS_OK;
+  if (!t->svg || !is_speaker(t)) return DS_OK;
   DS_TRY(ds_reserve(&t->curve_steps, &t->curve_steps_capacity, t->curve_count + 1,
                     sizeof *t->curve_steps, "the loss curve", err));
   DS_TRY(ds_reserve(&t->curve_losses, &t->curve_losses_capacity, t->curve_count + 1,
@@ -123,13 +148,24 @@ static ds_status save(train *t, ds_error *err) {
   return DS_OK;
 }
 
+/* All ranks stop after the same step, whichever was asked to: saving takes all of them. */
+static ds_status is_stopped(train *t, bool *out, ds_error *err) {
+  ds_error inner;
+  const ds_status mine = interrupted ? DS_ERR_ABORTED : DS_OK;
+  const ds_status all = ds_world_agree(&t->engine->world, mine, "going on", &inner);
+  *out = all != DS_OK;
+  if (all == DS_OK || all == mine || all == DS_ERR_STATE) return DS_OK;
+  return ds_fail(err, all, "%s", inner.message);
+}
+
 static ds_status run_steps(train *t, ds_error *err) {
+  bool stopped = false;
   progress p;
   int64_t first = ds_engine_global_steps(t->engine);
   ds_status status = DS_OK;
   progress_start(&p, t->json, first, t->steps);
   int64_t tokens = ds_engine_train_batch_size(t->engine) * t->seq_len;
-  while (status == DS_OK && ds_engine_global_steps(t->engine) < t->steps && !interrupted) {
+  while (status == DS_OK && ds_engine_global_steps(t->engine) < t->steps && !stopped) {
     double start = cli_now(), lr = ds_engine_get_lr(t->engine);
     float loss;
     status = ds_engine_train_batch(t->engine, &loss, err);
@@ -140,19 +176,31 @@ static ds_status run_steps(train *t, ds_error *err) {
                        ds_engine_get_global_grad_norm(t->engine),
                        cli_now() - start,
                        tokens};
-    progress_show(&p, &s);
+    if (is_speaker(t)) progress_show(&p, &s);
     status = remember(t, s.step, loss, err);
+    if (status == DS_OK) status = is_stopped(t, &stopped, err);
     bool last = s.step == t->steps;
     if (status == DS_OK && t->save_every > 0 && s.step % t->save_every == 0 && !last)
       status = save(t, err);
   }
-  progress_end(&p);
+  if (is_speaker(t)) progress_end(&p);
+  return status;
+}
+
+/* Of rank 0: those of the others differ in time alone. */
+static ds_status print_comms(const train *t, ds_error *err) {
+  const ds_comms_stats *rows;
+  size_t n;
+  ds_status status = ds_engine_comms_summary(t->engine, &rows, &n, err);
+  if (status == DS_ERR_STATE) return DS_OK; /* the config doesn't ask for it */
+  if (status == DS_OK && is_speaker(t)) comms_print(rows, n);
   return status;
 }
 
 static ds_status print_stats(const train *t, ds_error *err) {
   ds_backend_stats stats = {.size = sizeof stats};
-  if (!t->stats) return DS_OK;
+  DS_TRY(print_comms(t, err));
+  if (!t->stats || !is_speaker(t)) return DS_OK;
   fflush(stdout);
   DS_TRY(ds_engine_backend_stats(t->engine, &stats, err));
   stats_print(&stats);
@@ -163,13 +211,16 @@ static ds_status train_all(train *t, ds_error *err) {
   DS_TRY(open_all(t, err));
   if (t->steps < 0) t->steps = epoch_steps(t);
   if (ds_engine_global_steps(t->engine) >= t->steps) {
-    fprintf(stderr, "ds train: %lld steps are done already; --steps %lld asks for no more\n",
-            (long long)ds_engine_global_steps(t->engine), (long long)t->steps);
+    if (is_speaker(t))
+      fprintf(stderr, "ds train: %lld steps are done already; --steps %lld asks for no more\n",
+              (long long)ds_engine_global_steps(t->engine), (long long)t->steps);
     return DS_OK;
   }
   catch_signals();
   DS_TRY(run_steps(t, err));
   DS_TRY(save(t, err));
+  if (t->trace) DS_TRY(ds_engine_save_trace(t->engine, err));
+  if (!is_speaker(t)) return DS_OK;
   if (t->svg) {
     if (t->curve_count > 0)
       DS_TRY(plot_loss(t->svg, t->curve_steps, t->curve_losses, (int64_t)t->curve_count, err));
@@ -236,6 +287,8 @@ int cmd_train(int argc, char **argv) {
         "save every N steps besides at the end (0: only then)"},
        {"--resume", OPTION_FLAG, &t.resume, NULL, "go on from the latest checkpoint in DIR"},
        {"--svg", OPTION_STRING, &t.svg, "FILE", "write the loss curve"},
+       {"--trace", OPTION_STRING, &t.trace, "FILE",
+        "write a timeline of all ranks' work, for https://ui.perfetto.dev\nor chrome://tracing"},
        {"--stats", OPTION_FLAG, &t.stats, NULL, STATS_HELP},
        {"--json", OPTION_FLAG, &t.json, NULL,
         "a line per step: step, loss, lr, grad_norm, tokens_per_s"}}};

@@ -12,10 +12,13 @@ static const struct {
   const char *summary;
 } commands[] = {
     {"train", cmd_train, "train a GPT-2 or LLaMA model on text files"},
+    {"run", cmd_run, "start a program as several ranks, on this machine or on many"},
     {"generate", cmd_generate, "continue a prompt with a trained model"},
+    {"export", cmd_export, "make a Hugging Face folder of a checkpoint"},
     {"backends", cmd_backends, "list the backends: chosen, available, or rejected and why"},
     {"config", cmd_config, "check a ds_config.json and print what it resolves to"},
     {"conform", cmd_conform, "check a backend plugin against the ABI and float64 references"},
+    {"plan", cmd_plan, "memory, traffic and time of a training run on N ranks, before it runs"},
     {"bench", cmd_bench, "measure products, training, decoding and dispatch on this machine"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

@@ -131,3 +131,14 @@ parsed options_parse(const command *c, int argc, char **argv, option_list *words
   }
   return PARSED_RUN;
 }
+
+int options_end(const command *c, int argc, char **argv) {
+  int i = 0;
+  while (i < argc && looks_like_option(argv[i]) && strcmp(argv[i], "--") != 0) {
+    const size_t name = strcspn(argv[i], "=");
+    const option *o = find(c, argv[i], name);
+    const bool valued = o && o->type != OPTION_FLAG && !argv[i][name];
+    i += valued && i + 1 < argc ? 2 : 1;
+  }
+  return i;
+}

@@ -32,7 +32,7 @@ typedef struct command {
   const char *summary; /* one line */
   const char *usage;   /* after "ds train" */
   const char *details; /* paragraphs and examples after the options; may be NULL */
-  option options[24];  /* ended by one without a name */
+  option options[32];  /* ended by one without a name */
 } command;
 
 typedef enum parsed { PARSED_RUN, PARSED_HELP, PARSED_WRONG } parsed;
@@ -40,5 +40,9 @@ typedef enum parsed { PARSED_RUN, PARSED_HELP, PARSED_WRONG } parsed;
 /* argv without program and command name. Words that are no options go to `words`. Mistakes are told
  * on stderr, with the nearest option name; the help goes to stdout. */
 parsed options_parse(const command *c, int argc, char **argv, option_list *words);
+
+/* How many arguments at the front are options and their values: a command of the user's begins after
+ * them, at "--" or at the first word that is none. */
+int options_end(const command *c, int argc, char **argv);
 
 #endif

@@ -13,5 +13,7 @@
 
 /* The table, to stderr: the longest first. */
 void stats_print(const ds_backend_stats *stats);
+/* The comms logger's, to stderr, as DeepSpeed's log_summary. */
+void comms_print(const ds_comms_stats *rows, size_t n);
 
 #endif

@@ -65,7 +65,12 @@ static ds_status add_chunk(ds_arena *a, size_t bytes, ds_error *err) {
   DS_TRY(ds_reserve(&a->chunks, &a->chunk_capacity, a->n_chunks + 1, sizeof *a->chunks,
                     "an arena's chunks", err));
   void *p;
-  DS_TRY(ds_backend_alloc(a->backend, size, &p, err));
+  ds_status status = ds_backend_alloc(a->backend, size, &p, err);
+  if (status == DS_ERR_MEMORY && size > bytes) { /* no more than is needed */
+    size = bytes;
+    status = ds_backend_alloc(a->backend, size, &p, err);
+  }
+  if (status != DS_OK) return status;
   a->chunks[a->n_chunks++] = (chunk){p, size};
   a->total += size;
   return DS_OK;

@@ -53,6 +53,8 @@ struct ds_backend {
   ds_graph_mode graph;
   struct ds_recording *recording;  /* under way, or NULL */
   struct ds_recording *recordings; /* that may be launched, or were dropped: see record.h */
+  struct ds_tracer *tracer;        /* span.h; NULL: nothing is traced */
+  struct ds_group *groups;         /* all that are there: group.c */
 
   const ds_plugin *reference; /* behind it; NULL when the plugin is the reference itself */
   ds_device *reference_device;
@@ -65,6 +67,7 @@ struct ds_backend {
 
   ds_kind_counter kinds[DS_KINDS];
   uint64_t allocs, bytes_held;                 /* device memory */
+  uint64_t memory_limit;                       /* of bytes_held; 0: none */
   ds_op_stats op_stats[DS_KINDS];              /* what ds_backend_stats_fill hands out */
   int64_t opened_at_ticks, opened_nanoseconds; /* the same moment on both clocks */
 };
@@ -91,9 +94,11 @@ static inline int64_t ds_backend_ticks(void) {
 }
 
 /* Opens device `index` of a loaded plugin; selection is open.c's. The failure's message begins with
- * no name. DS_ERR_NOT_FOUND: there is no such device. */
+ * no name. DS_ERR_NOT_FOUND: there is no such device. *rankless: there are devices, but of several
+ * ranks of this host this one has none; another rank may have opened the same plugin. */
 DS_MUST_USE ds_status ds_device_open(const ds_loaded *l, const ds_backend_config *config,
-                                     const ds_logger *logger, ds_backend **out, ds_error *err);
+                                     const ds_logger *logger, ds_backend **out, bool *rankless,
+                                     ds_error *err);
 
 /* The name of a kind in messages and statistics: an op's, "gemm", "device copy", ... */
 const char *ds_kind_name(uint32_t kind);

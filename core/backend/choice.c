@@ -13,11 +13,25 @@ ds_status ds_choice_try(ds_choice *c, size_t candidate, const ds_backend_config 
                         ds_backend **out, ds_error *err) {
   const ds_loaded *loaded;
   ds_error why;
+  bool rankless = false;
   *out = NULL;
-  ds_status status = ds_loader_load(&c->candidates.items[candidate], config->probe_timeout,
-                                    c->logger, &loaded, &why);
-  if (status == DS_OK) status = ds_device_open(loaded, config, c->logger, out, &why);
+  ds_status status = DS_OK;
+  if (config->except && strcmp(c->candidates.items[candidate].note.name, config->except) == 0)
+    status = ds_fail(&why, DS_ERR_UNSUPPORTED, "another one is wanted beside it");
+  if (status == DS_OK)
+    status = ds_loader_load(&c->candidates.items[candidate], config->probe_timeout, c->logger,
+                            &loaded, &why);
+  if (status == DS_OK) status = ds_device_open(loaded, config, c->logger, out, &rankless, &why);
+  if (status == DS_OK && config->host_only && !ds_backend_host_accessible(*out)) {
+    ds_backend_close(*out);
+    *out = NULL;
+    status = ds_fail(&why, DS_ERR_UNSUPPORTED, "its memory is not the host's");
+  }
   if (status == DS_OK) return DS_OK;
+  /* Ranks of one world on two backends would wait for each other for ever. */
+  if (rankless)
+    return ds_fail(err, status, "backend %s: %s, or name another backend",
+                   ds_choice_name(&c->candidates.items[candidate]), why.message);
   c->reasons[candidate] = strdup(why.message);
   return c->reasons[candidate] ? DS_OK : ds_fail_memory(err, "the choice of a backend");
 }

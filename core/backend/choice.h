@@ -4,6 +4,9 @@
  * first, equals in the order of discovery, the reference last. Of several candidates with one name
  * - two versions of a plugin - the first that opens is taken, also highest priority first, equals
  * in the order of discovery: versions are not compared, the folders' order decides.
+ *
+ * One of several ranks of a host that has no device of its own is an error, and the next candidate
+ * isn't tried: the other ranks would not follow.
  */
 #ifndef DS_BACKEND_CHOICE_H
 #define DS_BACKEND_CHOICE_H
@@ -19,7 +22,8 @@ typedef struct ds_choice {
   size_t chosen;       /* the candidate it came from */
 } ds_choice;
 
-/* That nothing opened is no failure here: out->backend is then NULL. */
+/* That nothing opened is no failure here: out->backend is then NULL. DS_ERR_NOT_FOUND: devices, but
+ * none for this rank. */
 DS_MUST_USE ds_status ds_choice_make(const ds_backend_config *config, const ds_logger *logger,
                                      ds_choice *out, ds_error *err);
 /* Closes the backend, unless the caller took it and set it to NULL. */

@@ -21,6 +21,8 @@ static const ds_schema_key keys[] = {
     KEY("graph", ANY, NULL, NULL),
     KEY("probe_timeout", NUMBER, NULL, NULL),
     {"comm_timeout", DS_SCHEMA_NUMBER, DS_SCHEMA_HERE, NULL, 0.001, 1e9, NULL, NULL},
+    KEY("trace", STRING, NULL, NULL),
+    {"memory_limit", DS_SCHEMA_INT, DS_SCHEMA_HERE, NULL, 1, 0x1p53, NULL, NULL},
 };
 static const ds_schema schema = {keys, sizeof keys / sizeof *keys};
 
@@ -100,12 +102,20 @@ static ds_status read_object(const cJSON *checked, ds_backend_config *out, ds_sc
   DS_TRY(read_texts(cJSON_GetObjectItemCaseSensitive(checked, "plugin_path"), "plugin_path: ", ':',
                     &out->plugin_path, &out->n_plugin_path, errors, err));
   const cJSON *probe = cJSON_GetObjectItemCaseSensitive(checked, "probe_timeout");
+  const cJSON *trace = cJSON_GetObjectItemCaseSensitive(checked, "trace");
   if (probe) out->probe_timeout = probe->valuedouble > 0 ? probe->valuedouble : -1;
-  const cJSON *limit = cJSON_GetObjectItemCaseSensitive(checked, "comm_timeout");
-  if (limit) out->comm_timeout = limit->valuedouble;
+  const cJSON *patience = cJSON_GetObjectItemCaseSensitive(checked, "comm_timeout");
+  if (patience) out->comm_timeout = patience->valuedouble;
+  const cJSON *limit = cJSON_GetObjectItemCaseSensitive(checked, "memory_limit");
+  if (limit) out->memory_limit = (size_t)limit->valuedouble;
   if (device) out->device = (int)device->valuedouble;
   out->graph = graph_of(cJSON_GetObjectItemCaseSensitive(checked, "graph"), errors);
   if (fallback) out->fallback = policy_of(fallback->valuestring);
+  if (trace) {
+    out->trace = strdup(trace->valuestring);
+    if (!out->trace) return ds_fail_memory(err, "the backend's config");
+    if (!out->trace[0]) ds_schema_error(errors, "trace: must name a file");
+  }
   if (!options) return DS_OK;
   out->options = cJSON_PrintUnformatted(options);
   return out->options ? DS_OK : ds_fail_memory(err, "the backend's options");
@@ -157,5 +167,6 @@ void ds_backend_config_finish(ds_backend_config *config) {
   clear(&config->names, &config->n_names);
   clear(&config->plugin_path, &config->n_plugin_path);
   cJSON_free(config->options);
+  free(config->trace);
   memset(config, 0, sizeof *config);
 }

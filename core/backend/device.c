@@ -6,6 +6,7 @@
 #include "backend/backend_impl.h"
 #include "backend/record.h"
 #include "backend/reference/reference.h"
+#include "backend/span.h"
 #include "base/str.h"
 
 static const char *skip(const char *text, const char *word) {
@@ -52,7 +53,7 @@ static ds_status open_reference(ds_backend *b, ds_error *err) {
 
 /* The device that the config names, or where it names none, this rank's own. */
 static ds_status choose_device(const ds_plugin *p, int given, int32_t count, int *out,
-                               ds_error *err) {
+                               bool *rankless, ds_error *err) {
   ds_comm_world w = {.size = sizeof w, .world_size = 1};
   *out = given < 0 ? 0 : given;
   if (given >= 0 || count < 2 || !p->comm) return DS_OK;
@@ -60,6 +61,7 @@ static ds_status choose_device(const ds_plugin *p, int given, int32_t count, int
   if (w.world_size == 1) return DS_OK;
   *out = w.local_rank;
   if (w.local_rank < count) return DS_OK;
+  *rankless = true;
   return ds_fail(err, DS_ERR_NOT_FOUND,
                  "no device for local rank %d: there are %d, one for each rank of this host; start "
                  "fewer ranks here, or set \"device\" in the config's \"backend\"",
@@ -68,14 +70,14 @@ static ds_status choose_device(const ds_plugin *p, int given, int32_t count, int
 
 /* How many devices there are, and which is opened. */
 static ds_status check_count(const ds_plugin *p, int given, int32_t *count, int *wanted,
-                             ds_error *err) {
+                             bool *rankless, ds_error *err) {
   const char *reason = NULL;
   DS_TRY(p->device->count(count, &reason, err));
   if (*count <= 0) {
     return ds_fail(err, DS_ERR_NOT_FOUND, "no device: %s",
                    reason && *reason ? reason : "the plugin gives no reason");
   }
-  DS_TRY(choose_device(p, given, *count, wanted, err));
+  DS_TRY(choose_device(p, given, *count, wanted, rankless, err));
   if (*wanted >= *count) {
     return ds_fail(err, DS_ERR_NOT_FOUND,
                    "no device %d: the last is device %d; set \"device\" in the config's "
@@ -97,22 +99,24 @@ static ds_status read_info(ds_backend *b, ds_error *err) {
 }
 
 ds_status ds_device_open(const ds_loaded *l, const ds_backend_config *config,
-                         const ds_logger *logger, ds_backend **out, ds_error *err) {
+                         const ds_logger *logger, ds_backend **out, bool *rankless, ds_error *err) {
   DS_BLANK_ERROR(e);
   ds_status status;
   int32_t count = 0;
   int index = 0;
   *out = NULL;
+  *rankless = false;
   ds_backend *b = calloc(1, sizeof *b);
   if (!b) return ds_fail_memory(err, "a backend");
   b->plugin = ds_loaded_plugin(l);
   if (logger) b->logger = *logger;
   b->fallback = config->fallback;
   b->graph = config->graph;
+  b->memory_limit = config->memory_limit;
   b->opened_at_ticks = ds_backend_ticks();
   b->opened_nanoseconds = ds_backend_nanoseconds();
   ds_loader_listen(&b->listener, l, &b->logger);
-  status = check_count(b->plugin, config->device, &count, &index, &e);
+  status = check_count(b->plugin, config->device, &count, &index, rankless, &e);
   if (status != DS_OK) goto out;
   b->label =
       count > 1 ? ds_format("%s:%d", b->plugin->name, index) : ds_format("%s", b->plugin->name);
@@ -149,6 +153,7 @@ void ds_backend_close(ds_backend *b) {
   if (b->stream) {
     ds_status ignored = t->stream_sync(b->stream, NULL); /* nobody is left to be told */
     (void)ignored;
+    ds_span_stop(b);
     ds_record_drop(b);
     if (b->workspace) t->free(b->device, b->workspace);
     t->stream_destroy(b->stream);
@@ -210,6 +215,12 @@ ds_status ds_backend_alloc(ds_backend *b, size_t bytes, void **out, ds_error *er
   if (b->recording)
     return ds_fail(err, DS_ERR_STATE, "%s: alloc of %zu bytes while work is recorded", b->label,
                    bytes);
+  if (b->memory_limit && (b->bytes_held > b->memory_limit || bytes > b->memory_limit - b->bytes_held))
+    return ds_fail(err, DS_ERR_MEMORY,
+                   "%s: alloc of %zu bytes: %llu of the %llu that \"memory_limit\" in the config's "
+                   "\"backend\" allows are held",
+                   b->label, bytes, (unsigned long long)b->bytes_held,
+                   (unsigned long long)b->memory_limit);
   /* Every allocation has an address of its own, so that callers need no special case. */
   ds_status status = b->plugin->device->alloc(b->device, bytes ? bytes : 1, out, &e);
   b->allocs++;

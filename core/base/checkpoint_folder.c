@@ -1,23 +1,22 @@
 #include "base/checkpoint_folder.h"
 
+#include "base/checkpoint_manifest.h"
 #include "base/file.h"
 #include "base/str.h"
-#include "base/checksum.h"
 
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-#define MANIFEST "manifest"
-enum { MANIFEST_LIMIT = 1 << 20, LATEST_LIMIT = 4096 };
+enum { LATEST_LIMIT = 4096 };
 
 /* ---- small tools */
 
@@ -83,9 +82,13 @@ ds_status ds_checkpoint_folder_begin(const char *dir, const char *tag, char **ou
   DS_TRY(ds_checkpoint_folder_check_tag(tag, err));
   DS_TRY(ds_make_folders(dir, err));
   remove_leftovers(dir);
-  char *path = ds_format("%s/.tmp-%s-%ld", dir, tag, (long)getpid());
+  /* The time makes it a name that no other host has a leftover of. */
+  struct timespec t;
+  clock_gettime(CLOCK_REALTIME, &t);
+  char *path = ds_format("%s/.tmp-%s-%llx-%ld", dir, tag,
+                         (unsigned long long)t.tv_sec * 1000000000u + (unsigned long long)t.tv_nsec,
+                         (long)getpid());
   if (!path) return ds_fail_memory(err, "a checkpoint's path");
-  remove_folder(path);
   if (mkdir(path, 0777) != 0) {
     ds_status status = fail_errno(err, "create folder", path);
     free(path);
@@ -97,41 +100,6 @@ ds_status ds_checkpoint_folder_begin(const char *dir, const char *tag, char **ou
 
 void ds_checkpoint_folder_abort(const char *folder) {
   if (folder) remove_folder(folder);
-}
-
-static ds_status add_line(const char *folder, const char *name, ds_str *lines, ds_error *err) {
-  char *path = ds_path_join(folder, name);
-  if (!path) return ds_fail_memory(err, "a checkpoint's path");
-  ds_file file;
-  ds_status status = ds_file_map(path, &file, err);
-  if (status == DS_OK) {
-    ds_str_printf(lines, "%016" PRIx64 " %zu %s\n", ds_checksum(file.data, file.size), file.size,
-                  name);
-    ds_file_unmap(&file);
-  }
-  free(path);
-  return status;
-}
-
-static ds_status write_manifest(const char *folder, ds_error *err) {
-  ds_str lines = {0};
-  ds_status status = DS_OK;
-  DIR *d = opendir(folder);
-  if (!d) return fail_errno(err, "read folder", folder);
-  for (struct dirent *entry; status == DS_OK && (entry = readdir(d));)
-    if (entry->d_name[0] != '.') status = add_line(folder, entry->d_name, &lines, err);
-  closedir(d);
-  if (status == DS_OK) {
-    uint64_t sum = ds_checksum(lines.data, lines.length);
-    ds_str_printf(&lines, "%016" PRIx64 "\n", sum);
-    status = ds_str_status(&lines, err);
-  }
-  char *path = ds_path_join(folder, MANIFEST);
-  if (status == DS_OK && !path) status = ds_fail_memory(err, "a checkpoint's path");
-  if (status == DS_OK) status = ds_file_write(path, lines.data, lines.length, err);
-  free(path);
-  ds_str_finish(&lines);
-  return status;
 }
 
 /* Gives folder the name `to`. An older `to` is swapped out in one step where the file system can;
@@ -163,7 +131,7 @@ ds_status ds_checkpoint_folder_commit(const char *dir, const char *tag, const ch
   char *to = ds_path_join(dir, tag), *latest = ds_path_join(dir, "latest");
   char *aside = ds_format("%s/.old-%s", dir, tag);
   ds_status status = to && latest && aside ? DS_OK : ds_fail_memory(err, "a checkpoint's path");
-  if (status == DS_OK) status = write_manifest(folder, err);
+  if (status == DS_OK) status = ds_checkpoint_manifest_write(folder, err);
   if (status == DS_OK) {
     sync_folder(folder);
     status = put_in_place(folder, to, aside, err);
@@ -232,53 +200,6 @@ ds_status ds_checkpoint_folder_find(const char *dir, const char *tag, char **pat
   return status;
 }
 
-static ds_status verify_file(const char *folder, const char *name, uint64_t sum, size_t size,
-                             ds_error *err) {
-  char *path = ds_path_join(folder, name);
-  if (!path) return ds_fail_memory(err, "a checkpoint's path");
-  ds_file file;
-  ds_status status = ds_file_map(path, &file, err);
-  if (status == DS_OK) {
-    if (file.size != size)
-      status = ds_fail(err, DS_ERR_FORMAT, "%s is damaged: it has %zu bytes and should have %zu",
-                       path, file.size, size);
-    else if (ds_checksum(file.data, file.size) != sum)
-      status = ds_fail(err, DS_ERR_FORMAT, "%s is damaged: its checksum is wrong", path);
-    ds_file_unmap(&file);
-  }
-  free(path);
-  return status;
-}
-
-/* The manifest's own checksum stands in its last line. */
-static bool manifest_is_whole(const char *text, size_t size) {
-  const size_t last = 17; /* 16 digits and a line break */
-  if (size < last || strlen(text) != size || text[size - 1] != '\n') return false;
-  char want[32];
-  snprintf(want, sizeof want, "%016" PRIx64 "\n", ds_checksum(text, size - last));
-  return strcmp(text + size - last, want) == 0;
-}
-
 ds_status ds_checkpoint_folder_verify(const char *path, ds_error *err) {
-  char *manifest = ds_path_join(path, MANIFEST), *text = NULL;
-  size_t size = 0;
-  if (!manifest) return ds_fail_memory(err, "a checkpoint's path");
-  ds_status status = ds_file_read(manifest, MANIFEST_LIMIT, &text, &size, err);
-  if (status == DS_OK && !manifest_is_whole(text, size))
-    status = ds_fail(err, DS_ERR_FORMAT, "%s is damaged: its checksum is wrong", manifest);
-  for (char *line = text; status == DS_OK && line < text + size - 17;) {
-    char *end = strchr(line, '\n');
-    uint64_t sum;
-    size_t bytes;
-    int at = 0;
-    *end = '\0';
-    if (sscanf(line, "%16" SCNx64 " %zu %n", &sum, &bytes, &at) != 2 || at == 0)
-      status = ds_fail(err, DS_ERR_FORMAT, "%s is damaged: \"%.64s\"", manifest, line);
-    else
-      status = verify_file(path, line + at, sum, bytes, err);
-    line = end + 1;
-  }
-  free(text);
-  free(manifest);
-  return status;
+  return ds_checkpoint_manifest_verify(path, 0, 1, err);
 }

@@ -1,9 +1,11 @@
 /* checkpoint_folder.h - a folder that is either there, whole and proven, or not there.
  *
- * A checkpoint is written into dir/.tmp-TAG-PID and gets its name by a rename when all its files
+ * A checkpoint is written into dir/.tmp-TAG-TIME-PID and gets its name by a rename when all its files
  * are on disk; an older one of that name is swapped out in the same instant, and removed then.
  * `latest` is replaced last. So at any moment the newest whole checkpoint can be loaded. A manifest
- * holds size and checksum of every file, and of itself.
+ * holds size and checksum of every file, and of itself (checkpoint_manifest.h).
+ *
+ * Of several ranks one begins, commits or aborts; the others may write files into the folder between.
  */
 #ifndef DS_BASE_CHECKPOINT_FOLDER_H
 #define DS_BASE_CHECKPOINT_FOLDER_H

@@ -96,6 +96,9 @@ static ds_status set_up(ds_inference *e, const ds_init_inference_args *args, ds_
   DS_TRY(ds_inference_config_parse(args->config, args->kwargs, &e->logger, &e->config, err));
   DS_TRY(find_model(e, args, err));
   choose_dtype(e);
+  if (e->config.backend.trace)
+    return ds_fail(err, DS_ERR_UNSUPPORTED,
+                   "backend.trace: only training is traced; leave it out for inference");
   DS_TRY(ds_backend_open(&e->config.backend, &e->logger, &e->backend, err));
   DS_TRY(ds_weights_load(e, err));
   DS_TRY(ds_ctx_create(e->backend, e->dtype, &e->ctx, err));

@@ -56,6 +56,7 @@ static ds_status declare(void *self, ds_params *p, ds_error *err) {
   const gpt2 *m = self;
   int64_t c = m->width, f = m->inner;
   double std = m->init_std, residual_std = std / sqrt(2.0 * m->layers);
+  ds_params_set_heads(p, m->heads, m->heads, c / m->heads);
   ds_params_add(p, "transformer.wte.weight", 2, (int64_t[]){m->vocab, c}, DS_INIT_NORMAL, std);
   ds_params_add(p, "transformer.wpe.weight", 2, (int64_t[]){m->positions, c}, DS_INIT_NORMAL, std);
   for (int i = 0; i < m->layers; i++) {
@@ -93,10 +94,17 @@ typedef struct call {
   ds_value *kv_len;
 } call;
 
-/* One third of qkv as [B,T,H,D]. */
+static int64_t width_of(const ds_value *x) {
+  const ds_tensor *t = ds_value_tensor(x);
+  return t->shape[t->rank - 1];
+}
+
+/* One third of qkv as [B,T,H,D]: of all heads, or under tensor parallelism of those that are here. */
 static ds_value *heads_of(const gpt2 *m, ds_ctx *ctx, const call *c, ds_value *qkv, int third) {
-  int64_t shape[] = {c->batch, c->length, m->heads, m->width / m->heads};
-  return ds_reshape(ctx, ds_slice_last(ctx, qkv, third * m->width, m->width), 4, shape);
+  if (!qkv) return NULL;
+  int64_t width = width_of(qkv) / 3, dim = m->width / m->heads;
+  int64_t shape[] = {c->batch, c->length, width / dim, dim};
+  return ds_reshape(ctx, ds_slice_last(ctx, qkv, third * width, width), 4, shape);
 }
 
 static ds_value *attention(const gpt2 *m, ds_ctx *ctx, const call *c, int layer, ds_value *x) {
@@ -107,7 +115,8 @@ static ds_value *attention(const gpt2 *m, ds_ctx *ctx, const call *c, int layer,
   ds_value *v = heads_of(m, ctx, c, qkv, 2);
   if (c->cache && ds_kv_cache_append(c->cache, ctx, layer, k, v, &k, &v) != DS_OK) return NULL;
   ds_value *y = ds_attention(ctx, q, k, v, c->kv_len, true, 0, 0);
-  y = ds_reshape(ctx, y, 3, (int64_t[]){c->batch, c->length, m->width});
+  if (!y) return NULL;
+  y = ds_reshape(ctx, y, 3, (int64_t[]){c->batch, c->length, width_of(qkv) / 3});
   return ds_linear(ctx, y, layer_param(ctx, layer, ATTN_PROJ_W),
                    layer_param(ctx, layer, ATTN_PROJ_B));
 }
@@ -129,11 +138,15 @@ static ds_value *block(const gpt2 *m, ds_ctx *ctx, const call *c, int layer, ds_
   return ds_scope_end(ctx, x);
 }
 
-/* Everything before the last norm: [B,T,C]. */
-static ds_value *body(const gpt2 *m, ds_ctx *ctx, const call *c, ds_value *ids, ds_value *pos) {
-  ds_value *x = ds_add(ctx, ds_embedding(ctx, ids, ds_param(ctx, WTE)),
-                       ds_embedding(ctx, pos, ds_param(ctx, WPE)));
-  for (int i = 0; i < m->layers; i++) x = block(m, ctx, c, i, x);
+static ds_value *embed(ds_ctx *ctx, ds_value *ids, ds_value *pos) {
+  return ds_add(ctx, ds_embedding(ctx, ids, ds_param(ctx, WTE)),
+                ds_embedding(ctx, pos, ds_param(ctx, WPE)));
+}
+
+/* [B,T,C] -> [B,T,C] */
+static ds_value *blocks(const gpt2 *m, ds_ctx *ctx, const call *c, int first, int last,
+                        ds_value *x) {
+  for (int i = first; i < last; i++) x = block(m, ctx, c, i, x);
   return x;
 }
 
@@ -142,13 +155,36 @@ static ds_value *head(const gpt2 *m, ds_ctx *ctx, ds_value *x) {
   return ds_linear(ctx, x, m->tied ? ds_param(ctx, WTE) : last_param(m, ctx, HEAD), NULL);
 }
 
-static ds_value *forward(void *self, ds_ctx *ctx, ds_value *const *inputs, int n_inputs) {
+static ds_value *forward_blocks(void *self, ds_ctx *ctx, int first, int last, ds_value *x,
+                                ds_value *const *inputs, int n_inputs) {
   const gpt2 *m = self;
   call c = {0};
   if (!ds_language_check(ctx, inputs[0], 0, m->positions, &c.batch, &c.length)) return NULL;
-  ds_value *pos = ds_positions(ctx, c.batch, c.length);
-  ds_value *logits = head(m, ctx, body(m, ctx, &c, inputs[0], pos));
-  return ds_language_output(ctx, logits, inputs, n_inputs);
+  if (first == 0) x = embed(ctx, inputs[0], ds_positions(ctx, c.batch, c.length));
+  x = blocks(m, ctx, &c, first, last, x);
+  return last < m->layers ? x : ds_language_output(ctx, head(m, ctx, x), inputs, n_inputs);
+}
+
+static ds_value *forward(void *self, ds_ctx *ctx, ds_value *const *inputs, int n_inputs) {
+  return forward_blocks(self, ctx, 0, ((const gpt2 *)self)->layers, NULL, inputs, n_inputs);
+}
+
+static int n_blocks(void *self) {
+  return ((const gpt2 *)self)->layers;
+}
+
+static int param_blocks(void *self, int index, int at[DS_PARAM_BLOCKS]) {
+  const gpt2 *m = self;
+  int layer = index < FIRST_LAYER ? 0 : (index - FIRST_LAYER) / LAYER_PARAMS;
+  at[0] = layer < m->layers ? layer : m->layers - 1;
+  at[1] = m->layers - 1;
+  return m->tied && index == WTE ? 2 : 1;
+}
+
+static ds_status hidden_shape(void *self, const ds_batch *batch, int32_t *rank, int64_t *shape,
+                              ds_error *err) {
+  const gpt2 *m = self;
+  return ds_language_hidden(batch, m->positions, m->width, rank, shape, err);
 }
 
 static ds_value *decode(void *self, ds_ctx *ctx, ds_value *ids, ds_kv_cache *cache) {
@@ -158,7 +194,8 @@ static ds_value *decode(void *self, ds_ctx *ctx, ds_value *ids, ds_kv_cache *cac
     return NULL;
   c.kv_len = ds_kv_cache_lengths(cache, ctx);
   ds_value *pos = ds_kv_cache_positions(cache, ctx);
-  return head(m, ctx, ds_language_last(ctx, body(m, ctx, &c, ids, pos)));
+  ds_value *x = blocks(m, ctx, &c, 0, m->layers, embed(ctx, ids, pos));
+  return head(m, ctx, ds_language_last(ctx, x));
 }
 
 static ds_status info(void *self, ds_model_info *out, ds_error *err) {
@@ -261,6 +298,10 @@ static const ds_model_vtable vtable = {.size = sizeof vtable,
                                        .info = info,
                                        .decode = decode,
                                        .config_json = config_json,
-                                       .destroy = destroy};
+                                       .destroy = destroy,
+                                       .n_blocks = n_blocks,
+                                       .param_blocks = param_blocks,
+                                       .hidden_shape = hidden_shape,
+                                       .forward_blocks = forward_blocks};
 
 const ds_family ds_family_gpt2 = {"gpt2", "GPT2LMHeadModel", create, &vtable};

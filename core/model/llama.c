@@ -67,6 +67,7 @@ static ds_status declare(void *self, ds_params *p, ds_error *err) {
   (void)err; /* failures stay in p */
   const llama *m = self;
   int64_t table[] = {m->vocab, m->width};
+  ds_params_set_heads(p, m->heads, m->kv_heads, m->head_dim);
   ds_params_add(p, "model.embed_tokens.weight", 2, table, DS_INIT_NORMAL, m->init_std);
   for (int i = 0; i < m->layers; i++) declare_layer(m, p, i);
   ds_params_add(p, "model.norm.weight", 1, &m->width, DS_INIT_ONES, 0);
@@ -101,19 +102,25 @@ typedef struct call {
   ds_value *kv_len;
 } call;
 
-static ds_value *heads_of(const llama *m, ds_ctx *ctx, const call *c, int64_t heads, ds_value *x) {
+/* As [B,T,H,D]: all heads, or under tensor parallelism those that are here. */
+static ds_value *heads_of(const llama *m, ds_ctx *ctx, const call *c, ds_value *x) {
+  if (!x) return NULL;
+  const ds_tensor *t = ds_value_tensor(x);
+  int64_t heads = t->shape[t->rank - 1] / m->head_dim;
   return ds_reshape(ctx, x, 4, (int64_t[]){c->batch, c->length, heads, m->head_dim});
 }
 
 static ds_value *attention(const llama *m, ds_ctx *ctx, const call *c, int layer, ds_value *x) {
-  ds_value *q = heads_of(m, ctx, c, m->heads, project(m, ctx, layer, Q, x));
-  ds_value *k = heads_of(m, ctx, c, m->kv_heads, project(m, ctx, layer, K, x));
-  ds_value *v = heads_of(m, ctx, c, m->kv_heads, project(m, ctx, layer, V, x));
+  ds_value *q = heads_of(m, ctx, c, project(m, ctx, layer, Q, x));
+  ds_value *k = heads_of(m, ctx, c, project(m, ctx, layer, K, x));
+  ds_value *v = heads_of(m, ctx, c, project(m, ctx, layer, V, x));
   q = ds_rope(ctx, q, c->pos, c->inv_freq, false);
   k = ds_rope(ctx, k, c->pos, c->inv_freq, false);
   if (c->cache && ds_kv_cache_append(c->cache, ctx, layer, k, v, &k, &v) != DS_OK) return NULL;
   ds_value *y = ds_attention(ctx, q, k, v, c->kv_len, true, 0, 0);
-  y = ds_reshape(ctx, y, 3, (int64_t[]){c->batch, c->length, m->heads * m->head_dim});
+  if (!y) return NULL;
+  int64_t width = ds_value_tensor(y)->shape[2] * m->head_dim;
+  y = ds_reshape(ctx, y, 3, (int64_t[]){c->batch, c->length, width});
   return project(m, ctx, layer, O, y);
 }
 
@@ -132,13 +139,16 @@ static ds_value *block(const llama *m, ds_ctx *ctx, const call *c, int layer, ds
   return ds_scope_end(ctx, x);
 }
 
-/* Everything before the last norm: [B,T,C]. */
-static ds_value *body(const llama *m, ds_ctx *ctx, call *c, ds_value *ids) {
+/* [B,T,C] -> [B,T,C] */
+static ds_value *blocks(const llama *m, ds_ctx *ctx, call *c, int first, int last, ds_value *x) {
   int64_t pairs = m->head_dim / 2;
   c->inv_freq = ds_input(ctx, DS_F32, 1, &pairs, m->inv_freq);
-  ds_value *x = ds_embedding(ctx, ids, ds_param(ctx, EMBED));
-  for (int i = 0; i < m->layers; i++) x = block(m, ctx, c, i, x);
+  for (int i = first; i < last; i++) x = block(m, ctx, c, i, x);
   return x;
+}
+
+static ds_value *embed(ds_ctx *ctx, ds_value *ids) {
+  return ds_embedding(ctx, ids, ds_param(ctx, EMBED));
 }
 
 static ds_value *head(const llama *m, ds_ctx *ctx, ds_value *x) {
@@ -146,13 +156,36 @@ static ds_value *head(const llama *m, ds_ctx *ctx, ds_value *x) {
   return ds_linear(ctx, x, m->tied ? ds_param(ctx, EMBED) : last_param(m, ctx, HEAD), NULL);
 }
 
-static ds_value *forward(void *self, ds_ctx *ctx, ds_value *const *inputs, int n_inputs) {
+static ds_value *forward_blocks(void *self, ds_ctx *ctx, int first, int last, ds_value *x,
+                                ds_value *const *inputs, int n_inputs) {
   const llama *m = self;
   call c = {0};
   if (!ds_language_check(ctx, inputs[0], 0, m->positions, &c.batch, &c.length)) return NULL;
   c.pos = ds_positions(ctx, c.batch, c.length);
-  ds_value *logits = head(m, ctx, body(m, ctx, &c, inputs[0]));
-  return ds_language_output(ctx, logits, inputs, n_inputs);
+  x = blocks(m, ctx, &c, first, last, first == 0 ? embed(ctx, inputs[0]) : x);
+  return last < m->layers ? x : ds_language_output(ctx, head(m, ctx, x), inputs, n_inputs);
+}
+
+static ds_value *forward(void *self, ds_ctx *ctx, ds_value *const *inputs, int n_inputs) {
+  return forward_blocks(self, ctx, 0, ((const llama *)self)->layers, NULL, inputs, n_inputs);
+}
+
+static int n_blocks(void *self) {
+  return ((const llama *)self)->layers;
+}
+
+static int param_blocks(void *self, int index, int at[DS_PARAM_BLOCKS]) {
+  const llama *m = self;
+  int layer = index < FIRST_LAYER ? 0 : (index - FIRST_LAYER) / layer_params(m);
+  at[0] = layer < m->layers ? layer : m->layers - 1;
+  at[1] = m->layers - 1;
+  return m->tied && index == EMBED ? 2 : 1;
+}
+
+static ds_status hidden_shape(void *self, const ds_batch *batch, int32_t *rank, int64_t *shape,
+                              ds_error *err) {
+  const llama *m = self;
+  return ds_language_hidden(batch, m->positions, m->width, rank, shape, err);
 }
 
 static ds_value *decode(void *self, ds_ctx *ctx, ds_value *ids, ds_kv_cache *cache) {
@@ -162,7 +195,8 @@ static ds_value *decode(void *self, ds_ctx *ctx, ds_value *ids, ds_kv_cache *cac
     return NULL;
   c.pos = ds_kv_cache_positions(cache, ctx);
   c.kv_len = ds_kv_cache_lengths(cache, ctx);
-  return head(m, ctx, ds_language_last(ctx, body(m, ctx, &c, ids)));
+  ds_value *x = blocks(m, ctx, &c, 0, m->layers, embed(ctx, ids));
+  return head(m, ctx, ds_language_last(ctx, x));
 }
 
 static ds_status info(void *self, ds_model_info *out, ds_error *err) {
@@ -264,6 +298,10 @@ static const ds_model_vtable vtable = {.size = sizeof vtable,
                                        .info = info,
                                        .decode = decode,
                                        .config_json = config_json,
-                                       .destroy = destroy};
+                                       .destroy = destroy,
+                                       .n_blocks = n_blocks,
+                                       .param_blocks = param_blocks,
+                                       .hidden_shape = hidden_shape,
+                                       .forward_blocks = forward_blocks};
 
 const ds_family ds_family_llama = {"llama", "LlamaForCausalLM", create, &vtable};

@@ -2,11 +2,21 @@
 #include "model/family.h"
 #include "model/model_impl.h"
 #include "model/params.h"
+#include "ops/parallel.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum { CONFIG_MAX = 16 << 20 };
+
+/* The first of the functions for pipeline stages that isn't there, or NULL. */
+static const char *lacks_stages(const ds_model_vtable *v) {
+  return !v->n_blocks         ? "n_blocks"
+         : !v->param_blocks   ? "param_blocks"
+         : !v->hidden_shape   ? "hidden_shape"
+         : !v->forward_blocks ? "forward_blocks"
+                              : NULL;
+}
 
 static ds_status check_vtable(const ds_model_vtable *v, ds_error *err) {
   const char *missing = !v->declare ? "declare" : !v->forward ? "forward" : NULL;
@@ -15,6 +25,12 @@ static ds_status check_vtable(const ds_model_vtable *v, ds_error *err) {
                    missing);
   if (v->decode && !v->info)
     return ds_fail(err, DS_ERR_INVALID, "model %s: a model with decode needs info", v->name);
+  missing = lacks_stages(v);
+  if (missing && (v->n_blocks || v->param_blocks || v->hidden_shape || v->forward_blocks))
+    return ds_fail(err, DS_ERR_INVALID,
+                   "model %s: of the functions for pipeline stages %s is missing; give all four or "
+                   "none",
+                   v->name, missing);
   return DS_OK;
 }
 
@@ -164,7 +180,8 @@ static ds_value *checked(const ds_model *m, ds_ctx *ctx, ds_value *v, const char
 
 ds_value *ds_model_forward(ds_model *m, ds_ctx *ctx, ds_value *const *inputs, int n_inputs) {
   if (n_inputs < 1) return ds_ctx_fail(ctx, DS_ERR_INVALID, "a model's forward needs an input");
-  return checked(m, ctx, m->functions.forward(m->self, ctx, inputs, n_inputs), "forward");
+  ds_value *v = checked(m, ctx, m->functions.forward(m->self, ctx, inputs, n_inputs), "forward");
+  return ds_parallel_whole(ctx, v);
 }
 
 ds_value *ds_model_decode(ds_model *m, ds_ctx *ctx, ds_value *ids, ds_kv_cache *cache) {
@@ -172,4 +189,46 @@ ds_value *ds_model_decode(ds_model *m, ds_ctx *ctx, ds_value *ids, ds_kv_cache *
     return ds_ctx_fail(ctx, DS_ERR_UNSUPPORTED, "model %s does not generate text",
                        m->functions.name);
   return checked(m, ctx, m->functions.decode(m->self, ctx, ids, cache), "decode");
+}
+
+/* ---- stages */
+
+ds_status ds_model_blocks(ds_model *m, int *blocks, ds_error *err) {
+  const char *missing = lacks_stages(&m->functions);
+  *blocks = 0;
+  if (missing)
+    return ds_fail(err, DS_ERR_UNSUPPORTED,
+                   "model %s can't be split into pipeline stages: its vtable has no %s function",
+                   m->functions.name, missing);
+  *blocks = m->functions.n_blocks(m->self);
+  if (*blocks >= 1) return DS_OK;
+  return ds_fail(err, DS_ERR_INVALID, "model %s: n_blocks gives %d", m->functions.name, *blocks);
+}
+
+ds_status ds_model_param_blocks(ds_model *m, int index, int at[DS_PARAM_BLOCKS], int *n,
+                                ds_error *err) {
+  int blocks;
+  DS_TRY(ds_model_blocks(m, &blocks, err));
+  *n = m->functions.param_blocks(m->self, index, at);
+  bool good = *n >= 1 && *n <= DS_PARAM_BLOCKS;
+  for (int i = 0; good && i < *n; i++) good = at[i] >= 0 && at[i] < blocks;
+  if (good) return DS_OK;
+  return ds_fail(err, DS_ERR_INVALID, "model %s: param_blocks gives no block for parameter %d",
+                 m->functions.name, index);
+}
+
+ds_status ds_model_hidden_shape(ds_model *m, const ds_batch *batch, int32_t *rank, int64_t *shape,
+                                ds_error *err) {
+  DS_TRY(m->functions.hidden_shape(m->self, batch, rank, shape, err));
+  bool good = *rank >= 1 && *rank <= DS_MAX_RANK;
+  for (int32_t i = 0; good && i < *rank; i++) good = shape[i] > 0;
+  if (good) return DS_OK;
+  return ds_fail(err, DS_ERR_INVALID, "model %s: hidden_shape gives no shape", m->functions.name);
+}
+
+ds_value *ds_model_forward_blocks(ds_model *m, ds_ctx *ctx, int first, int last, ds_value *hidden,
+                                  ds_value *const *inputs, int n_inputs) {
+  if (n_inputs < 1) return ds_ctx_fail(ctx, DS_ERR_INVALID, "a model's forward needs an input");
+  ds_value *out = m->functions.forward_blocks(m->self, ctx, first, last, hidden, inputs, n_inputs);
+  return checked(m, ctx, out, "forward_blocks");
 }

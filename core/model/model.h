@@ -19,6 +19,17 @@ ds_value *ds_model_forward(ds_model *m, ds_ctx *ctx, ds_value *const *inputs, in
  * (ds_model_get_info). */
 ds_value *ds_model_decode(ds_model *m, ds_ctx *ctx, ds_value *ids, ds_kv_cache *cache);
 
+/* What pipeline stages need of a model; see ds_model_vtable. The number of blocks;
+ * DS_ERR_UNSUPPORTED, naming what the vtable lacks, for a model that can't be split. The others are
+ * for models that can. */
+DS_MUST_USE ds_status ds_model_blocks(ds_model *m, int *blocks, ds_error *err);
+DS_MUST_USE ds_status ds_model_param_blocks(ds_model *m, int index, int at[DS_PARAM_BLOCKS], int *n,
+                                            ds_error *err);
+DS_MUST_USE ds_status ds_model_hidden_shape(ds_model *m, const ds_batch *batch, int32_t *rank,
+                                            int64_t *shape, ds_error *err);
+ds_value *ds_model_forward_blocks(ds_model *m, ds_ctx *ctx, int first, int last, ds_value *hidden,
+                                  ds_value *const *inputs, int n_inputs);
+
 /* The folder it was loaded from; NULL when there is none. */
 const char *ds_model_folder(const ds_model *m);
 /* Whether it is one of core's families: the same work for inputs of the same shapes. */
@@ -33,13 +44,16 @@ int32_t ds_model_weights_dtype(const ds_model *m);
 DS_MUST_USE ds_status ds_model_read_param(ds_model *m, const ds_params *p, int index, float *out,
                                           ds_error *err);
 
-/* Gives the f32 values of a parameter; out has its numel floats. */
-typedef ds_status (*ds_param_source)(void *ctx, int index, float *out, ds_error *err);
-/* Writes a folder that transformers (and ds_model_load) can load: model.safetensors in bf16
- * (bits16) or f32, and config.json where the model has one. One parameter is in memory at a time;
- * each file is replaced whole or not at all. The folder is made if need be. */
-DS_MUST_USE ds_status ds_model_save_weights(ds_model *m, const ds_params *p, const char *folder,
-                                            bool bits16, ds_param_source source, void *ctx,
+/* Declares the tensors of model.safetensors as Hugging Face has them: metadata, names, order, some
+ * matrices transposed. */
+struct ds_safetensors_writer;
+DS_MUST_USE ds_status ds_model_declare_weights(const ds_params *p, int32_t dtype,
+                                               struct ds_safetensors_writer *w, ds_error *err);
+/* Writes config.json for weights in bf16 (bits16) or f32; nothing where the model has none. */
+DS_MUST_USE ds_status ds_model_save_config(ds_model *m, const char *folder, bool bits16,
+                                           ds_error *err);
+/* The same of a config.json's text, to path. */
+DS_MUST_USE ds_status ds_model_stamp_config(const char *text, const char *path, bool bits16,
                                             ds_error *err);
 
 #endif

@@ -205,8 +205,8 @@ ds_status ds_model_read_param(ds_model *m, const ds_params *p, int index, float 
   return status;
 }
 
-static ds_status declare_tensors(ds_safetensors_writer *w, const ds_params *p, int32_t dtype,
-                                 ds_error *err) {
+ds_status ds_model_declare_weights(const ds_params *p, int32_t dtype, ds_safetensors_writer *w,
+                                   ds_error *err) {
   DS_TRY(ds_safetensors_writer_metadata(w, "format", "pt", err));
   for (int i = 0; i < ds_params_count(p); i++) {
     int64_t shape[DS_MAX_RANK] = {0};
@@ -215,43 +215,7 @@ static ds_status declare_tensors(ds_safetensors_writer *w, const ds_params *p, i
     DS_TRY(ds_safetensors_writer_add(w, ds_params_name(p, i), dtype, rank,
                                      ds_params_transposed(p, i) ? stored : shape, err));
   }
-  return ds_safetensors_writer_begin(w, err);
-}
-
-/* One parameter: from the source, through scratch of as many floats, to the file. */
-static ds_status write_param(ds_safetensors_writer *w, const ds_params *p, int index, int32_t dtype,
-                             ds_param_source source, void *ctx, float *values, float *scratch,
-                             ds_error *err) {
-  int64_t n = ds_params_numel(p, index), shape[DS_MAX_RANK];
-  DS_TRY(source(ctx, index, values, err));
-  if (ds_params_transposed(p, index)) {
-    ds_params_shape(p, index, shape);
-    transpose(scratch, values, shape[0], shape[1]);
-    float *swap = values;
-    values = scratch;
-    scratch = swap;
-  }
-  ds_convert_from_f32(scratch, dtype, values, (size_t)n);
-  return ds_safetensors_writer_write(w, scratch, (size_t)n * ds_dtype_size(dtype), err);
-}
-
-static ds_status write_tensors(const ds_params *p, const char *path, int32_t dtype,
-                               ds_param_source source, void *ctx, ds_error *err) {
-  int64_t most = 1;
-  for (int i = 0; i < ds_params_count(p); i++)
-    if (ds_params_numel(p, i) > most) most = ds_params_numel(p, i);
-  ds_safetensors_writer *w = NULL;
-  float *values = new_floats(most), *scratch = new_floats(most);
-  ds_status status = values && scratch ? ds_safetensors_writer_create(path, &w, err)
-                                       : ds_fail_memory(err, "saving a model");
-  if (status == DS_OK) status = declare_tensors(w, p, dtype, err);
-  for (int i = 0; i < ds_params_count(p) && status == DS_OK; i++)
-    status = write_param(w, p, i, dtype, source, ctx, values, scratch, err);
-  if (status == DS_OK) status = ds_safetensors_writer_commit(w, err);
-  ds_safetensors_writer_destroy(w);
-  free(values);
-  free(scratch);
-  return status;
+  return DS_OK;
 }
 
 /* Replaces (or adds) the dtype in the config by that of the file. */
@@ -266,10 +230,9 @@ char *ds_model_config_json(const ds_model *m) {
   return m->functions.config_json ? m->functions.config_json(m->self) : NULL;
 }
 
-static ds_status write_config(ds_model *m, const char *path, bool bits16, ds_error *err) {
-  char *text = ds_model_config_json(m), *stamped = NULL;
-  if (!text) return ds_fail_memory(err, path);
+ds_status ds_model_stamp_config(const char *text, const char *path, bool bits16, ds_error *err) {
   cJSON *config = NULL;
+  char *stamped = NULL;
   ds_status status = ds_json_parse(text, strlen(text), 0, "the model's config_json", &config, err);
   if (status == DS_OK) status = stamp_dtype(config, bits16, err);
   if (status == DS_OK) {
@@ -279,20 +242,15 @@ static ds_status write_config(ds_model *m, const char *path, bool bits16, ds_err
   }
   cJSON_free(stamped);
   cJSON_Delete(config);
-  free(text);
   return status;
 }
 
-ds_status ds_model_save_weights(ds_model *m, const ds_params *p, const char *folder, bool bits16,
-                                ds_param_source source, void *ctx, ds_error *err) {
-  DS_TRY(ds_make_folders(folder, err));
-  char *weights = ds_path_join(folder, "model.safetensors");
-  char *config = ds_path_join(folder, "config.json");
-  ds_status status = weights && config ? DS_OK : ds_fail_memory(err, folder);
-  if (status == DS_OK)
-    status = write_tensors(p, weights, bits16 ? DS_BF16 : DS_F32, source, ctx, err);
-  if (status == DS_OK && m->functions.config_json) status = write_config(m, config, bits16, err);
-  free(weights);
-  free(config);
+ds_status ds_model_save_config(ds_model *m, const char *folder, bool bits16, ds_error *err) {
+  if (!m->functions.config_json) return DS_OK;
+  char *text = m->functions.config_json(m->self), *path = ds_path_join(folder, "config.json");
+  ds_status status = text && path ? ds_model_stamp_config(text, path, bits16, err)
+                                  : ds_fail_memory(err, "config.json");
+  free(path);
+  free(text);
   return status;
 }

@@ -16,13 +16,17 @@ typedef struct param {
   ds_init init;
   double scale;
   bool transposed;
+  bool split_said;
+  ds_split split;
+  ds_split_by split_by;
 } param;
 
 struct ds_params {
   param *items;
   size_t count, capacity;
   int64_t total;
-  ds_error failure; /* status DS_OK: none */
+  int64_t query_heads, kv_heads, head_dim; /* 0: not said */
+  ds_error failure;                        /* status DS_OK: none */
 };
 
 /* FNV-1a: the random stream of a parameter is its name's hash. */
@@ -49,12 +53,13 @@ ds_status ds_params_status(const ds_params *p, ds_error *err) {
   return ds_fail(err, p->failure.status, "%s", p->failure.message);
 }
 
-/* Elements of the shape, which must all be at least one. The bound leaves room for byte counts. */
-static bool count_elements(int32_t rank, const int64_t *shape, int64_t *numel) {
+/* Elements of the shape, each dimension at least `least`. The bound leaves room for byte counts. */
+static bool count_elements(int32_t rank, const int64_t *shape, int64_t least, int64_t *numel) {
   *numel = 1;
   if (rank < 0 || rank > DS_MAX_RANK) return false;
   for (int32_t i = 0; i < rank; i++)
-    if (shape[i] < 1 || __builtin_mul_overflow(*numel, shape[i], numel) || *numel > INT64_MAX / 64)
+    if (shape[i] < least || __builtin_mul_overflow(*numel, shape[i], numel) ||
+        *numel > INT64_MAX / 64)
       return false;
   return true;
 }
@@ -66,13 +71,13 @@ static int find(const ds_params *p, const char *name, uint64_t hash) {
 }
 
 static ds_status check(const ds_params *p, const char *name, int32_t rank, const int64_t *shape,
-                       ds_init init, double scale, param *out, ds_error *err) {
+                       int64_t least, ds_init init, double scale, param *out, ds_error *err) {
   if (!name || !name[0]) return ds_fail(err, DS_ERR_INVALID, "a parameter without a name");
   *out = (param){.hash = hash_name(name), .rank = rank, .init = init, .scale = scale};
   if (find(p, name, out->hash) >= 0)
     return ds_fail(err, DS_ERR_INVALID, "two parameters are named \"%s\"; names must be unique",
                    name);
-  if (!count_elements(rank, shape, &out->numel))
+  if (!count_elements(rank, shape, least, &out->numel))
     return ds_fail(err, DS_ERR_INVALID,
                    "parameter \"%s\": rank 0 to %d and positive dimensions are allowed", name,
                    DS_MAX_RANK);
@@ -88,11 +93,11 @@ static ds_status check(const ds_params *p, const char *name, int32_t rank, const
   return DS_OK;
 }
 
-int ds_params_add(ds_params *p, const char *name, int32_t rank, const int64_t *shape, ds_init init,
-                  double scale) {
+static int add(ds_params *p, const char *name, int32_t rank, const int64_t *shape, int64_t least,
+               ds_init init, double scale) {
   if (!p || p->failure.status != DS_OK) return -1;
   param item;
-  if (check(p, name, rank, shape, init, scale, &item, &p->failure) != DS_OK) return -1;
+  if (check(p, name, rank, shape, least, init, scale, &item, &p->failure) != DS_OK) return -1;
   if (ds_reserve(&p->items, &p->capacity, p->count + 1, sizeof *p->items, "parameter declarations",
                  &p->failure) != DS_OK)
     return -1;
@@ -107,6 +112,22 @@ int ds_params_add(ds_params *p, const char *name, int32_t rank, const int64_t *s
   return (int)p->count++;
 }
 
+int ds_params_add(ds_params *p, const char *name, int32_t rank, const int64_t *shape, ds_init init,
+                  double scale) {
+  return add(p, name, rank, shape, 1, init, scale);
+}
+
+void ds_params_add_like(ds_params *p, const ds_params *from, int index, const int64_t *shape) {
+  const param *f = &from->items[index];
+  int added = add(p, f->name, f->rank, shape, 0, f->init, f->scale);
+  if (added < 0) return;
+  param *item = &p->items[added];
+  item->transposed = f->transposed;
+  item->split_said = f->split_said;
+  item->split = f->split;
+  item->split_by = f->split_by;
+}
+
 void ds_params_set_transposed(ds_params *p, int index) {
   if (!p || p->failure.status != DS_OK) return;
   if (index < 0 || (size_t)index >= p->count || p->items[index].rank != 2) {
@@ -115,6 +136,50 @@ void ds_params_set_transposed(ds_params *p, int index) {
     return;
   }
   p->items[index].transposed = true;
+}
+
+void ds_params_set_heads(ds_params *p, int64_t n_heads, int64_t n_kv_heads, int64_t head_dim) {
+  if (!p || p->failure.status != DS_OK) return;
+  if (n_heads < 1 || n_kv_heads < 1 || head_dim < 1 || n_heads % n_kv_heads) {
+    ds_fail(
+        &p->failure, DS_ERR_INVALID,
+        "ds_params_set_heads(%lld, %lld, %lld): positive numbers are wanted, and key/value heads "
+        "that divide the heads",
+        (long long)n_heads, (long long)n_kv_heads, (long long)head_dim);
+    return;
+  }
+  p->query_heads = n_heads;
+  p->kv_heads = n_kv_heads;
+  p->head_dim = head_dim;
+}
+
+void ds_params_set_split(ds_params *p, int index, ds_split split, ds_split_by by) {
+  if (!p || p->failure.status != DS_OK) return;
+  bool known = split >= DS_SPLIT_NONE && split <= DS_SPLIT_VOCAB && by >= DS_SPLIT_BY_ELEMENT &&
+               by <= DS_SPLIT_BY_QKV;
+  if (index < 0 || (size_t)index >= p->count || !known) {
+    ds_fail(&p->failure, DS_ERR_INVALID, "ds_params_set_split(%d, %d, %d): no such %s", index,
+            (int)split, (int)by, known ? "parameter" : "split");
+    return;
+  }
+  param *item = &p->items[index];
+  item->split_said = true;
+  item->split = split;
+  item->split_by = by;
+}
+
+bool ds_params_split(const ds_params *p, int index, ds_split *split, ds_split_by *by) {
+  const param *item = &p->items[index];
+  *split = item->split;
+  *by = item->split_by;
+  return item->split_said;
+}
+
+bool ds_params_heads(const ds_params *p, int64_t *query, int64_t *kv, int64_t *dim) {
+  *query = p->query_heads;
+  *kv = p->kv_heads;
+  *dim = p->head_dim;
+  return p->head_dim > 0;
 }
 
 int ds_params_count(const ds_params *p) {

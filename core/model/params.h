@@ -29,6 +29,14 @@ int64_t ds_params_total(const ds_params *p);
 /* The index of a name; -1 when there is none. */
 int ds_params_find(const ds_params *p, const char *name);
 
+/* What the model said of tensor parallelism (ds.h): false where it said nothing. */
+bool ds_params_split(const ds_params *p, int index, ds_split *split, ds_split_by *by);
+bool ds_params_heads(const ds_params *p, int64_t *query, int64_t *kv, int64_t *dim);
+/* Adds parameter `index` of `from` in another shape of the same rank, which may have no elements:
+ * name, initialization, transposition and what was said of tensor parallelism come along. Failures
+ * stay in p. */
+void ds_params_add_like(ds_params *p, const ds_params *from, int index, const int64_t *shape);
+
 /* The initial values of a parameter, numel floats. They depend on the seed, the name, the init kind
  * and the number of elements only: not on the order of parameters, the rank, or the backend. */
 DS_MUST_USE ds_status ds_params_init_values(const ds_params *p, int index, uint64_t seed,

@@ -61,6 +61,11 @@ DS_MUST_USE ds_status ds_safetensors_writer_metadata(ds_safetensors_writer *w, c
 DS_MUST_USE ds_status ds_safetensors_writer_add(ds_safetensors_writer *w, const char *name,
                                                 int32_t dtype, int32_t rank, const int64_t *shape,
                                                 ds_error *err);
+/* What the file begins with, new (free() it), and how many bytes the whole file has. The data
+ * follows, tensor after tensor in the order of their adds: whoever knows the declarations knows where
+ * each stands, so that several processes can write one file (base/shared_file.h). */
+DS_MUST_USE ds_status ds_safetensors_writer_header(const ds_safetensors_writer *w, char **out,
+                                                   size_t *bytes, uint64_t *total, ds_error *err);
 /* Opens the file and writes the header. */
 DS_MUST_USE ds_status ds_safetensors_writer_begin(ds_safetensors_writer *w, ds_error *err);
 /* The next bytes of data, in pieces of any size. More than was added is DS_ERR_INVALID. */

@@ -93,20 +93,37 @@ ds_status ds_safetensors_writer_add(ds_safetensors_writer *w, const char *name, 
   return DS_OK;
 }
 
-ds_status ds_safetensors_writer_begin(ds_safetensors_writer *w, ds_error *err) {
-  DS_TRY(check_declaring(w, err));
+ds_status ds_safetensors_writer_header(const ds_safetensors_writer *w, char **out, size_t *bytes,
+                                       uint64_t *total, ds_error *err) {
+  *out = NULL;
   char *text = cJSON_PrintUnformatted(w->header);
   if (!text) return ds_fail_memory(err, w->path);
   /* Spaces bring the data to a multiple of 8, so that readers can map it. */
-  size_t length = strlen(text), padding = (8 - length % 8) % 8;
-  unsigned char size[8];
-  for (int i = 0; i < 8; i++) size[i] = (unsigned char)((uint64_t)(length + padding) >> 8 * i);
+  size_t length = strlen(text), padded = length + (8 - length % 8) % 8;
+  char *head = malloc(8 + padded);
+  if (head) {
+    for (int i = 0; i < 8; i++) head[i] = (char)((uint64_t)padded >> 8 * i);
+    memcpy(head + 8, text, length);
+    memset(head + 8 + length, ' ', padded - length);
+  }
+  cJSON_free(text);
+  if (!head) return ds_fail_memory(err, w->path);
+  *out = head;
+  *bytes = 8 + padded;
+  *total = *bytes + w->declared;
+  return DS_OK;
+}
+
+ds_status ds_safetensors_writer_begin(ds_safetensors_writer *w, ds_error *err) {
+  DS_TRY(check_declaring(w, err));
+  char *head;
+  size_t bytes;
+  uint64_t total;
+  DS_TRY(ds_safetensors_writer_header(w, &head, &bytes, &total, err));
   ds_status status = ds_writer_open(&w->file, w->path, err);
   w->open = status == DS_OK;
-  if (status == DS_OK) status = ds_writer_write(&w->file, size, sizeof size, err);
-  if (status == DS_OK) status = ds_writer_write(&w->file, text, length, err);
-  if (status == DS_OK) status = ds_writer_write(&w->file, "       ", padding, err);
-  free(text);
+  if (status == DS_OK) status = ds_writer_write(&w->file, head, bytes, err);
+  free(head);
   return status;
 }
 

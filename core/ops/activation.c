@@ -56,7 +56,7 @@ ds_value *ds_swiglu(ds_ctx *ctx, ds_value *gate, ds_value *up) {
   as_matrix(&gate->t, &g);
   as_matrix(&up->t, &u);
   ds_value *y = ds_value_new(ctx, gate->t.dtype, gate->t.rank, gate->t.shape);
-  if (!y) return NULL;
+  if (!y || !ds_parallel_check(ctx, DS_OP_SWIGLU, (ds_value *[]){gate, up}, 2, &y, 1)) return NULL;
   as_matrix(&y->t, &y2);
   ds_error err;
   if (ds_run_raw(ctx, DS_OP_SWIGLU, (const ds_tensor *[]){&g, &u}, 2, (const ds_tensor *[]){&y2}, 1,

@@ -1,3 +1,4 @@
+#include "ops/sequence.h"
 #include "ops/tape.h"
 
 #include <math.h>
@@ -41,9 +42,9 @@ static ds_value *dense_heads(ds_ctx *ctx, ds_value *x) {
              : x;
 }
 
-ds_value *ds_attention(ds_ctx *ctx, ds_value *q, ds_value *k, ds_value *v, ds_value *kv_len,
-                       bool causal, double scale, int64_t window) {
-  if (!q || !k || !v || !check_shapes(ctx, &q->t, &k->t, &v->t)) return NULL;
+static ds_value *attend(ds_ctx *ctx, ds_value *q, ds_value *k, ds_value *v, ds_value *kv_len,
+                        bool causal, double scale, int64_t window) {
+  if (!q || !k || !v) return NULL;
   ds_value *in[] = {dense_heads(ctx, q), dense_heads(ctx, k), dense_heads(ctx, v), kv_len};
   ds_value *out[] = {ds_value_new(ctx, q->t.dtype, 4, q->t.shape), NULL};
   if (!in[0] || !in[1] || !in[2] || !out[0]) return NULL;
@@ -56,6 +57,20 @@ ds_value *ds_attention(ds_ctx *ctx, ds_value *q, ds_value *k, ds_value *v, ds_va
       {.f = scale != 0 ? scale : 1 / sqrt((double)q->t.shape[3])}, {.i = causal}, {.i = window}};
   if (!ds_run(ctx, DS_OP_ATTENTION, in, 4, out, 2, attr, 3)) return NULL;
   return ds_record(ctx, attention_backward, in, 4, out, 2, attr, 3);
+}
+
+ds_value *ds_attention(ds_ctx *ctx, ds_value *q, ds_value *k, ds_value *v, ds_value *kv_len,
+                       bool causal, double scale, int64_t window) {
+  if (!q || !k || !v || !check_shapes(ctx, &q->t, &k->t, &v->t)) return NULL;
+  if (!ctx->sequence) return attend(ctx, q, k, v, kv_len, causal, scale, window);
+  if (!ds_sequence_check_heads(ctx, q->t.shape[2], k->t.shape[2])) return NULL;
+  if (kv_len)
+    return ds_ctx_fail(ctx, DS_ERR_UNSUPPORTED,
+                       "attention: kv_len with sequence parallelism; it is for whole sequences");
+  q = ds_sequence_to_heads(ctx, q);
+  k = ds_sequence_to_heads(ctx, k);
+  v = ds_sequence_to_heads(ctx, v);
+  return ds_sequence_to_tokens(ctx, attend(ctx, q, k, v, NULL, causal, scale, window));
 }
 
 static ds_status rope_backward(ds_ctx *ctx, ds_node *node, ds_error *err) {

@@ -30,6 +30,9 @@ void ds_ctx_destroy(ds_ctx *ctx) {
   for (size_t i = 0; i < ctx->pool.n_chunks; i++) free(ctx->pool.chunks[i]);
   free(ctx->pool.chunks);
   free(ctx->nodes);
+  free(ctx->uses);
+  free(ctx->tensor.ids);
+  free(ctx->tensor.pending);
   free(ctx);
 }
 
@@ -46,6 +49,10 @@ void ds_ctx_drop_packed(ds_ctx *ctx) {
 void ds_ctx_bind_params(ds_ctx *ctx, ds_param_slot *slots, int n) {
   ctx->slots = slots;
   ctx->n_slots = n;
+}
+
+void ds_ctx_bind_hooks(ds_ctx *ctx, const ds_param_hooks *hooks) {
+  ctx->hooks = *hooks;
 }
 
 void ds_ctx_set_constant_weights(ds_ctx *ctx, bool constant) {
@@ -68,14 +75,14 @@ bool ds_ctx_training(const ds_ctx *ctx) {
 }
 
 ds_status ds_ctx_begin(ds_ctx *ctx, ds_error *err) {
-  (void)err; /* nothing can fail today; a stream that must be waited for could */
   ds_arena_reset(ctx->arena);
   ctx->pool.chunk = ctx->pool.offset = 0;
   ctx->n_nodes = 0;
+  for (size_t i = 0; i < ctx->uses_capacity; i++) ctx->uses[i] = 0;
   ctx->n_scopes = 0;
   ctx->input_bytes = 0;
   ctx->failure.status = DS_OK;
-  return DS_OK;
+  return ds_parallel_begin(ctx, err);
 }
 
 ds_status ds_ctx_status(const ds_ctx *ctx, ds_error *err) {
@@ -121,6 +128,8 @@ ds_value *ds_scope_end(ds_ctx *ctx, ds_value *keep) {
   keep = ds_contiguous(ctx, keep);
   if (!keep) return NULL;
   ds_tensor from = keep->t;
+  ds_part part = keep->part;
+  const ds_param_split *vocab = keep->vocab;
   size_t bytes = ds_tensor_bytes(&from);
   ds_value *detour = ds_value_new(ctx, from.dtype, from.rank, from.shape);
   if (!detour) return NULL;
@@ -130,7 +139,10 @@ ds_value *ds_scope_end(ds_ctx *ctx, ds_value *keep) {
   ctx->pool.chunk = ctx->scopes[ctx->n_scopes].pool.chunk;
   ctx->pool.offset = ctx->scopes[ctx->n_scopes].pool.offset;
   ds_value *y = ds_value_new(ctx, from.dtype, from.rank, from.shape);
-  if (!y || bytes == 0 || y->t.data == from.data) return y;
+  if (!y) return NULL;
+  y->part = part;
+  y->vocab = vocab;
+  if (bytes == 0 || y->t.data == from.data) return y;
   ds_error err;
   ds_status status = DS_OK;
   if (overlap(y->t.data, from.data, bytes)) {

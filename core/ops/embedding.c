@@ -1,4 +1,5 @@
 #include "ops/tape.h"
+#include "ops/vocab.h"
 
 static ds_status embedding_backward(ds_ctx *ctx, ds_node *node, ds_error *err) {
   ds_grad d;
@@ -29,7 +30,19 @@ ds_value *ds_embedding(ds_ctx *ctx, ds_value *ids, ds_value *table) {
   if (!ids || !table) return NULL;
   if (table->t.rank != 2 || !ds_tensor_is_contiguous(&table->t))
     return ds_ctx_fail(ctx, DS_ERR_INVALID, "embedding: the table must be contiguous [V,C]");
-  if (!check_ids(ctx, ids, table->t.shape[0], "embedding")) return NULL;
+  const ds_param_split *split = ds_parallel_split(ctx, table);
+  if (split && (split->split != DS_SPLIT_VOCAB || table->base))
+    return ds_ctx_fail(ctx, DS_ERR_UNSUPPORTED,
+                       "embedding: the table \"%s\" is divided by %s; ds_params_set_split with "
+                       "DS_SPLIT_VOCAB or DS_SPLIT_NONE says otherwise",
+                       split->name,
+                       table->base ? "tensor parallelism, and this is a view of it"
+                                   : "tensor parallelism as a linear's weight");
+  int64_t vocab = split ? split->whole : table->t.shape[0];
+  if (!check_ids(ctx, ids, vocab, "embedding")) return NULL;
+  if (split) return ds_vocab_embedding(ctx, ids, table, split, embedding_backward);
+  ids = ds_parallel_ids(ctx, ids);
+  if (!ids) return NULL;
   int64_t shape[DS_MAX_RANK];
   for (int32_t i = 0; i < ids->t.rank; i++) shape[i] = ids->t.shape[i];
   shape[ids->t.rank] = table->t.shape[1];

@@ -22,13 +22,33 @@ ds_status ds_run_raw(ds_ctx *ctx, uint32_t op, const ds_tensor *const *in, int n
   return ds_backend_op(ctx->backend, &o, err);
 }
 
+ds_status ds_need(ds_ctx *ctx, ds_value *const *values, int n, ds_error *err) {
+  int params[8], n_params = 0;
+  if (!ctx->hooks.need) return DS_OK;
+  for (int i = 0; i < n; i++) {
+    const ds_value *root = values[i] && values[i]->base ? values[i]->base : values[i];
+    if (root && root->param >= 0) params[n_params++] = root->param;
+  }
+  if (n_params == 0) return DS_OK;
+  DS_TRY(ctx->hooks.need(ctx->hooks.self, params, n_params, err));
+  for (int i = 0; i < n; i++) {
+    ds_value *root = values[i] && values[i]->base ? values[i]->base : values[i];
+    if (!root || root->param < 0) continue;
+    root->t.data = ctx->slots[root->param].value.data;
+    values[i]->t.data = (char *)root->t.data + values[i]->base_offset;
+  }
+  return DS_OK;
+}
+
 bool ds_run(ds_ctx *ctx, uint32_t op, ds_value *const *in, int n_in, ds_value *const *out,
             int n_out, const ds_attr *attr, int n_attr) {
   if (ctx->failure.status != DS_OK) return false;
+  if (!ds_parallel_check(ctx, op, in, n_in, out, n_out)) return false;
   const ds_tensor *ti[8], *to[8];
+  ds_error err;
+  if (ds_need(ctx, in, n_in, &err) != DS_OK) return ds_ctx_take_error(ctx, &err) != NULL;
   for (int i = 0; i < n_in; i++) ti[i] = in[i] ? &in[i]->t : NULL;
   for (int i = 0; i < n_out; i++) to[i] = out[i] ? &out[i]->t : NULL;
-  ds_error err;
   if (ds_run_raw(ctx, op, ti, n_in, to, n_out, 0, attr, n_attr, &err) == DS_OK) return true;
   ds_ctx_take_error(ctx, &err);
   return false;
@@ -41,6 +61,32 @@ bool ds_will_record(const ds_ctx *ctx, ds_value *const *in, int n_in) {
   return false;
 }
 
+/* Counts what reads parameters, so that it is known when their gradients are complete. */
+static ds_status count_uses(ds_ctx *ctx, ds_value *const *in, int n_in, ds_error *err) {
+  size_t had = ctx->uses_capacity;
+  if (!ctx->hooks.done && !ctx->tensor.group) return DS_OK;
+  DS_TRY(ds_reserve(&ctx->uses, &ctx->uses_capacity, (size_t)ctx->n_slots, sizeof *ctx->uses,
+                    "the tape", err));
+  for (size_t i = had; i < ctx->uses_capacity; i++) ctx->uses[i] = 0;
+  for (int i = 0; i < n_in; i++) {
+    const ds_value *root = in[i] && in[i]->base ? in[i]->base : in[i];
+    if (root && root->param >= 0 && root->needs_grad) ctx->uses[root->param]++;
+  }
+  return DS_OK;
+}
+
+static ds_status uncount_uses(ds_ctx *ctx, const ds_node *node, ds_error *err) {
+  if (!ctx->hooks.done && !ctx->tensor.group) return DS_OK;
+  for (int i = 0; i < node->n_in; i++) {
+    const ds_value *root = node->in[i] && node->in[i]->base ? node->in[i]->base : node->in[i];
+    if (!root || root->param < 0 || !root->needs_grad) continue;
+    if (--ctx->uses[root->param] > 0) continue;
+    DS_TRY(ds_parallel_done(ctx, root->param, err));
+    if (ctx->hooks.done) DS_TRY(ctx->hooks.done(ctx->hooks.self, root->param, err));
+  }
+  return DS_OK;
+}
+
 ds_value *ds_record(ds_ctx *ctx, ds_backward_fn backward, ds_value *const *in, int n_in,
                     ds_value *const *out, int n_out, const ds_attr *attr, int n_attr) {
   if (!ds_will_record(ctx, in, n_in)) return out[0];
@@ -48,7 +94,8 @@ ds_value *ds_record(ds_ctx *ctx, ds_backward_fn backward, ds_value *const *in, i
   if (!node) return NULL;
   ds_error err;
   if (ds_reserve(&ctx->nodes, &ctx->node_capacity, ctx->n_nodes + 1, sizeof *ctx->nodes, "the tape",
-                 &err) != DS_OK)
+                 &err) != DS_OK ||
+      count_uses(ctx, in, n_in, &err) != DS_OK)
     return ds_ctx_take_error(ctx, &err);
   node->backward = backward;
   node->n_in = n_in;
@@ -107,6 +154,8 @@ static ds_status root_grad(ds_ctx *ctx, ds_value *root, ds_tensor *out, bool *ex
                            ds_error *err) {
   if (root->param >= 0) {
     ds_param_slot *slot = &ctx->slots[root->param];
+    if (ds_parallel_summed(ctx, root->param)) return ds_parallel_grad(ctx, root, out, existed, err);
+    if (ctx->hooks.grad) DS_TRY(ctx->hooks.grad(ctx->hooks.self, root->param, err));
     *out = ds_tensor_make(slot->grad, DS_F32, root->t.rank, root->t.shape);
     *existed = slot->has_grad;
     slot->has_grad = true;
@@ -136,7 +185,7 @@ static ds_status grad_place(ds_ctx *ctx, ds_value *v, ds_tensor *out, bool *accu
     DS_TRY(ds_backend_fill(ctx->backend, g.data, 0, ds_tensor_bytes(&g), err));
     *accumulate = true;
   }
-  size_t offset = (size_t)((char *)v->t.data - (char *)root->t.data) / ds_dtype_size(root->t.dtype);
+  size_t offset = v->base_offset / ds_dtype_size(root->t.dtype);
   *out = v->t;
   out->dtype = g.dtype;
   out->data = (char *)g.data + offset * ds_dtype_size(g.dtype);
@@ -229,6 +278,20 @@ static ds_status seed_gradient(ds_ctx *ctx, ds_value *loss, double scale, ds_err
   return ds_backend_upload(ctx->backend, loss->grad->t.data, &s, sizeof s, err);
 }
 
+/* To the tape's begin. */
+static ds_status walk(ds_ctx *ctx, ds_error *err) {
+  while (ctx->n_nodes > 0) {
+    ds_node *node = ctx->nodes[--ctx->n_nodes];
+    if (node->out[0]->grad) {
+      DS_TRY(ds_need(ctx, node->in, node->n_in, err));
+      DS_TRY(node->backward(ctx, node, err));
+    }
+    DS_TRY(uncount_uses(ctx, node, err));
+    release_outputs(ctx, node);
+  }
+  return DS_OK;
+}
+
 ds_status ds_ctx_backward(ds_ctx *ctx, ds_value *loss, double scale, ds_error *err) {
   DS_TRY(ds_ctx_status(ctx, err));
   if (!loss) return ds_fail(err, DS_ERR_INVALID, "backward of no value");
@@ -244,10 +307,27 @@ ds_status ds_ctx_backward(ds_ctx *ctx, ds_value *loss, double scale, ds_error *e
                    "mode first, once per backward");
   loss->keep = true;
   DS_TRY(seed_gradient(ctx, loss, scale, err));
-  while (ctx->n_nodes > 0) {
-    ds_node *node = ctx->nodes[--ctx->n_nodes];
-    if (node->out[0]->grad) DS_TRY(node->backward(ctx, node, err));
-    release_outputs(ctx, node);
-  }
+  return walk(ctx, err);
+}
+
+bool ds_ctx_needs_gradient(const ds_value *v) {
+  return v->needs_grad;
+}
+
+ds_status ds_ctx_gradient(ds_ctx *ctx, ds_value *v, ds_tensor *out, ds_error *err) {
+  DS_TRY(ds_ctx_status(ctx, err));
+  ds_value *root = v->base ? v->base : v;
+  if (!v->needs_grad || root->param >= 0 || !covers(v, root) || !ds_tensor_is_contiguous(&v->t))
+    return ds_fail(err, DS_ERR_STATE, "the gradient of a value that has no place for one");
+  if (!root->grad) DS_TRY(new_grad(ctx, root, &root->grad, err));
+  *out = root->grad->t;
   return DS_OK;
+}
+
+ds_status ds_ctx_backward_from(ds_ctx *ctx, ds_value *v, ds_error *err) {
+  DS_TRY(ds_ctx_status(ctx, err));
+  if (ctx->n_nodes == 0 || !(v->base ? v->base : v)->grad)
+    return ds_fail(err, DS_ERR_STATE,
+                   "backward from a value without a gradient, or that nothing was recorded of");
+  return walk(ctx, err);
 }

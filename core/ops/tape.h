@@ -20,6 +20,7 @@
 #define DS_OPS_TAPE_H
 
 #include "ops/ctx.h"
+#include "ops/parallel.h"
 #include "tensor/tensor.h"
 
 enum { DS_NODE_IN = 5, DS_NODE_OUT = 3, DS_NODE_ATTR = 3 };
@@ -35,12 +36,21 @@ struct ds_value {
   ds_tensor t;
   ds_storage *storage; /* NULL: a view, a parameter, or wrapped memory */
   ds_value *base;      /* of a view: the contiguous value it looks into */
+  size_t base_offset;  /* of a view: bytes from the base's first element */
   ds_value *grad;      /* of a base value, while the tape is walked; contiguous, dtype of t */
   int param;           /* parameter index, or -1 */
   bool needs_grad;
   bool keep;              /* not released by the walk */
   int uses;               /* of a base value: recorded ops that read it or a view of it */
   int32_t id_min, id_max; /* of an i32 input: the range of its elements */
+  /* Under tensor parallelism (parallel.h): */
+  ds_part part;
+  const ds_param_split *vocab; /* of DS_PART_VOCAB: which */
+  ds_value *entered;           /* in training: what column-parallel products read in its place */
+  bool shared;                 /* is such a one, and whole: its gradient is summed over ranks */
+  bool on_way;                 /* its gradient is being summed */
+  size_t host;                 /* of an i32 input: where its elements are in the context's ids, + 1;
+                                  0: not there */
 };
 
 typedef struct ds_node ds_node;
@@ -63,6 +73,9 @@ ds_value *ds_value_view(ds_ctx *ctx, ds_value *x, const ds_tensor *t);
 /* Runs a backend op. NULL entries are absent tensors. False after recording the failure. */
 bool ds_run(ds_ctx *ctx, uint32_t op, ds_value *const *in, int n_in, ds_value *const *out,
             int n_out, const ds_attr *attr, int n_attr);
+/* Parameters among these values (and views of them; NULL entries are passed over) are where the next
+ * op can read them. ds_run does it by itself. */
+DS_MUST_USE ds_status ds_need(ds_ctx *ctx, ds_value *const *values, int n, ds_error *err);
 /* Puts the gradient rule on the tape if training and some input needs it. Returns out[0]. Unused
  * outputs may be NULL. */
 ds_value *ds_record(ds_ctx *ctx, ds_backward_fn backward, ds_value *const *in, int n_in,
@@ -128,6 +141,10 @@ struct ds_ctx {
   bool constant_weights;
   ds_param_slot *slots;
   int n_slots;
+  ds_param_hooks hooks;
+  ds_group *sequence; /* sequence.h; NULL: sequences are whole */
+  int *uses; /* by parameter: what is on the tape and reads it; only where hooks.done is wanted */
+  size_t uses_capacity;
   ds_node **nodes; /* the tape */
   size_t n_nodes, node_capacity;
   struct {
@@ -136,7 +153,18 @@ struct ds_ctx {
   } scopes[DS_MAX_SCOPES];
   int n_scopes;
   size_t input_bytes; /* of host data since the last begin, as ds_record_begin wants to know it */
-  ds_error failure;   /* status DS_OK: none */
+  struct {
+    ds_group *group; /* NULL: nothing is divided */
+    const ds_param_split *splits;
+    bool sequence;
+    ds_side *side; /* NULL: sums go to the backend's stream */
+    bool busy;     /* the side has work that nobody waited for */
+    int32_t *ids; /* host copies of i32 inputs since the last begin */
+    size_t n_ids, id_capacity;
+    ds_value **pending; /* by parameter: this walk's gradient, until it is summed over ranks */
+    size_t pending_capacity;
+  } tensor;
+  ds_error failure; /* status DS_OK: none */
 };
 
 /* 16-byte aligned, zeroed; NULL after recording the failure. */

@@ -34,15 +34,29 @@ ds_value *ds_value_view(ds_ctx *ctx, ds_value *x, const ds_tensor *t) {
   ds_value *v = make_value(ctx, t);
   if (!v) return NULL;
   v->base = x->base ? x->base : x;
+  v->base_offset = (size_t)((char *)t->data - (char *)x->t.data) + x->base_offset;
   v->needs_grad = x->needs_grad;
   v->id_min = x->id_min;
   v->id_max = x->id_max;
+  v->part = x->part;
+  v->vocab = x->vocab;
+  if (ds_tensor_numel(t) == ds_tensor_numel(&x->t)) v->host = x->host;
   return v;
 }
 
 ds_value *ds_ctx_wrap(ds_ctx *ctx, const ds_tensor *t) {
   if (ctx->failure.status != DS_OK) return NULL;
   return make_value(ctx, t);
+}
+
+ds_value *ds_ctx_wrap_leaf(ds_ctx *ctx, const ds_tensor *t) {
+  ds_value *v = ds_ctx_wrap(ctx, t);
+  if (v) v->needs_grad = true;
+  return v;
+}
+
+const ds_tensor *ds_ctx_leaf_gradient(const ds_value *v) {
+  return v->grad ? &v->grad->t : NULL;
 }
 
 const ds_tensor *ds_value_tensor(const ds_value *v) {
@@ -135,6 +149,7 @@ ds_value *ds_input(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_t *shap
   ds_error err;
   if (ds_value_fill(ctx, v, host, &err) != DS_OK) return ds_ctx_take_error(ctx, &err);
   if (dtype == DS_I32) ds_input_range(host, n, &v->id_min, &v->id_max);
+  if (dtype == DS_I32 && ctx->tensor.group && !ds_parallel_keep_ids(ctx, v, host, n)) return NULL;
   return v;
 }
 

@@ -198,7 +198,7 @@ static ds_status tell_difference(const ds_agree *a, ds_world *w, const head *h, 
 ds_status ds_agree_check(const ds_agree *a, ds_world *w, ds_error *err) {
   head mine = head_of(a), first = mine, unused = mine;
   int differs;
-  if (!w->comm) return DS_OK;
+  if (!w->group) return DS_OK;
   DS_TRY(ds_tell_all(w, 0, &first, sizeof first, err));
   DS_TRY(ds_tell_first(w, memcmp(&first, &mine, sizeof mine) != 0, &unused, sizeof unused, &differs,
                        err));

@@ -3,21 +3,23 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stddef.h>
-#include <stdio.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/str.h"
-#include "parallel/store_wire.h"
+#include "parallel/store_places.h"
 
-enum { RETRY_MS = 20, GRACE_MS = 2000, BYE_MS = 1000 };
+enum {
+  RETRY_MS = 20,
+  GRACE_MS = 2000,
+  BYE_MS = 1000,
+  TURN_MS = 2000 /* for one of several places, which may be one that swallows all */
+};
 
 struct ds_store {
   ds_kv_store kv;
@@ -26,7 +28,8 @@ struct ds_store {
   uint64_t job;
   char *host, *where;   /* where: for messages */
   pthread_mutex_t lock; /* of the rest */
-  ds_store_address address;
+  ds_store_places places;
+  atomic_int known;        /* that of places where rank 0 is; -1: not found yet */
   ds_store_server *server; /* on rank 0, once it was needed */
   bool spread, ready, used;
 };
@@ -40,26 +43,10 @@ static uint64_t hash(const char *text) {
 
 /* ---------------------------------------------------------------- where rank 0 is */
 
-static ds_status resolve(ds_store *s, ds_error *err) {
-  if (!s->host) { /* Linux's abstract namespace: a name that begins with NUL */
-    struct sockaddr_un *un = (struct sockaddr_un *)&s->address.at;
-    un->sun_family = AF_UNIX;
-    int n = snprintf(un->sun_path + 1, sizeof un->sun_path - 1, "dscore-%ld-%016llx",
-                     (long)geteuid(), (unsigned long long)s->job);
-    s->address.length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
-    return DS_OK;
-  }
-  struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *found = NULL;
-  char port[8];
-  snprintf(port, sizeof port, "%d", s->port);
-  int code = getaddrinfo(s->host, port, &hints, &found);
-  if (code != 0)
-    return ds_fail(err, DS_ERR_NOT_FOUND,
-                   "rendezvous at %s: %s; MASTER_ADDR is the name or address of rank 0's host",
-                   s->where, gai_strerror(code));
-  memcpy(&s->address.at, found->ai_addr, found->ai_addrlen);
-  s->address.length = found->ai_addrlen;
-  freeaddrinfo(found);
+static ds_status resolve(ds_store *s, int64_t deadline, ds_error *err) {
+  if (s->host)
+    return ds_store_places_find(&s->places, s->host, s->port, s->job, s->where, deadline, err);
+  ds_store_places_here(&s->places, s->job);
   return DS_OK;
 }
 
@@ -72,19 +59,36 @@ static bool is_loopback(const ds_store_address *a) {
   return a->at.ss_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
 }
 
-static ds_status start_server(ds_store *s, int64_t deadline, ds_error *err) {
-  if (s->spread && is_loopback(&s->address)) ds_store_widen(&s->address);
-  for (;;) {
-    int code;
-    ds_error inner;
-    ds_store_address own;
-    ds_status status =
-        ds_store_server_start(&s->address, s->size, s->job, &s->server, &own, &code, &inner);
+/* At the first place that is to be had. wide: all addresses of this host stand for each of its
+ * own. *code is EADDRINUSE when one was taken. */
+static ds_status listen_at(ds_store *s, bool wide, int *code, ds_error *err) {
+  ds_status status = DS_OK;
+  bool taken = false;
+  for (int i = 0; i < s->places.count; i++) {
+    ds_store_address at = s->places.at[i], own;
+    if (wide || (s->spread && is_loopback(&at))) ds_store_widen(&at);
+    status = ds_store_server_start(&at, s->size, s->job, &s->server, &own, code, err);
     if (status == DS_OK) {
-      s->address = own;
+      s->places.at[0] = own;
+      s->places.count = 1;
       return DS_OK;
     }
     s->server = NULL;
+    taken = taken || *code == EADDRINUSE;
+  }
+  if (taken) *code = EADDRINUSE;
+  return status;
+}
+
+static ds_status start_server(ds_store *s, int64_t deadline, ds_error *err) {
+  for (;;) {
+    int code;
+    ds_error inner;
+    ds_status status = listen_at(s, false, &code, &inner);
+    /* The address of rank 0 as others see it may not be one of this machine's own (NAT,
+     * containers). */
+    if (status != DS_OK && code == EADDRNOTAVAIL) status = listen_at(s, true, &code, &inner);
+    if (status == DS_OK) return DS_OK;
     if (code != EADDRINUSE || ds_store_now() >= deadline)
       return ds_fail(err, status, "rank 0 can't listen at %s: %s%s", s->where, inner.message,
                      code == EADDRINUSE
@@ -101,7 +105,7 @@ static ds_status begin(ds_store *s, int64_t deadline, ds_error *err) {
   ds_status status = DS_OK;
   pthread_mutex_lock(&s->lock);
   if (!s->ready) {
-    status = resolve(s, err);
+    status = resolve(s, deadline, err);
     if (status == DS_OK && s->rank == 0) status = start_server(s, deadline, err);
     s->ready = status == DS_OK;
   }
@@ -161,8 +165,8 @@ typedef struct call {
 
 typedef enum outcome { DONE, AGAIN } outcome;
 
-/* AGAIN: rank 0 isn't there (yet), or what is there isn't ours, of which *status tells. */
-static outcome try_once(ds_store *s, const call *c, int64_t deadline, ds_status *status,
+/* AGAIN: rank 0 isn't at this place (yet), or what is there isn't ours, of which *status tells. */
+static outcome try_once(ds_store *s, int place, const call *c, int64_t deadline, ds_status *status,
                         ds_error *err) {
   int64_t left = deadline - ds_store_now();
   ds_store_request q = {.magic = DS_STORE_MAGIC,
@@ -178,7 +182,7 @@ static outcome try_once(ds_store *s, const call *c, int64_t deadline, ds_status 
   char text[256] = "";
   int64_t patience = deadline < INT64_MAX - GRACE_MS ? deadline + GRACE_MS : deadline;
   *status = DS_ERR_TIMEOUT;
-  int fd = dial(&s->address, deadline);
+  int fd = dial(&s->places.at[place], deadline);
   if (fd < 0) return AGAIN;
   /* Who is turned away by its header can't send the rest, and is told all the same. */
   bool sent = move(fd, true, &q, sizeof q, patience) &&
@@ -195,7 +199,7 @@ static outcome try_once(ds_store *s, const call *c, int64_t deadline, ds_status 
                       "what listens at %s is not rank 0 of this job: give another port "
                       "(distributed_port, or MASTER_PORT)",
                       s->where);
-    return DONE;
+    return AGAIN;
   }
   *status = (ds_status)r.status;
   if (*status != DS_OK) {
@@ -218,26 +222,42 @@ static outcome try_once(ds_store *s, const call *c, int64_t deadline, ds_status 
   return DONE;
 }
 
+static ds_status tell_silence(const ds_store *s, bool another, int64_t ms, ds_error *err) {
+  return ds_fail(err, DS_ERR_TIMEOUT,
+                 another
+                     ? "rank %d: another job's store is at %s, in %lld ms and longer; give each "
+                       "job its own port (distributed_port, or MASTER_PORT)"
+                     : "rank %d: no answer from rank 0 at %s in %lld ms; is it running, and can "
+                       "this host reach it?",
+                 s->rank, s->where, (long long)ms);
+}
+
+/* Until rank 0 is found each place has its turn, and so long to answer. */
 static ds_status run(ds_store *s, const call *c, ds_error *err) {
   int64_t now = ds_store_now(), ms = c->timeout_ms < 0 ? 0 : c->timeout_ms;
   int64_t deadline = ms < INT64_MAX / 2 ? now + ms : INT64_MAX / 2;
   ds_status status;
   bool another = false; /* job's store is there */
   DS_TRY(begin(s, deadline, err));
-  while (try_once(s, c, deadline, &status, err) == AGAIN) {
+  const int n = s->places.count;
+  for (int next = 0;; next = (next + 1) % n) {
+    const int known = n == 1 ? 0 : atomic_load(&s->known);
+    const int64_t turn = ds_store_now() + TURN_MS;
+    const int64_t until = known >= 0 || deadline < turn ? deadline : turn;
+    const int place = known >= 0 ? known : next;
+    if (try_once(s, place, c, until, &status, err) == DONE) {
+      atomic_store(&s->known, place);
+      if (status != DS_ERR_TIMEOUT || until == deadline) return status;
+      continue; /* it is there, and waits for another rank */
+    }
     another = another || status == DS_ERR_STATE;
-    if (ds_store_now() >= deadline)
-      return ds_fail(
-          err, DS_ERR_TIMEOUT,
-          another ? "rank %d: another job's store is at %s, in %lld ms and longer; give each "
-                    "job its own port (distributed_port, or MASTER_PORT)"
-                  : "rank %d: no answer from rank 0 at %s in %lld ms; is it running, and can "
-                    "this host reach it?",
-          s->rank, s->where, (long long)ms);
+    bool over = ds_store_now() >= deadline;
+    if (status == DS_ERR_FORMAT && (n == 1 || over)) return status;
+    if (over) return tell_silence(s, another, ms, err);
+    if (known < 0 && next < n - 1) continue; /* not all of them yet */
     struct timespec pause = {0, RETRY_MS * 1000000};
     nanosleep(&pause, NULL);
   }
-  return status;
 }
 
 static ds_status check_key(const char *key, ds_error *err) {
@@ -272,6 +292,13 @@ static ds_status store_get(void *ctx, const char *key, void *value, size_t *byte
 
 /* ---------------------------------------------------------------- life */
 
+static char *describe(const ds_store *s, const ds_store_args *args) {
+  if (!args->host) return ds_format("this host's socket of the job");
+  if (args->port > 0) return ds_format("%s:%d", args->host, args->port);
+  return ds_format("%s:%d (or one of %d other ports of this job's)", args->host,
+                   ds_store_job_port(s->job, 0), DS_STORE_PORTS - 1);
+}
+
 ds_status ds_store_create(const ds_store_args *args, ds_store **out, ds_error *err) {
   ds_store *s = calloc(1, sizeof *s);
   *out = NULL;
@@ -283,10 +310,10 @@ ds_status ds_store_create(const ds_store_args *args, ds_store **out, ds_error *e
   s->timeout_ms = args->timeout_ms;
   s->spread = args->spread;
   s->job = hash(args->job);
+  s->known = -1;
   pthread_mutex_init(&s->lock, NULL);
   s->host = args->host ? strdup(args->host) : NULL;
-  s->where = args->host ? ds_format("%s:%d", args->host, args->port)
-                        : ds_format("this host's socket of the job");
+  s->where = describe(s, args);
   if (!s->where || (args->host && !s->host)) {
     ds_store_destroy(s);
     return ds_fail_memory(err, "the key-value store");
@@ -304,7 +331,9 @@ void ds_store_destroy(ds_store *s) {
   if (s->rank != 0 && s->used) {
     call bye = {.what = DS_STORE_BYE, .key = "", .timeout_ms = BYE_MS};
     ds_status told;
-    (void)try_once(s, &bye, ds_store_now() + BYE_MS, &told, NULL); /* it may have gone before us */
+    /* It may have gone before us. */
+    int place = atomic_load(&s->known);
+    (void)try_once(s, place < 0 ? 0 : place, &bye, ds_store_now() + BYE_MS, &told, NULL);
   }
   ds_store_server_stop(s->server, DS_STORE_LINGER_MS);
   pthread_mutex_destroy(&s->lock);

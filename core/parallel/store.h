@@ -3,7 +3,7 @@
  *
  * Rank 0 serves, in a thread of its own; the others, and rank 0 itself, ask over sockets: TCP, or
  * where all ranks are on one host, a socket in Linux's abstract namespace, which needs no port and
- * leaves no file. Nothing is opened before the first set or get, so that a plugin that needs no
+ * leaves no file. A host that has several addresses is found at any of them. Nothing is opened before the first set or get, so that a plugin that needs no
  * rendezvous costs nothing.
  *
  * Who isn't a rank, comes with another job's word, or over the host's socket as another user, is turned away
@@ -27,9 +27,9 @@ enum {
 
 typedef struct ds_store_args {
   int rank, size;
-  const char *host;   /* rank 0's: a name or an address; NULL: all ranks are on this host */
-  int port;           /* with a host; above 0 */
-  const char *job;    /* what only this job's ranks have in common; without a host, not "" */
+  const char *host; /* rank 0's: a name or an address; NULL: all ranks are on this host */
+  int port;         /* with a host; 0: one of those that follow from the job's word */
+  const char *job;  /* what only this job's ranks have in common; without a host or port, not "" */
   int64_t timeout_ms; /* of set, and of the way to rank 0; above 0 */
   bool spread;        /* the ranks are on several hosts */
 } ds_store_args;

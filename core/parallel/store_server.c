@@ -14,6 +14,7 @@
 #include "parallel/store_wire.h"
 
 enum {
+  DEAF_MS = 100,  /* how long nobody is let in after there was no descriptor for one */
   SLOW_MS = 5000, /* what a peer may take for its request, and to take the reply */
   SPARE = 32      /* connections besides one a rank and thread */
 };
@@ -45,6 +46,7 @@ struct ds_store_server {
   peer *peers;
   struct pollfd *polls;
   int count, room;
+  int64_t deaf_until;
   bool *gone; /* by rank: said bye */
   int n_gone;
   pthread_mutex_t lock; /* of the next two */
@@ -199,7 +201,11 @@ static void attend(ds_store_server *s, peer *p, short events) {
 
 static void welcome(ds_store_server *s) {
   int fd = accept4(s->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-  if (fd < 0) return;
+  if (fd < 0) { /* who waits stays in line: asked at once again, poll would say so at once */
+    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+      s->deaf_until = ds_store_now() + DEAF_MS;
+    return;
+  }
   if (!ds_store_same_user(fd)) {
     close(fd);
     return;
@@ -250,8 +256,10 @@ static void *serve(void *arg) {
   for (;;) {
     int64_t next = expire(s);
     if (is_over(s, &next)) return NULL;
-    int64_t wait = next == INT64_MAX ? -1 : next - ds_store_now();
-    bool full = s->count == s->room;
+    int64_t now = ds_store_now();
+    bool deaf = now < s->deaf_until, full = s->count == s->room || deaf;
+    if (deaf && s->deaf_until < next) next = s->deaf_until;
+    int64_t wait = next == INT64_MAX ? -1 : next - now;
     s->polls[0] = (struct pollfd){.fd = s->wake, .events = POLLIN};
     s->polls[1] = (struct pollfd){.fd = full ? -1 : s->listener, .events = POLLIN};
     for (int i = 0; i < s->count; i++)
@@ -302,16 +310,12 @@ void ds_store_widen(ds_store_address *a) {
   if (a->at.ss_family == AF_INET6) ((struct sockaddr_in6 *)&a->at)->sin6_addr = in6addr_any;
 }
 
-/* The address of rank 0 as others see it may not be one of this machine's own (NAT, containers):
- * then everywhere. */
 static int bind_at(int fd, const ds_store_address *at) {
-  int yes = 1;
+  int yes = 1, no = 0;
   (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-  if (bind(fd, (const struct sockaddr *)&at->at, at->length) == 0) return 0;
-  if (errno != EADDRNOTAVAIL) return -1;
-  ds_store_address any = *at;
-  ds_store_widen(&any);
-  return bind(fd, (const struct sockaddr *)&any.at, any.length);
+  /* Who listens everywhere is reached by IPv4 too. */
+  if (at->at.ss_family == AF_INET6) (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
+  return bind(fd, (const struct sockaddr *)&at->at, at->length);
 }
 
 static bool start_thread(ds_store_server *s) {

@@ -60,8 +60,8 @@ typedef struct ds_store_server ds_store_server;
 
 /* Every address of this host, at the same port. */
 void ds_store_widen(ds_store_address *a);
-/* Listens at one of the addresses and serves until stop; *own is how this process reaches it.
- * DS_ERR_IO with errno EADDRINUSE in *code: somebody else does. */
+/* Listens there and serves until stop; *own is how this process reaches it. DS_ERR_IO with errno in
+ * *code: EADDRINUSE, somebody else does; EADDRNOTAVAIL, the address is not this host's. */
 DS_MUST_USE ds_status ds_store_server_start(const ds_store_address *at, int size, uint64_t job,
                                             ds_store_server **out, ds_store_address *own, int *code,
                                             ds_error *err);

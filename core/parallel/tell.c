@@ -1,17 +1,13 @@
 #include "parallel/tell.h"
 
 ds_status ds_tell_all(ds_world *w, int root, void *bytes, size_t n, ds_error *err) {
-  if (!w->comm || n == 0) return DS_OK;
+  if (!w->group || n == 0) return DS_OK;
   ds_backend *b = w->backend;
   void *there;
   DS_TRY(ds_backend_alloc(b, n, &there, err));
   ds_status status = w->rank == root ? ds_backend_upload(b, there, bytes, n, err) : DS_OK;
-  if (status == DS_OK) {
-    ds_error inner = {DS_OK, ""};
-    status = ds_backend_plugin(b)->comm->broadcast(w->comm, ds_backend_raw_stream(b), there,
-                                                   (int64_t)n, DS_I8, root, &inner);
-    status = ds_backend_wrap(b, "broadcast", &inner, status, err);
-  }
+  if (status == DS_OK)
+    status = ds_group_broadcast(w->group, NULL, there, (int64_t)n, DS_I8, root, err);
   if (status == DS_OK)
     status =
         w->rank == root ? ds_backend_sync(b, err) : ds_backend_download(b, bytes, there, n, err);
@@ -26,7 +22,7 @@ ds_status ds_tell_all(ds_world *w, int root, void *bytes, size_t n, ds_error *er
 
 ds_status ds_tell_first(ds_world *w, bool speaks, void *bytes, size_t n, int *rank, ds_error *err) {
   *rank = speaks ? 0 : -1;
-  if (!w->comm) return DS_OK;
+  if (!w->group) return DS_OK;
   /* The largest is the lowest rank's; ranks are whole numbers of f32 up to 2^24. */
   float most = speaks ? (float)(w->size - w->rank) : 0;
   DS_TRY(ds_backend_upload(w->backend, w->flag, &most, sizeof most, err));

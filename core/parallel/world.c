@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "base/str.h"
+#include "parallel/host_mpi.h"
+#include "parallel/slurm.h"
 #include "parallel/start.h"
 #include "parallel/store.h"
 #include "parallel/tell.h"
@@ -84,7 +86,11 @@ static ds_status choose_port(ds_world *w, int given, ds_error *err) {
   DS_TRY(read_variable("MASTER_PORT", 0, 65535, &w->port, &w->port_given, err));
   if (given < -1 || given > 65535)
     return ds_fail(err, DS_ERR_INVALID, "distributed_port must be from 0 to 65535, not %d", given);
-  if (given >= 0) w->port = given;
+  const char *taken = getenv("TORCHELASTIC_USE_AGENT_STORE");
+  if (given >= 0)
+    w->port = given;
+  else if (taken && strcmp(taken, "True") == 0)
+    w->port = 0; /* torchrun's own store is at MASTER_PORT */
   w->port_given = w->port_given || given >= 0;
   return DS_OK;
 }
@@ -112,18 +118,35 @@ static void read_job(ds_str *word) {
   if (!text || !text[0]) return;
   ds_str_printf(word, "%s=%s", names[i - 1], text);
   if (i == n && step) ds_str_printf(word, ".%s", step);
+  if (i > 1) return;
+  /* torchrun's jobs are all called "none" unless they are given a name. */
+  const char *port = getenv("MASTER_PORT"), *start = getenv("TORCHELASTIC_RESTART_COUNT");
+  ds_str_printf(word, ":%s:%s", port ? port : "", start ? start : "");
 }
 
-/* NULL, or why there is no place to meet. */
-static const char *find_place(const ds_world *w, const char *job, ds_store_args *out) {
-  const char *host = getenv("MASTER_ADDR");
+/* MASTER_ADDR; where srun started the ranks, also the first host of its list. NULL: nobody says. */
+static const char *find_host(char *room, size_t size) {
+  const char *host = getenv("MASTER_ADDR"), *list = getenv("SLURM_STEP_NODELIST");
+  if (host && host[0]) return host;
+  if (getenv("OMPI_COMM_WORLD_SIZE")) return NULL; /* mpirun's own step isn't ours */
+  return list && ds_slurm_first_host(list, room, size) ? room : NULL;
+}
+
+/* NULL, or why there is no place to meet. room: for the name of a host. */
+static const char *find_place(const ds_world *w, const char *job, char *room, size_t size,
+                              ds_store_args *out) {
   bool here = w->local_size == w->size, any = w->port_given && w->port == 0;
-  if (!host || !host[0]) host = NULL;
+  const char *host = here ? getenv("MASTER_ADDR") : find_host(room, size);
+  if (host && !host[0]) host = NULL;
   if (!host && !here)
-    return "the ranks are on several hosts: set MASTER_ADDR to the name or address of rank 0's";
-  if (any && (host || !job[0]))
-    return "port 0, \"any free one\", is found only where all ranks are on one host and mpirun or "
-           "srun has started them: give a port (distributed_port, or MASTER_PORT)";
+    return "the ranks are on several hosts: start them with ds run, or set MASTER_ADDR to the name "
+           "or "
+           "address of rank 0's";
+  if (any && !job[0])
+    return "port 0, \"any free one\", is found only by ranks whose launcher gave them a name in "
+           "common (ds run, mpirun, srun, torchrun): give a port (distributed_port, or "
+           "MASTER_PORT)";
+  if (any && here) host = NULL;
   out->host = host ? host : !any && (w->port_given || !job[0]) ? "127.0.0.1" : NULL;
   out->port = w->port;
   out->spread = !here;
@@ -195,77 +218,73 @@ static ds_status check_alone(const ds_world *w, const ds_logger *logger, ds_erro
   return DS_OK;
 }
 
-/* The host app's groups must be ones that data parallelism over the whole world can serve. */
+/* What it says of groups is compared once the config's layout is known (topology.h). */
 static ds_status check_mpu(ds_world *w, const ds_mpu *mpu, ds_error *err) {
-  int rank = -1, size = -1;
-  ds_error inner = {DS_OK, ""};
   if (mpu->size < sizeof(ds_mpu) || !mpu->data_parallel || !mpu->model_parallel)
     return ds_fail(err, DS_ERR_INVALID,
                    "mpu: needs size = sizeof(ds_mpu), data_parallel and model_parallel");
-  ds_status status = mpu->model_parallel(mpu->ctx, &rank, &size, &inner);
-  if (status != DS_OK) return ds_fail(err, status, "mpu.model_parallel failed: %s", inner.message);
-  if (size != 1)
-    return ds_fail(err, DS_ERR_UNSUPPORTED,
-                   "mpu: a model-parallel group of %d is not there yet; only 1 is", size);
-  status = mpu->data_parallel(mpu->ctx, &rank, &size, &inner);
-  if (status != DS_OK) return ds_fail(err, status, "mpu.data_parallel failed: %s", inner.message);
-  if (rank != w->rank || size != w->size)
-    return ds_fail(err, DS_ERR_INVALID,
-                   "mpu says data-parallel rank %d of %d, but this is rank %d of %d (%s)", rank,
-                   size, w->rank, w->size, w->origin);
   snprintf(w->origin, sizeof w->origin, "mpu");
   return DS_OK;
+}
+
+static size_t flag_bytes(const ds_world *w) {
+  size_t bytes = (size_t)w->size * DS_WORLD_EXCHANGE, least = DS_WORLD_SAY * sizeof(float);
+  return bytes > least ? bytes : least;
 }
 
 /* store: where the ranks may meet, or NULL, because of `placeless`. */
 static ds_status create(ds_world *w, const ds_store *store, const char *placeless, ds_error *err) {
   ds_error inner = {DS_OK, ""};
+  ds_comm *comm = NULL;
   int32_t *ranks = malloc((size_t)w->size * sizeof *ranks);
   if (!ranks) return ds_fail_memory(err, "the world's ranks");
   for (int i = 0; i < w->size; i++) ranks[i] = i;
   ds_status status =
       comm_table(w)->create(ds_backend_raw_device(w->backend), ranks, w->size,
-                            store ? ds_store_kv(store) : NULL, w->timeout_ms, &w->comm, &inner);
+                            store ? ds_store_kv(store) : NULL, w->timeout_ms, &comm, &inner);
   free(ranks);
-  if (status == DS_OK) return DS_OK;
+  if (status == DS_OK) return ds_group_create(w->backend, "world", comm, &w->group, err);
   return ds_fail(err, status, "%s%s%s", inner.message, placeless ? "; " : "",
                  placeless ? placeless : "");
 }
 
 static ds_status connect(ds_world *w, ds_error *err) {
   ds_str job = {0};
+  char host[256];
   ds_store *store = NULL;
   ds_store_args args = {.rank = w->rank, .size = w->size, .timeout_ms = w->timeout_ms};
   read_job(&job);
   args.job = job.data ? job.data : "";
-  const char *placeless = find_place(w, args.job, &args);
+  const char *placeless = find_place(w, args.job, host, sizeof host, &args);
   ds_status status = ds_str_status(&job, err);
   if (status == DS_OK && !placeless) status = ds_store_create(&args, &store, err);
   if (status == DS_OK) status = create(w, store, placeless, err);
   ds_store_destroy(store);
   ds_str_finish(&job);
-  if (status != DS_OK) {
-    w->comm = NULL;
-    return status;
-  }
-  return ds_backend_alloc(w->backend, sizeof(float), &w->flag, err);
+  if (status != DS_OK) return status;
+  return ds_backend_alloc(w->backend, flag_bytes(w), &w->flag, err);
+}
+
+/* In DeepSpeed's three meanings. To be asked before the comm table, which may start MPI. */
+static ds_status check_required(const ds_world_args *args, ds_error *err) {
+  if (args->dist_init_required < -1 || args->dist_init_required > 1)
+    return ds_fail(err, DS_ERR_INVALID, "dist_init_required must be -1, 0 or 1, not %d",
+                   args->dist_init_required);
+  if (args->dist_init_required != 0 || args->mpu || ds_host_mpi_runs()) return DS_OK;
+  return ds_fail(err, DS_ERR_STATE,
+                 "dist_init_required is false, but nothing has set up communication: MPI isn't "
+                 "initialized and there is no mpu; initialize MPI first, or leave it unset");
 }
 
 ds_status ds_world_init(ds_world *out, ds_backend *b, const ds_world_args *args,
                         const ds_logger *logger, ds_error *err) {
   *out = (ds_world){.size = 1, .local_size = 1, .backend = b};
-  ds_status status = choose_timeout(out, args->comm_timeout, err);
+  ds_status status = check_required(args, err);
+  if (status == DS_OK) status = choose_timeout(out, args->comm_timeout, err);
   if (status == DS_OK) status = find_world(out, args, err);
   if (status == DS_OK && out->size == 1) status = check_alone(out, logger, err);
   if (status == DS_OK) status = choose_port(out, args->distributed_port, err);
   if (status == DS_OK && args->mpu) status = check_mpu(out, args->mpu, err);
-  if (status == DS_OK && args->dist_init_required == 0 && !args->mpu)
-    status = ds_fail(err, DS_ERR_STATE,
-                     "dist_init_required is false, but nothing has set up communication: without "
-                     "an mpu only ds_initialize does; leave it unset");
-  if (status == DS_OK && (args->dist_init_required < -1 || args->dist_init_required > 1))
-    status = ds_fail(err, DS_ERR_INVALID, "dist_init_required must be -1, 0 or 1, not %d",
-                     args->dist_init_required);
   if (status == DS_OK && args->distributed_port >= 0 && out->size == 1)
     ds_log(logger, DS_LOG_INFO, "distributed_port %d is not needed: one process",
            args->distributed_port);
@@ -276,34 +295,48 @@ ds_status ds_world_init(ds_world *out, ds_backend *b, const ds_world_args *args,
 
 void ds_world_finish(ds_world *w) {
   /* An aborted communicator may still write to memory until it is gone. */
-  if (w->comm) comm_table(w)->destroy(w->comm);
-  if (w->flag) ds_backend_free(w->backend, w->flag, sizeof(float));
+  ds_group_destroy(w->group);
+  if (w->flag) ds_backend_free(w->backend, w->flag, flag_bytes(w));
   if (w->told) ds_backend_free(w->backend, w->told, w->told_bytes);
   memset(w, 0, sizeof *w);
 }
 
-void ds_world_abandon(ds_world *w) {
-  if (w->comm) comm_table(w)->abort(w->comm);
-}
-
 ds_status ds_world_allreduce(ds_world *w, float *x, int64_t n, ds_reduce op, ds_error *err) {
-  if (!w->comm) return DS_OK;
-  ds_error inner = {DS_OK, ""};
-  ds_status status = comm_table(w)->allreduce(w->comm, ds_backend_raw_stream(w->backend), x, x, n,
-                                              DS_F32, op, &inner);
-  return ds_backend_wrap(w->backend, "allreduce", &inner, status, err);
+  if (!w->group) return DS_OK;
+  return ds_group_allreduce(w->group, NULL, x, x, n, DS_F32, op, err);
 }
 
 ds_status ds_world_broadcast(ds_world *w, float *x, int64_t n, ds_error *err) {
-  if (!w->comm) return DS_OK;
-  ds_error inner = {DS_OK, ""};
-  ds_status status =
-      comm_table(w)->broadcast(w->comm, ds_backend_raw_stream(w->backend), x, n, DS_F32, 0, &inner);
-  return ds_backend_wrap(w->backend, "broadcast", &inner, status, err);
+  if (!w->group) return DS_OK;
+  return ds_group_broadcast(w->group, NULL, x, n, DS_F32, 0, err);
+}
+
+ds_status ds_world_exchange(ds_world *w, const void *mine, void *all, size_t bytes, ds_error *err) {
+  if (!w->group) {
+    memcpy(all, mine, bytes);
+    return DS_OK;
+  }
+  char *own = (char *)w->flag + (size_t)w->rank * bytes;
+  DS_TRY(ds_backend_upload(w->backend, own, mine, bytes, err));
+  DS_TRY(ds_group_allgather(w->group, NULL, own, w->flag, (int64_t)bytes, DS_I8, err));
+  return ds_backend_download(w->backend, all, w->flag, (size_t)w->size * bytes, err);
+}
+
+/* As numbers, the one thing that every backend's collectives have. */
+ds_status ds_world_say(ds_world *w, char text[DS_WORLD_SAY], ds_error *err) {
+  if (!w->group) return DS_OK;
+  float x[DS_WORLD_SAY] = {0};
+  for (size_t i = 0; w->rank == 0 && i + 1 < DS_WORLD_SAY && text[i]; i++)
+    x[i] = (float)(unsigned char)text[i];
+  DS_TRY(ds_backend_upload(w->backend, w->flag, x, sizeof x, err));
+  DS_TRY(ds_world_broadcast(w, w->flag, DS_WORLD_SAY, err));
+  DS_TRY(ds_backend_download(w->backend, x, w->flag, sizeof x, err));
+  for (size_t i = 0; i < DS_WORLD_SAY; i++) text[i] = (char)(unsigned char)x[i];
+  return DS_OK;
 }
 
 ds_status ds_world_agree(ds_world *w, ds_status mine, const char *what, ds_error *err) {
-  if (!w->comm) return mine;
+  if (!w->group) return mine;
   ds_error said = {DS_OK, ""}, inner = {DS_OK, ""};
   int rank;
   if (mine != DS_OK && err) said = *err;

@@ -2,14 +2,10 @@
 #ifndef DS_TENSOR_TENSOR_H
 #define DS_TENSOR_TENSOR_H
 
+#include "base/dtype.h"
 #include "base/status.h"
 
 #include <stdbool.h>
-
-/* Bytes of an element; 0 for DS_I4 (two to a byte) and unknown dtypes. */
-size_t ds_dtype_size(int32_t dtype);
-/* "f32", "bf16", ...; "?" when unknown. */
-const char *ds_dtype_name(int32_t dtype);
 
 /* A contiguous tensor. rank <= DS_MAX_RANK; shape may be NULL for rank 0. */
 ds_tensor ds_tensor_make(void *data, int32_t dtype, int32_t rank, const int64_t *shape);

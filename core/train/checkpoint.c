@@ -1,15 +1,62 @@
 /* Saving and loading: everything is written before it gets its name, and proven before the engine
- * is touched. */
+ * is touched.
+ *
+ * Ranks go through both in phases. Each does its part of a phase, then all agree on how it went: that is
+ * also where they wait for each other, and whoever failed takes the others along. Rank 0 makes the
+ * folder and gives it its name.
+ */
+#include "base/checkpoint_folder.h"
+#include "base/checkpoint_manifest.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/str.h"
 #include "train/checkpoint_files.h"
-#include "base/checkpoint_folder.h"
+#include "train/checkpoint_ranks.h"
 #include "train/checkpoint_state.h"
+#include "train/parts.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+
+/* ---- tags of ranks */
+
+static const char *tag_validation(const ds_engine *e) {
+  const cJSON *section = cJSON_GetObjectItemCaseSensitive(e->config.root, "checkpoint");
+  const cJSON *mode = cJSON_GetObjectItemCaseSensitive(section, "tag_validation");
+  return cJSON_IsString(mode) ? mode->valuestring : "WARN";
+}
+
+/* Rank 0's tag counts; what others were given may be a mistake. Collective. */
+static ds_status compare_tags(ds_engine *e, const char *tag, ds_error *err) {
+  const char *mode = tag_validation(e);
+  bool same;
+  DS_TRY(ds_ranks_same(&e->world, tag, &same, err));
+  if (same || strcasecmp(mode, "IGNORE") == 0) return DS_OK;
+  if (strcasecmp(mode, "FAIL") == 0)
+    return ds_fail(err, DS_ERR_INVALID,
+                   "checkpoint.tag_validation: ranks were given different tags; rank %d has \"%s\"",
+                   e->world.rank, tag ? tag : "(none)");
+  ds_log(&e->logger, DS_LOG_WARN,
+         "checkpoint: ranks were given different tags; rank %d has \"%s\", rank 0's counts",
+         e->world.rank, tag ? tag : "(none)");
+  return DS_OK;
+}
 
 /* ---- saving */
+
+typedef struct saving {
+  ds_engine *e;
+  const char *dir, *client_state;
+  char *tag, *folder;
+  ds_checkpoint_plan plan;
+} saving;
+
+static ds_status agree(ds_engine *e, ds_status mine, ds_error *err) {
+  return ds_world_agree(&e->world, mine, "saving the checkpoint", err);
+}
 
 static ds_status check_client_state(const char *text, ds_error *err) {
   if (!text) return DS_OK;
@@ -19,24 +66,9 @@ static ds_status check_client_state(const char *text, ds_error *err) {
   return status;
 }
 
-static ds_status save(ds_engine *e, const char *dir, const char *tag, const char *client_state,
-                      ds_error *err) {
-  char *folder;
-  DS_TRY(ds_checkpoint_folder_begin(dir, tag, &folder, err));
-  ds_status status = ds_checkpoint_files_write(e, folder, err);
-  if (status == DS_OK) status = ds_checkpoint_state_write(e, folder, client_state, err);
-  if (status == DS_OK) status = ds_checkpoint_folder_commit(dir, tag, folder, err);
-  if (status != DS_OK) {
-    ds_checkpoint_folder_abort(folder);
-    ds_fail_prefix(err, status, "checkpoint \"%s\" was not saved", tag);
-  }
-  free(folder);
-  return status;
-}
-
-ds_status ds_engine_save_checkpoint(ds_engine *e, const char *dir, const char *tag,
-                                    const char *client_state, ds_error *err) {
-  if (!dir || !dir[0])
+static ds_status check(saving *s, const char *tag, ds_error *err) {
+  ds_engine *e = s->e;
+  if (!s->dir || !s->dir[0])
     return ds_fail(err, DS_ERR_INVALID, "ds_engine_save_checkpoint: no folder given");
   if (e->micro_in_step > 0 || e->backward_done)
     return ds_fail(err, DS_ERR_STATE,
@@ -45,14 +77,86 @@ ds_status ds_engine_save_checkpoint(ds_engine *e, const char *dir, const char *t
                    (long long)(e->micro_in_step + e->backward_done),
                    (long long)e->config.batch.accumulation);
   DS_TRY(ds_engine_check(e, "ds_engine_save_checkpoint", err));
-  DS_TRY(check_client_state(client_state, err));
-  char *name = tag ? strdup(tag) : ds_format("global_step%lld", (long long)e->global_steps);
-  if (!name) return ds_fail_memory(err, "a checkpoint's tag");
+  DS_TRY(check_client_state(s->client_state, err));
+  s->tag = tag ? strdup(tag) : ds_format("global_step%lld", (long long)e->global_steps);
+  return s->tag ? DS_OK : ds_fail_memory(err, "a checkpoint's tag");
+}
+
+/* Rank 0 makes the folder; all see it, by the name that rank 0 says. Collective. */
+static ds_status meet(saving *s, ds_error *err) {
+  ds_engine *e = s->e;
+  char text[DS_WORLD_SAY] = "";
+  ds_status status = DS_OK;
+  if (e->world.rank == 0) {
+    status = ds_checkpoint_folder_begin(s->dir, s->tag, &s->folder, err);
+    if (status == DS_OK) snprintf(text, sizeof text, "%s\n%s", s->tag, strrchr(s->folder, '/') + 1);
+  }
+  ds_error other;
+  ds_status told = ds_world_say(&e->world, text, status == DS_OK ? err : &other);
+  if (status == DS_OK) status = told;
+  char *name = strchr(text, '\n');
+  if (status != DS_OK || e->world.rank == 0 || !name) return status;
+  *name++ = '\0';
+  free(s->tag);
+  s->tag = strdup(text);
+  s->folder = ds_path_join(s->dir, name);
+  if (!s->tag || !s->folder) return ds_fail_memory(err, "a checkpoint's path");
+  return ds_shared_file_wait(s->folder, err);
+}
+
+static ds_status create(saving *s, ds_error *err) {
+  DS_TRY(ds_checkpoint_plan_init(&s->plan, s->e, s->folder, err));
+  if (s->e->world.rank > 0) return DS_OK;
+  DS_TRY(ds_checkpoint_plan_create(&s->plan, err));
+  DS_TRY(ds_model_save_config(s->e->model, s->folder, false, err));
+  return ds_checkpoint_state_write(s->e, s->folder, s->client_state, err);
+}
+
+/* Alone, commit finds the checksums. */
+static ds_status sum(saving *s, ds_error *err) {
+  const ds_world *w = &s->e->world;
+  for (int i = 0; i < s->plan.n_files && w->size > 1; i++)
+    DS_TRY(ds_checkpoint_manifest_sum(s->folder, strrchr(s->plan.files[i].path, '/') + 1, w->rank,
+                                      w->size, err));
+  return DS_OK;
+}
+
+static ds_status save(saving *s, const char *tag, ds_error *err) {
+  ds_engine *e = s->e;
+  uint64_t elements = 0;
+  DS_TRY(agree(e, check(s, tag, err), err));
+  DS_TRY(compare_tags(e, s->tag, err));
+  DS_TRY(agree(e, meet(s, err), err));
+  DS_TRY(agree(e, create(s, err), err));
+  DS_TRY(agree(e, ds_checkpoint_plan_write(&s->plan, &elements, err), err));
+  DS_TRY(ds_checkpoint_plan_count(&s->plan, e, elements, err));
+  DS_TRY(agree(e, ds_checkpoint_plan_turn(&s->plan, e, err), err));
+  DS_TRY(agree(e, sum(s, err), err));
+  ds_status status = DS_OK;
+  if (e->world.rank == 0) {
+    ds_checkpoint_plan_clean(&s->plan);
+    status = ds_checkpoint_folder_commit(s->dir, s->tag, s->folder, err);
+    if (status != DS_OK) ds_checkpoint_folder_abort(s->folder);
+    free(s->folder); /* it has its name now, or is gone */
+    s->folder = NULL;
+  }
+  return agree(e, status, err);
+}
+
+ds_status ds_engine_save_checkpoint(ds_engine *e, const char *dir, const char *tag,
+                                    const char *client_state, ds_error *err) {
+  saving s = {.e = e, .dir = dir, .client_state = client_state};
   ds_error inner = {DS_OK, ""};
-  ds_status status = e->world.rank == 0 ? save(e, dir, name, client_state, &inner) : DS_OK;
-  status = ds_world_agree(&e->world, status, "saving the checkpoint", &inner);
-  if (status == DS_OK) ds_engine_remember(e, dir, name);
-  free(name);
+  ds_status status = save(&s, tag, &inner);
+  if (status != DS_OK && s.folder) {
+    if (e->world.rank == 0) ds_checkpoint_folder_abort(s.folder);
+  }
+  if (status != DS_OK && s.tag)
+    ds_fail_prefix(&inner, status, "checkpoint \"%s\" was not saved", s.tag);
+  if (status == DS_OK) ds_engine_remember(e, dir, s.tag);
+  ds_checkpoint_plan_finish(&s.plan);
+  free(s.folder);
+  free(s.tag);
   return ds_engine_settle(e, status, &inner, err);
 }
 
@@ -64,15 +168,49 @@ typedef struct loading {
   ds_checkpoint_state state;
 } loading;
 
-static ds_status prepare(loading *l, ds_engine *e, const char *dir, const char *tag,
-                         ds_error *err) {
-  char *path;
-  DS_TRY(ds_checkpoint_folder_find(dir, tag, &path, &l->tag, err));
-  ds_status status = ds_checkpoint_folder_verify(path, err);
-  if (status == DS_OK) status = ds_checkpoint_state_read(&l->state, e, path, err);
-  if (status == DS_OK) status = ds_checkpoint_files_open(&l->files, e, path, err);
+/* Which file a path is, so that ranks can tell whether they see the same one: "" = can't say. */
+static void identify(const char *folder, char *out, size_t size) {
+  struct stat st;
+  char *path = ds_path_join(folder, "manifest");
+  out[0] = '\0';
+  if (path && stat(path, &st) == 0)
+    snprintf(out, size, "%llu %lld %lld.%09ld", (unsigned long long)st.st_ino,
+             (long long)st.st_size, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
   free(path);
-  return status;
+}
+
+/* Rank 0 says which checkpoint. *shared: it is the very folder that rank 0 sees, not a copy.
+ * Collective. */
+static ds_status find(loading *l, ds_engine *e, const char *dir, const char *tag, char **path,
+                      bool *shared, ds_error *err) {
+  char text[DS_WORLD_SAY] = "", here[96];
+  ds_status status = DS_OK;
+  *path = NULL;
+  *shared = true;
+  if (e->world.rank == 0) {
+    status = ds_checkpoint_folder_find(dir, tag, path, &l->tag, err);
+    if (status == DS_OK) identify(*path, here, sizeof here);
+    if (status == DS_OK) snprintf(text, sizeof text, "%s\n%s", l->tag, here);
+  }
+  ds_error other;
+  ds_status told = ds_world_say(&e->world, text, status == DS_OK ? err : &other);
+  if (status == DS_OK) status = told;
+  if (status != DS_OK || e->world.rank == 0) return status;
+  char *there = strchr(text, '\n');
+  if (!there) return ds_fail(err, DS_ERR_NOT_FOUND, "rank 0 has found no checkpoint in %s", dir);
+  *there++ = '\0';
+  DS_TRY(ds_checkpoint_folder_find(dir, text, path, &l->tag, err));
+  identify(*path, here, sizeof here);
+  *shared = here[0] && strcmp(here, there) == 0;
+  return DS_OK;
+}
+
+/* Ranks that see one folder share the work of proving it; a copy is proven by who has it. */
+static ds_status prepare(loading *l, ds_engine *e, const char *path, bool shared, ds_error *err) {
+  const ds_world *w = &e->world;
+  DS_TRY(ds_checkpoint_manifest_verify(path, shared ? w->rank : 0, shared ? w->size : 1, err));
+  DS_TRY(ds_checkpoint_state_read(&l->state, e, path, err));
+  return ds_checkpoint_files_open(&l->files, e, path, err);
 }
 
 static void adopt(ds_engine *e, const ds_checkpoint_state *s) {
@@ -88,17 +226,26 @@ static void adopt(ds_engine *e, const ds_checkpoint_state *s) {
   for (int i = 0; i < s->n_groups; i++) e->optimizer->groups[i].lr = s->lr[i];
 }
 
-static ds_status apply(loading *l, ds_engine *e, ds_error *err) {
-  /* The loader first: it can refuse, and then nothing has changed. */
+/* The loader first: it can refuse, and then nothing has changed. */
+static ds_status set_loader(loading *l, ds_engine *e, ds_error *err) {
   if (e->loader && l->state.has_loader)
-    DS_TRY(ds_dataloader_set_state(e->loader, &l->state.loader, err));
-  else if (e->loader)
+    return ds_dataloader_set_state(e->loader, &l->state.loader, err);
+  if (e->loader)
     ds_log(&e->logger, DS_LOG_WARN,
            "the checkpoint was saved without training_data: the data loader starts anew");
+  return DS_OK;
+}
+
+static ds_status apply(loading *l, ds_engine *e, ds_error *err) {
+  DS_TRY(ds_world_agree(&e->world, set_loader(l, e, err), "loading the checkpoint", err));
   e->halfway = true;
   /* What a checkpoint doesn't hold - padding, gradients - may be as undefined as the rest. */
-  if (e->failure.status != DS_OK) DS_TRY(ds_flat_clear(&e->flat, err));
-  DS_TRY(ds_checkpoint_files_read(&l->files, e, err));
+  bool broken = e->failure.status != DS_OK;
+  ds_status status = broken ? ds_zero_clear(e->zero, err) : DS_OK;
+  if (status == DS_OK && broken) status = ds_parts_revive(e, err);
+  if (status == DS_OK) status = ds_checkpoint_files_read(&l->files, e, err);
+  DS_TRY(ds_world_agree(&e->world, status, "loading the checkpoint", err));
+  DS_TRY(ds_zero_settle(e->zero, err));
   DS_TRY(ds_backend_sync(e->backend, err));
   e->halfway = false;
   e->failure.status = DS_OK;
@@ -107,7 +254,12 @@ static ds_status apply(loading *l, ds_engine *e, ds_error *err) {
 }
 
 static ds_status load(loading *l, ds_engine *e, const char *dir, const char *tag, ds_error *err) {
-  ds_status status = prepare(l, e, dir, tag, err);
+  char *path;
+  bool shared;
+  DS_TRY(compare_tags(e, tag, err));
+  ds_status status = find(l, e, dir, tag, &path, &shared, err);
+  if (status == DS_OK) status = prepare(l, e, path, shared, err);
+  free(path);
   DS_TRY(ds_world_agree(&e->world, status, "loading the checkpoint", err));
   status = apply(l, e, err);
   DS_TRY(ds_world_agree(&e->world, status, "loading the checkpoint", err));

@@ -2,25 +2,10 @@
 
 #include "base/file.h"
 #include "base/str.h"
+#include "train/checkpoint_ranks.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-ds_status ds_checkpoint_files_source(void *ctx, int index, float *out, ds_error *err) {
-  ds_engine *e = ctx;
-  return ds_engine_read_param(e, index, out, (size_t)ds_params_numel(e->params, index), err);
-}
-
-static int64_t largest(const ds_engine *e) {
-  int64_t most = 0;
-  for (int i = 0; i < e->n_params; i++)
-    if (ds_params_numel(e->params, i) > most) most = ds_params_numel(e->params, i);
-  return most;
-}
-
-static int n_states(const ds_engine *e) {
-  return e->optimizer ? e->optimizer->vtable->n_states : 0;
-}
 
 /* The tensor of a state's part: "exp_avg.NAME", new. */
 static char *state_name(const ds_engine *e, int state, int param) {
@@ -30,8 +15,8 @@ static char *state_name(const ds_engine *e, int state, int param) {
 
 /* ---- writing */
 
-static ds_status declare_states(ds_engine *e, ds_safetensors_writer *w, ds_error *err) {
-  for (int s = 0; s < n_states(e); s++)
+static ds_status declare_states(ds_engine *e, ds_safetensors_writer *w, bool *has, ds_error *err) {
+  for (int s = 0; s < ds_engine_n_states(e); s++)
     for (int i = 0; i < e->n_params; i++) {
       if (e->group_of[i] < 0) continue;
       int64_t shape[DS_MAX_RANK];
@@ -41,43 +26,88 @@ static ds_status declare_states(ds_engine *e, ds_safetensors_writer *w, ds_error
                               : ds_fail_memory(err, "a checkpoint");
       free(name);
       if (status != DS_OK) return status;
+      has[s * e->n_params + i] = true;
     }
   return DS_OK;
 }
 
-static ds_status write_states(ds_engine *e, ds_safetensors_writer *w, float *host, ds_error *err) {
-  for (int s = 0; s < n_states(e); s++)
-    for (int i = 0; i < e->n_params; i++) {
-      if (e->group_of[i] < 0) continue;
-      const float *from = e->flat.state[s] + ds_params_offset(e->params, i);
-      size_t bytes = (size_t)ds_params_numel(e->params, i) * sizeof *host;
-      DS_TRY(ds_backend_download(e->backend, host, from, bytes, err));
-      DS_TRY(ds_safetensors_writer_write(w, host, bytes, err));
-    }
-  return DS_OK;
-}
-
-static ds_status write_optimizer(ds_engine *e, const char *folder, ds_error *err) {
-  if (n_states(e) == 0) return DS_OK;
-  char *path = ds_path_join(folder, "optimizer.safetensors");
-  float *host = malloc((size_t)largest(e) * sizeof *host);
+static ds_status plan_optimizer(ds_checkpoint_plan *p, ds_engine *e, const char *path,
+                                ds_error *err) {
   ds_safetensors_writer *w = NULL;
-  ds_status status = path && host ? DS_OK : ds_fail_memory(err, "a checkpoint");
-  if (status == DS_OK) status = ds_safetensors_writer_create(path, &w, err);
-  if (status == DS_OK) status = declare_states(e, w, err);
-  if (status == DS_OK) status = ds_safetensors_writer_begin(w, err);
-  if (status == DS_OK) status = write_states(e, w, host, err);
-  if (status == DS_OK) status = ds_safetensors_writer_commit(w, err);
+  bool *has = calloc((size_t)ds_engine_n_states(e) * (size_t)e->n_params, sizeof *has);
+  ds_status status =
+      has ? ds_safetensors_writer_create(path, &w, err) : ds_fail_memory(err, "a checkpoint");
+  if (status == DS_OK) status = declare_states(e, w, has, err);
+  if (status == DS_OK)
+    status = ds_tensor_file_plan(&p->files[p->n_files++], path, w, p->pieces.states, e->n_params, 1,
+                                 ds_engine_n_states(e), has, DS_F32, e->world.size, err);
   ds_safetensors_writer_destroy(w);
-  free(host);
-  free(path);
+  free(has);
   return status;
 }
 
-ds_status ds_checkpoint_files_write(ds_engine *e, const char *folder, ds_error *err) {
-  DS_TRY(ds_model_save_weights(e->model, e->params, folder, false, ds_checkpoint_files_source, e,
-                               err));
-  return write_optimizer(e, folder, err);
+ds_status ds_checkpoint_plan_model(ds_checkpoint_plan *p, ds_engine *e, const char *path,
+                                   bool bits16, ds_error *err) {
+  DS_TRY(ds_engine_pieces_init(&p->pieces, e, err));
+  int32_t dtype = bits16 ? DS_BF16 : DS_F32;
+  ds_safetensors_writer *w = NULL;
+  ds_status status = ds_safetensors_writer_create(path, &w, err);
+  if (status == DS_OK) status = ds_model_declare_weights(e->params, dtype, w, err);
+  if (status == DS_OK)
+    status = ds_tensor_file_plan(&p->files[p->n_files++], path, w, p->pieces.masters, e->n_params,
+                                 0, 1, NULL, dtype, e->world.size, err);
+  ds_safetensors_writer_destroy(w);
+  return status;
+}
+
+ds_status ds_checkpoint_plan_init(ds_checkpoint_plan *p, ds_engine *e, const char *folder,
+                                  ds_error *err) {
+  char *model = ds_path_join(folder, "model.safetensors");
+  char *optimizer = ds_path_join(folder, "optimizer.safetensors");
+  ds_status status = model && optimizer ? DS_OK : ds_fail_memory(err, "a checkpoint");
+  if (status == DS_OK) status = ds_checkpoint_plan_model(p, e, model, false, err);
+  if (status == DS_OK && ds_engine_n_states(e) > 0) status = plan_optimizer(p, e, optimizer, err);
+  free(model);
+  free(optimizer);
+  return status;
+}
+
+void ds_checkpoint_plan_finish(ds_checkpoint_plan *p) {
+  for (int i = 0; i < p->n_files; i++) ds_tensor_file_finish(&p->files[i]);
+  ds_engine_pieces_finish(&p->pieces);
+  memset(p, 0, sizeof *p);
+}
+
+ds_status ds_checkpoint_plan_create(const ds_checkpoint_plan *p, ds_error *err) {
+  for (int i = 0; i < p->n_files; i++) DS_TRY(ds_tensor_file_create(&p->files[i], err));
+  return DS_OK;
+}
+
+ds_status ds_checkpoint_plan_write(const ds_checkpoint_plan *p, uint64_t *elements, ds_error *err) {
+  const ds_stored *stored[2] = {p->pieces.masters, p->pieces.states};
+  for (int i = 0; i < p->n_files; i++)
+    DS_TRY(ds_tensor_file_write(&p->files[i], &p->pieces.pieces, stored[i], elements, err));
+  return DS_OK;
+}
+
+ds_status ds_checkpoint_plan_turn(const ds_checkpoint_plan *p, const ds_engine *e, ds_error *err) {
+  for (int i = 0; i < p->n_files; i++)
+    DS_TRY(ds_tensor_file_turn(&p->files[i], e->world.rank, e->world.size, err));
+  return DS_OK;
+}
+
+void ds_checkpoint_plan_clean(const ds_checkpoint_plan *p) {
+  for (int i = 0; i < p->n_files; i++) ds_tensor_file_clean(&p->files[i]);
+}
+
+ds_status ds_checkpoint_plan_count(const ds_checkpoint_plan *p, ds_engine *e, uint64_t elements,
+                                   ds_error *err) {
+  uint64_t want = 0;
+  for (int i = 0; i < p->n_files; i++) want += ds_tensor_file_elements(&p->files[i]);
+  DS_TRY(ds_ranks_sum(&e->world, &elements, err));
+  if (elements == want) return DS_OK;
+  return ds_fail(err, DS_ERR_STATE, "the ranks together wrote %llu of %llu numbers",
+                 (unsigned long long)elements, (unsigned long long)want);
 }
 
 /* ---- checking */
@@ -93,7 +123,8 @@ static ds_status open_file(const char *folder, const char *name, ds_safetensors 
 
 /* A tensor of a parameter's shape; a transposed one (as Hugging Face keeps some) where stored_t. */
 static ds_status check_tensor(const ds_engine *e, const ds_safetensors *s, const char *name,
-                              int param, bool stored_t, const char *file, ds_error *err) {
+                              int param, bool stored_t, const char *file, const ds_safetensor **out,
+                              ds_error *err) {
   const ds_safetensor *t = ds_safetensors_find(s, name);
   if (!t)
     return ds_fail(err, DS_ERR_FORMAT, "checkpoint: %s has no \"%s\"; it is of another model", file,
@@ -103,30 +134,32 @@ static ds_status check_tensor(const ds_engine *e, const ds_safetensors *s, const
   bool same = t->dtype == DS_F32 && t->rank == rank;
   for (int32_t i = 0; i < rank && same; i++)
     same = t->shape[i] == shape[stored_t ? rank - 1 - i : i];
+  *out = t;
   if (same) return DS_OK;
   return ds_fail(err, DS_ERR_FORMAT,
                  "checkpoint: \"%s\" in %s has another shape or type than the model's", name, file);
 }
 
-static ds_status check_model(const ds_checkpoint_files *f, ds_engine *e, ds_error *err) {
+static ds_status check_model(ds_checkpoint_files *f, ds_engine *e, ds_error *err) {
   for (int i = 0; i < e->n_params; i++)
     DS_TRY(check_tensor(e, f->model, ds_params_name(e->params, i), i,
-                        ds_params_transposed(e->params, i), "model.safetensors", err));
+                        ds_params_transposed(e->params, i), "model.safetensors", &f->tensors[i],
+                        err));
   if (ds_safetensors_count(f->model) == (size_t)e->n_params) return DS_OK;
   return ds_fail(err, DS_ERR_FORMAT,
                  "checkpoint: model.safetensors has %zu tensors and the model has %d parameters",
                  ds_safetensors_count(f->model), e->n_params);
 }
 
-static ds_status check_optimizer(const ds_checkpoint_files *f, ds_engine *e, ds_error *err) {
+static ds_status check_optimizer(ds_checkpoint_files *f, ds_engine *e, ds_error *err) {
   size_t wanted = 0;
-  for (int s = 0; s < n_states(e); s++)
+  for (int s = 0; s < ds_engine_n_states(e); s++)
     for (int i = 0; i < e->n_params; i++) {
       if (e->group_of[i] < 0) continue;
       char *name = state_name(e, s, i);
       if (!name) return ds_fail_memory(err, "a checkpoint");
-      ds_status status =
-          check_tensor(e, f->optimizer, name, i, false, "optimizer.safetensors", err);
+      ds_status status = check_tensor(e, f->optimizer, name, i, false, "optimizer.safetensors",
+                                      &f->tensors[(s + 1) * e->n_params + i], err);
       free(name);
       if (status != DS_OK) return status;
       wanted++;
@@ -139,64 +172,33 @@ static ds_status check_optimizer(const ds_checkpoint_files *f, ds_engine *e, ds_
 
 ds_status ds_checkpoint_files_open(ds_checkpoint_files *f, ds_engine *e, const char *folder,
                                    ds_error *err) {
-  f->host = malloc((size_t)largest(e) * 2 * sizeof *f->host);
-  if (!f->host) return ds_fail_memory(err, "a checkpoint");
+  DS_TRY(ds_engine_pieces_init(&f->pieces, e, err));
+  f->room = malloc((size_t)ds_pieces_room(&f->pieces.pieces) * sizeof *f->room);
+  f->tensors =
+      calloc((size_t)(1 + ds_engine_n_states(e)) * (size_t)e->n_params, sizeof *f->tensors);
+  if (!f->room || !f->tensors) return ds_fail_memory(err, "a checkpoint");
   DS_TRY(open_file(folder, "model.safetensors", &f->model, err));
   DS_TRY(check_model(f, e, err));
-  if (n_states(e) == 0) return DS_OK;
+  if (ds_engine_n_states(e) == 0) return DS_OK;
   DS_TRY(open_file(folder, "optimizer.safetensors", &f->optimizer, err));
   return check_optimizer(f, e, err);
 }
 
 /* ---- reading */
 
-/* [rows, cols] from stored [cols, rows]. */
-static void transpose(float *out, const float *in, int64_t rows, int64_t cols) {
-  for (int64_t r = 0; r < rows; r++)
-    for (int64_t c = 0; c < cols; c++) out[r * cols + c] = in[c * rows + r];
-}
-
-static ds_status read_masters(ds_checkpoint_files *f, ds_engine *e, ds_error *err) {
-  for (int i = 0; i < e->n_params; i++) {
-    const ds_safetensor *t = ds_safetensors_find(f->model, ds_params_name(e->params, i));
-    int64_t numel = ds_params_numel(e->params, i), shape[DS_MAX_RANK];
-    float *values = f->host;
-    DS_TRY(ds_safetensor_read_f32(t, values, err));
-    ds_params_shape(e->params, i, shape);
-    if (ds_params_transposed(e->params, i)) {
-      values = f->host + numel;
-      transpose(values, f->host, shape[0], shape[1]);
-    }
-    DS_TRY(ds_backend_upload(e->backend, e->flat.master + ds_params_offset(e->params, i), values,
-                             (size_t)numel * sizeof *values, err));
-  }
-  return ds_flat_refresh(&e->flat, e->ctx, 0, e->flat.count, err);
-}
-
-static ds_status read_states(ds_checkpoint_files *f, ds_engine *e, ds_error *err) {
-  for (int s = 0; s < n_states(e); s++)
-    for (int i = 0; i < e->n_params; i++) {
-      if (e->group_of[i] < 0) continue;
-      char *name = state_name(e, s, i);
-      if (!name) return ds_fail_memory(err, "a checkpoint");
-      const ds_safetensor *t = ds_safetensors_find(f->optimizer, name);
-      free(name);
-      DS_TRY(ds_safetensor_read_f32(t, f->host, err));
-      DS_TRY(ds_backend_upload(e->backend, e->flat.state[s] + ds_params_offset(e->params, i),
-                               f->host, (size_t)ds_params_numel(e->params, i) * sizeof *f->host,
-                               err));
-    }
+ds_status ds_checkpoint_files_read(ds_checkpoint_files *f, ds_engine *e, ds_error *err) {
+  const ds_engine_pieces *p = &f->pieces;
+  for (int k = 0; k <= ds_engine_n_states(e); k++)
+    DS_TRY(ds_pieces_load(&p->pieces, k, k == 0 ? p->masters : p->states,
+                          f->tensors + (size_t)k * (size_t)e->n_params, f->room, err));
   return DS_OK;
 }
 
-ds_status ds_checkpoint_files_read(ds_checkpoint_files *f, ds_engine *e, ds_error *err) {
-  DS_TRY(read_masters(f, e, err));
-  return read_states(f, e, err);
-}
-
 void ds_checkpoint_files_finish(ds_checkpoint_files *f) {
+  ds_engine_pieces_finish(&f->pieces);
   ds_safetensors_close(f->model);
   ds_safetensors_close(f->optimizer);
-  free(f->host);
+  free(f->tensors);
+  free(f->room);
   memset(f, 0, sizeof *f);
 }

@@ -1,6 +1,8 @@
 #include "train/config.h"
 
+#include "parallel/topology.h"
 #include "train/config_keys.h"
+#include "train/observe.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,7 +208,12 @@ ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config 
   } else {
     warn_old_names(tree, logger);
     check_together(out->root, errors);
+    ds_comms_logger_check(out->root, errors);
     extract(tree, out);
+    ds_config_read_zero(out, errors);
+    ds_config_read_tensor(out, errors);
+    ds_config_read_pipeline(out, errors);
+    ds_config_read_elastic(out, errors);
   }
   cJSON_Delete(tree);
   return status;
@@ -214,7 +221,9 @@ ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config 
 
 bool ds_config_set_world(ds_config *c, int world, const char *origin, ds_schema_errors *errors) {
   ds_error err;
-  if (ds_batch_resolve(&c->batch, world, origin, c->batch_auto, &err) != DS_OK) {
+  if (c->elastic && c->elasticity.n_micro == 0) return true; /* wrong, and told so */
+  if ((c->elastic && ds_config_resolve_elastic(c, world, &err) != DS_OK) ||
+      ds_batch_resolve(&c->batch, world, origin, c->batch_auto, &err) != DS_OK) {
     ds_schema_error(errors, "%s", err.message);
     return true;
   }
@@ -228,6 +237,15 @@ bool ds_config_set_world(ds_config *c, int world, const char *origin, ds_schema_
       return false;
     }
   }
+  return true;
+}
+
+bool ds_config_set_ranks(ds_config *c, int ranks, const char *origin, ds_schema_errors *errors) {
+  ds_topology t;
+  ds_error err;
+  if (ds_topology_place(&t, 0, ranks, c->tensor, c->sequence, c->pipe, &err) == DS_OK)
+    return ds_config_set_world(c, t.data.size, origin, errors);
+  ds_schema_error(errors, "%s", err.message);
   return true;
 }
 
@@ -248,7 +266,7 @@ ds_status ds_config_resolve(const char *config, int world_size, char **json, ds_
   ds_schema_errors errors = {0};
   const ds_logger silent = {NULL, NULL};
   ds_status status = ds_config_read(config, &silent, &c, &errors, err);
-  if (status == DS_OK && !ds_config_set_world(&c, world_size, "as asked", &errors))
+  if (status == DS_OK && !ds_config_set_ranks(&c, world_size, "as asked", &errors))
     status = ds_fail_memory(err, "the config");
   ds_error found;
   ds_status report = ds_schema_errors_report(&errors, c.name ? c.name : "config", &found);

@@ -11,6 +11,8 @@
 #include "base/schema.h"
 #include "ds.h"
 #include "train/batch.h"
+#include "zero/zero.h"
+#include "train/elasticity.h"
 
 typedef struct ds_config {
   char *name;  /* for messages: the path, or "config" */
@@ -21,6 +23,14 @@ typedef struct ds_config {
   double gradient_clipping; /* 0 = off */
   int64_t steps_per_print;  /* 0 = never */
   bool bf16, check_grad_overflow, drop_last, sum_gradients;
+  bool ignore_unused;         /* zero_optimization.ignore_unused_parameters */
+  ds_zero_rules zero;         /* without the optimizer's n_states */
+  int tensor, sequence, pipe; /* ranks that share a model, or a sequence (parallel/topology.h) */
+  bool tensor_overlap;        /* tensor_parallel.tp_overlap_comm */
+  bool sequence_parallel;     /* tensor_parallel.sequence_parallel: norms on parts of the rows */
+  bool elastic;               /* elasticity chooses the batch sizes */
+  ds_elasticity elasticity;   /* checked; without micro batches when it is wrong */
+  bool pipe_uniform;          /* stages of as many blocks each, not of as many parameters */
 } ds_config;
 
 /* config: a path, or JSON text (it then begins with '{', '[' or a comment, or has a brace or a line
@@ -33,7 +43,26 @@ DS_MUST_USE ds_status ds_config_read(const char *config, const ds_logger *logger
  * the size came from. False when out of memory. */
 bool ds_config_set_world(ds_config *config, int world, const char *origin,
                          ds_schema_errors *errors);
+/* The same for a world of that many ranks, of whom several may share a model or a sequence. */
+bool ds_config_set_ranks(ds_config *config, int ranks, const char *origin,
+                         ds_schema_errors *errors);
 void ds_config_finish(ds_config *config);
+
+/* config_zero.c: "zero_optimization" of the resolved tree into config->zero; what doesn't go together
+ * goes to errors. */
+void ds_config_read_zero(ds_config *config, ds_schema_errors *errors);
+/* config_elastic.c. The first is the last part of ds_config_read, the second the first of
+ * ds_config_set_world. */
+void ds_config_read_elastic(ds_config *config, ds_schema_errors *errors);
+DS_MUST_USE ds_status ds_config_resolve_elastic(ds_config *config, int world, ds_error *err);
+/* The largest number of ranks, `most` at most, with the config's elastic train batch; 0 where elasticity
+ * is not enabled. DS_ERR_INVALID: there is none. */
+DS_MUST_USE ds_status ds_config_elastic_ranks(const char *config, int most, int *ranks,
+                                              ds_error *err);
+/* config_tensor.c: "tensor_parallel", after the former; contradictions go to errors. */
+void ds_config_read_tensor(ds_config *config, ds_schema_errors *errors);
+/* config_pipeline.c: "pipeline", after the former; what doesn't go together goes to errors. */
+void ds_config_read_pipeline(ds_config *config, ds_schema_errors *errors);
 
 /* The optimizer and the schedule that the config asks for; *out NULL where it asks for none. base:
  * the optimizer that the schedule will drive. */

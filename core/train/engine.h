@@ -6,37 +6,53 @@
 #include "model/model.h"
 #include "model/params.h"
 #include "ops/ctx.h"
+#include "ops/parallel.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
-#include "parallel/world.h"
+#include "parallel/shard.h"
+#include "parallel/topology.h"
 #include "train/config.h"
-#include "train/flat.h"
+#include "train/pipeline_stages.h"
+#include "zero/zero.h"
 
 struct ds_engine {
   ds_logger logger;
   ds_config config; /* batch sizes are the current ones */
   ds_backend *backend;
+  ds_backend *host; /* where offloaded parts are computed with; NULL: nothing is; may be backend */
   ds_world world;
+  ds_topology topology;
   ds_ctx *ctx;
   uint64_t seed;
 
-  ds_model *model; /* the caller's */
-  ds_params *params;
+  ds_model *model;   /* the caller's */
+  ds_params *params; /* whole */
   int n_params;
-  ds_param_slot *slots; /* by parameter */
-  int *group_of;        /* by parameter; -1 = frozen */
-  ds_flat flat;
+  ds_params *local;       /* what of them is on this rank; params itself where that is all */
+  ds_shard *shards;       /* by parameter: which part that is; NULL where it is all */
+  ds_shard **shards_of;   /* of each rank of the tensor group, whatever its stage; NULL as shards */
+  ds_stages stages;       /* of a pipeline; without bounds: there is none */
+  ds_group *tied;         /* the two stages that have tied parameters; NULL: not this one */
+  ds_group *replicas;     /* ranks that have the same key/value heads; NULL: none */
+  ds_side *tensor_side;   /* tensor_parallel.tp_overlap_comm; else NULL */
+  ds_param_split *splits; /* the context's */
+  bool *counted;          /* by parameter: in the gradient norm of this rank; NULL: all are */
+  ds_param_slot *slots;   /* by parameter; zero's */
+  int *group_of;          /* by parameter; -1 = frozen */
+  bool *frozen;           /* by parameter */
+  ds_zero *zero;
+  struct ds_pipeline *pipeline; /* NULL: the rank has all blocks */
 
   ds_optimizer *optimizer; /* NULL = none: the engine can only evaluate */
   bool owns_optimizer;
-  ds_optimizer_slice *slices;
-  int n_slices;
   ds_lr_scheduler *scheduler;
   bool owns_scheduler;
   ds_dataloader *loader;
   double *norm_sum; /* device memory: a ds_step_scalars, of which these are parts */
   float *loss_sum;
   struct ds_recorded *recorded; /* recorded.h; NULL: nothing is recorded */
+  struct ds_stretch *stretch;   /* stretch.h; NULL: sequences are whole */
+  struct ds_observe *observe;   /* observe.h; NULL: nothing is watched */
 
   bool training;
   bool begin_next;    /* the next forward starts afresh: the tape was used up, or there was none */
@@ -66,8 +82,6 @@ void ds_engine_drop_gradients(ds_engine *e);
 /* Sets the groups' learning rates (and betas, where the schedule moves them) for the next update.
  */
 void ds_engine_apply_schedule(ds_engine *e);
-/* Elements of a parameter's place in the flat buffers, padding included. */
-int64_t ds_engine_room(const ds_engine *e, int index);
 
 /* failure.c. First in a public function: DS_ERR_STATE while the parameters are undefined. */
 DS_MUST_USE ds_status ds_engine_check(const ds_engine *e, const char *who, ds_error *err);

@@ -14,23 +14,37 @@ static void add_code(const ds_engine *e, ds_agree *out) {
   ds_agree_add(out, "backend.comm_timeout", "%g", (double)e->world.timeout_ms / 1000);
 }
 
-static void add_config(const ds_engine *e, ds_agree *out) {
-  static const char *const local[] = {"backend",
-                                      "steps_per_print",
-                                      "log_level",
-                                      "wall_clock_breakdown",
-                                      "memory_breakdown",
-                                      "dump_state",
-                                      "flops_profiler",
-                                      "tensorboard",
-                                      "csv_monitor",
-                                      "wandb",
-                                      "comet",
-                                      "trackio",
-                                      "aio",
-                                      "zero_optimization.offload_param.nvme_path",
-                                      "zero_optimization.offload_optimizer.nvme_path"};
-  ds_agree_add_json(out, "", e->config.root, local, sizeof local / sizeof *local);
+static const char *const batch[] = {"train_batch_size", "train_micro_batch_size_per_gpu",
+                                    "gradient_accumulation_steps"};
+
+void ds_facts_begin(const ds_engine *e, ds_agree *out) {
+  static const char *const but[] = {
+      "train_batch_size", /* derived later: the same may be given in two ways */
+      "train_micro_batch_size_per_gpu",
+      "gradient_accumulation_steps",
+      "backend",
+      "steps_per_print",
+      "log_level",
+      "wall_clock_breakdown",
+      "memory_breakdown",
+      "dump_state",
+      "flops_profiler",
+      "tensorboard",
+      "csv_monitor",
+      "wandb",
+      "comet",
+      "trackio",
+      "aio",
+      "zero_optimization.offload_param.nvme_path",
+      "zero_optimization.offload_optimizer.nvme_path"};
+  add_code(e, out);
+  ds_agree_add_json(out, "", e->config.root, but, sizeof but / sizeof *but);
+}
+
+static void add_batch(const ds_engine *e, ds_agree *out) {
+  const int64_t sizes[] = {e->config.batch.train, e->config.batch.micro,
+                           e->config.batch.accumulation};
+  for (int i = 0; i < 3; i++) ds_agree_add(out, batch[i], "%lld", (long long)sizes[i]);
 }
 
 /* The model's own config: what its parameters' shapes don't tell. */
@@ -83,8 +97,7 @@ static void add_optimizer(const ds_engine *e, ds_agree *out) {
 }
 
 void ds_facts_collect(const ds_engine *e, const ds_dataset *data, ds_agree *out) {
-  add_code(e, out);
-  add_config(e, out);
+  add_batch(e, out);
   ds_agree_add(out, "model", "\"%s\"", ds_model_name(e->model));
   add_model_config(e->model, out);
   for (int i = 0; i < e->n_params; i++) add_parameter(e, i, out);
@@ -93,5 +106,6 @@ void ds_facts_collect(const ds_engine *e, const ds_dataset *data, ds_agree *out)
   ds_agree_add(out, "training_data", "%s", data ? "given" : "none");
   if (!data) return;
   ds_agree_add(out, "length of training_data", "%lld", (long long)ds_dataset_length(data));
-  ds_agree_add(out, "seed", "%llu", (unsigned long long)e->seed);
+  if (e->topology.model.size == 1) /* else rank 0's is everybody's */
+    ds_agree_add(out, "seed", "%llu", (unsigned long long)e->seed);
 }

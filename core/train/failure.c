@@ -60,7 +60,7 @@ static void tell(const ds_engine *e, ds_status status, const ds_error *from, ds_
 
 /* Whether this rank can't catch up with the others any more: it skipped collectives. */
 static bool is_parted(const ds_engine *e, ds_status status, bool died) {
-  return e->world.comm && (died || status == DS_ERR_TIMEOUT || status == DS_ERR_ABORTED);
+  return e->world.group && (died || status == DS_ERR_TIMEOUT || status == DS_ERR_ABORTED);
 }
 
 ds_status ds_engine_settle(ds_engine *e, ds_status status, const ds_error *from, ds_error *err) {
@@ -72,7 +72,7 @@ ds_status ds_engine_settle(ds_engine *e, ds_status status, const ds_error *from,
   e->lost = ds_backend_recover(e->backend, &died, NULL) != DS_OK;
   e->parted = e->parted || is_parted(e, status, died);
   if (!died && !e->halfway && !e->parted) return status;
-  if (e->parted) ds_world_abandon(&e->world);
+  if (e->parted) ds_group_abort_all(e->backend); /* destroy, too, waits for nobody then */
   spoil(e, status, from, died || e->halfway);
   tell(e, status, from, err);
   return status;

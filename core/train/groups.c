@@ -1,7 +1,5 @@
 #include "train/groups.h"
 
-#include "zero/partition.h"
-
 #include <stdlib.h>
 
 static ds_status assign_group(ds_engine *e, const ds_param_group *g, int index, int number,
@@ -54,31 +52,5 @@ ds_status ds_groups_assign(ds_engine *e, const ds_param_group *groups, int n, ds
   }
   *kept = some;
   *n_kept = count;
-  return DS_OK;
-}
-
-static void add_slice(ds_engine *e, ds_range r, int group) {
-  ds_flat *f = &e->flat;
-  ds_optimizer_slice *s = &e->slices[e->n_slices++];
-  *s = (ds_optimizer_slice){.param = f->master + r.begin,
-                            .grad = f->grad + r.begin,
-                            .param16 = f->compute ? f->compute + r.begin : NULL,
-                            .count = r.end - r.begin,
-                            .group = group};
-  for (int i = 0; i < 4; i++) s->state[i] = f->state[i] ? f->state[i] + r.begin : NULL;
-}
-
-ds_status ds_groups_slice(ds_engine *e, int shards, int rank, ds_error *err) {
-  e->slices = calloc((size_t)e->n_params, sizeof *e->slices);
-  if (!e->slices) return ds_fail_memory(err, "optimizer slices");
-  ds_range mine = ds_partition_shard(e->flat.count, shards, rank);
-  for (int i = 0; i < e->n_params;) {
-    int group = e->group_of[i];
-    ds_range run = {ds_params_offset(e->params, i), 0};
-    for (; i < e->n_params && e->group_of[i] == group; i++)
-      run.end = ds_params_offset(e->params, i) + ds_engine_room(e, i);
-    run = ds_partition_intersect(run, mine);
-    if (group >= 0 && run.begin < run.end) add_slice(e, run, group);
-  }
   return DS_OK;
 }

@@ -1,4 +1,4 @@
-/* groups.h - from the host app's parameter groups to runs of the flat buffers. */
+/* groups.h - the host app's parameter groups. */
 #ifndef DS_TRAIN_GROUPS_H
 #define DS_TRAIN_GROUPS_H
 
@@ -9,8 +9,5 @@
  * an index that isn't there, or nothing at all to optimize are errors. */
 DS_MUST_USE ds_status ds_groups_assign(ds_engine *e, const ds_param_group *groups, int n,
                                        ds_param_group **kept, int *n_kept, ds_error *err);
-/* Fills e->slices: neighbouring parameters of one group are one slice, cut to the part of the flat
- * buffers that this rank updates. */
-DS_MUST_USE ds_status ds_groups_slice(ds_engine *e, int shards, int rank, ds_error *err);
 
 #endif

@@ -1,13 +1,16 @@
 /* ds_initialize: from arguments to a running engine, one stage after the other. */
 #include "data/dataloader.h"
-#include "tensor/tensor.h"
+#include "ops/sequence.h"
 #include "train/engine.h"
 #include "train/facts.h"
 #include "train/groups.h"
+#include "train/parts.h"
+#include "train/pipeline_step.h"
+#include "train/observe.h"
 #include "train/recorded.h"
-#include "zero/partition.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,8 +71,10 @@ static ds_status read_config(ds_engine *e, const char *text, ds_error *err) {
   if (status == DS_OK && errors.count > 0) {
     int rank, world;
     const char *origin;
+    /* A launcher that says nothing in the environment may have started as many as the config wants. */
+    bool alone = e->config.tensor == 1 && e->config.sequence == 1 && e->config.pipe == 1;
     if (ds_world_from_environment(&rank, &world, &origin, &inner) == DS_OK &&
-        !ds_config_set_world(&e->config, world, origin, &errors))
+        (alone || world > 1) && !ds_config_set_ranks(&e->config, world, origin, &errors))
       status = ds_fail_memory(err, "the config");
   }
   ds_status report =
@@ -78,24 +83,14 @@ static ds_status read_config(ds_engine *e, const char *text, ds_error *err) {
   return status;
 }
 
-static ds_status set_world(ds_engine *e, ds_error *err) {
-  ds_schema_errors errors = {0};
-  if (!ds_config_set_world(&e->config, e->world.size, e->world.origin, &errors)) {
-    ds_str_finish(&errors.text);
-    return ds_fail_memory(err, "the config");
-  }
-  return ds_schema_errors_report(&errors, e->config.name, err);
-}
-
-static ds_status open_world(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
+static ds_status connect(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
   ds_world_args world = {.local_rank = a->args ? a->args->local_rank : -1,
                          .distributed_port = a->distributed_port,
                          .dist_init_required = a->dist_init_required,
                          .mpu = a->mpu,
                          .comm_timeout = e->config.backend.comm_timeout};
   DS_TRY(ds_backend_open(&e->config.backend, &e->logger, &e->backend, err));
-  DS_TRY(ds_world_init(&e->world, e->backend, &world, &e->logger, err));
-  return DS_OK;
+  return ds_world_init(&e->world, e->backend, &world, &e->logger, err);
 }
 
 /* A config that is wrong on one rank alone: the others wait for that rank, which tells them. Not
@@ -107,71 +102,154 @@ static void tell_of_config(ds_engine *e, const ds_initialize_args *a, ds_status 
   ds_backend_config *b = &e->config.backend;
   if (!ds_world_launched() || b->n_names == 0) return; /* nobody waits; nobody knows where */
   if (b->comm_timeout == 0 || b->comm_timeout > PATIENCE) b->comm_timeout = PATIENCE;
-  if (open_world(e, a, &unused) != DS_OK) return;
-  status = ds_world_agree(&e->world, status, "ds_initialize", &said);
+  if (connect(e, a, &unused) == DS_OK)
+    status = ds_world_agree(&e->world, status, "ds_initialize", &said);
+}
+
+/* Whether all ranks came here, and mean the same. Finishes facts. */
+static ds_status agree(ds_engine *e, ds_status mine, ds_agree *facts, ds_error *err) {
+  if (mine == DS_OK) mine = ds_agree_status(facts, err);
+  ds_status status = ds_world_agree(&e->world, mine, "ds_initialize", err);
+  if (status == DS_OK) status = ds_agree_check(facts, &e->world, err);
+  ds_agree_finish(facts);
+  return status;
+}
+
+/* What ranks do together depends on their configs: first of all these must be the same. */
+static ds_status open_world(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
+  ds_agree facts = {0};
+  const ds_config *c = &e->config;
+  DS_TRY(connect(e, a, err));
+  ds_facts_begin(e, &facts);
+  DS_TRY(agree(e, DS_OK, &facts, err));
+  DS_TRY(ds_topology_place(&e->topology, e->world.rank, e->world.size, c->tensor, c->sequence,
+                           c->pipe, err));
+  if (a->mpu) DS_TRY(ds_topology_check_mpu(&e->topology, a->mpu, err));
+  return ds_topology_connect(&e->topology, &e->world, err);
+}
+
+static ds_status set_world(ds_engine *e, ds_error *err) {
+  const ds_config *c = &e->config;
+  ds_schema_errors errors = {0};
+  char origin[192];
+  int share = c->tensor * c->sequence * c->pipe; /* divides the world */
+  snprintf(origin, sizeof origin, share > 1 ? "%s: %d ranks, of which %d share a batch" : "%s",
+           e->world.origin, e->world.size, share);
+  if (!ds_config_set_world(&e->config, e->topology.data.size, origin, &errors)) {
+    ds_str_finish(&errors.text);
+    return ds_fail_memory(err, "the config");
+  }
+  return ds_schema_errors_report(&errors, e->config.name, err);
 }
 
 /* ---- parameters */
 
 static ds_status declare(ds_engine *e, ds_error *err) {
   DS_TRY(ds_model_declare(e->model, &e->params, err));
+  e->local = e->params;
   e->n_params = ds_params_count(e->params);
   if (e->n_params == 0)
     return ds_fail(err, DS_ERR_INVALID, "model \"%s\" declares no parameters",
                    ds_model_name(e->model));
-  e->slots = calloc((size_t)e->n_params, sizeof *e->slots);
+  e->frozen = calloc((size_t)e->n_params, sizeof *e->frozen);
   e->group_of = calloc((size_t)e->n_params, sizeof *e->group_of);
-  return e->slots && e->group_of ? DS_OK : ds_fail_memory(err, "parameters");
+  return e->frozen && e->group_of ? DS_OK : ds_fail_memory(err, "parameters");
 }
 
-static ds_status initial_values(ds_engine *e, int index, float *out, ds_error *err) {
+static ds_status initial_values(ds_engine *e, int index, float *out, uint64_t seed, ds_error *err) {
   if (ds_model_has_weights(e->model))
     return ds_model_read_param(e->model, e->params, index, out, err);
-  return ds_params_init_values(e->params, index, e->seed, out);
+  return ds_params_init_values(e->params, index, seed, out);
 }
 
+/* Ranks that hold parts of one model take them from one model: rank 0's. */
+static ds_status agree_on_seed(ds_engine *e, uint64_t *seed, ds_error *err) {
+  if (!e->world.group) return DS_OK;
+  uint64_t *all = malloc((size_t)e->world.size * sizeof *all);
+  if (!all) return ds_fail_memory(err, "the ranks' seeds");
+  ds_status status = ds_world_exchange(&e->world, seed, all, sizeof *seed, err);
+  if (status == DS_OK) *seed = all[0];
+  free(all);
+  return status;
+}
+
+/* One rank of those that have the same finds the values, the others get them from it. */
 static ds_status fill_masters(ds_engine *e, ds_error *err) {
   int64_t largest = 0;
   for (int i = 0; i < e->n_params; i++)
     if (ds_params_numel(e->params, i) > largest) largest = ds_params_numel(e->params, i);
   float *host = malloc((size_t)largest * sizeof *host);
-  if (!host) return ds_fail_memory(err, "initial weights");
-  ds_status status = DS_OK;
-  for (int i = 0; i < e->n_params && status == DS_OK; i++) {
-    status = initial_values(e, i, host, err);
+  float *part = e->shards ? malloc((size_t)largest * sizeof *part) : host;
+  uint64_t seed = e->seed;
+  ds_status status =
+      ds_world_agree(&e->world, host && part ? DS_OK : ds_fail_memory(err, "initial weights"),
+                     "ds_initialize", err);
+  if (status == DS_OK) status = agree_on_seed(e, &seed, err);
+  /* They read the same samples, too. */
+  if (status == DS_OK && e->topology.model.size > 1) e->seed = seed;
+  for (int i = 0, piece = 0; i < e->n_params && status == DS_OK; i++) {
+    status = e->topology.zero.rank == 0 ? initial_values(e, i, host, seed, err) : DS_OK;
+    if (status == DS_OK && e->topology.zero.rank == 0) ds_parts_take(e, i, host, part);
+    status = ds_world_agree(&e->world, status, "reading the initial weights", err);
     if (status == DS_OK)
-      status = ds_backend_upload(e->backend, e->flat.master + ds_params_offset(e->params, i), host,
-                                 (size_t)ds_params_numel(e->params, i) * sizeof *host, err);
+      status = ds_zero_share(e->zero, part, ds_params_numel(e->local, i), 0, err);
+    for (; status == DS_OK && piece < ds_zero_n_pieces(e->zero); piece++) {
+      const ds_piece *p = ds_zero_piece(e->zero, piece);
+      if (p->param != i) break;
+      status =
+          ds_zero_write(e->zero, DS_ZERO_MASTER, piece, 0, p->end - p->begin, part + p->begin, err);
+    }
   }
+  if (part != host) free(part);
   free(host);
-  return status;
+  return status == DS_OK ? ds_zero_settle(e->zero, err) : status;
 }
 
-static void bind_slots(ds_engine *e) {
-  ds_flat *f = &e->flat;
-  for (int i = 0; i < e->n_params; i++) {
-    int64_t offset = ds_params_offset(e->params, i), shape[DS_MAX_RANK];
-    int32_t rank = ds_params_shape(e->params, i, shape);
-    bool wanted = e->group_of[i] >= 0;
-    e->slots[i].value = f->compute ? ds_tensor_make(f->compute + offset, DS_BF16, rank, shape)
-                                   : ds_tensor_make(f->master + offset, DS_F32, rank, shape);
-    e->slots[i].grad = wanted ? f->grad + offset : NULL;
+/* Offloading to the host makes sense where the device has memory of its own. */
+static ds_status open_host(ds_engine *e, ds_zero_rules *rules, ds_error *err) {
+  const char *name = ds_backend_name(e->backend);
+  bool same = ds_backend_host_accessible(e->backend);
+  if (same && rules->offload_optimizer == DS_OFFLOAD_CPU) {
+    ds_log(&e->logger, DS_LOG_INFO, "offload_optimizer to cpu: %s's memory is the host's already",
+           name);
+    rules->offload_optimizer = DS_OFFLOAD_NONE;
   }
-  ds_ctx_bind_params(e->ctx, e->slots, e->n_params);
+  if (same && (rules->offload_param == DS_OFFLOAD_CPU || !rules->offload_optimizer)) {
+    if (rules->offload_param == DS_OFFLOAD_NVME)
+      return ds_fail(
+          err, DS_ERR_UNSUPPORTED,
+          "%s: offload_param to nvme and offload_optimizer to cpu: on %s, whose memory is "
+          "the host's, offload_optimizer must be nvme too",
+          e->config.name, name);
+    rules->offload_param = DS_OFFLOAD_NONE;
+  }
+  if (!rules->offload_optimizer) return DS_OK;
+  if (same) {
+    e->host = e->backend;
+    return DS_OK;
+  }
+  ds_backend_config c = e->config.backend;
+  c.names = (char *[]){"auto"};
+  c.n_names = 1;
+  c.device = -1;
+  c.options = NULL;
+  c.memory_limit = 0;
+  c.host_only = true;
+  c.except = name;
+  return ds_backend_open(&c, &e->logger, &e->host, err);
 }
 
 static ds_status make_parameters(ds_engine *e, ds_error *err) {
-  int states = e->optimizer ? e->optimizer->vtable->n_states : 0;
-  const int shards = 1; /* ZeRO stage 0: every rank updates everything */
-  int64_t count = ds_partition_padded(ds_params_total(e->params), shards, DS_PARAM_ALIGN);
-  if (count < 0) return ds_fail(err, DS_ERR_INVALID, "the model has too many parameters");
-  ds_status status = ds_flat_init(&e->flat, e->backend, count, e->config.bf16, states, err);
-  if (status == DS_OK) status = fill_masters(e, err); /* one rank may lack memory, or the file */
-  DS_TRY(ds_world_agree(&e->world, status, "ds_initialize", err));
-  DS_TRY(ds_world_broadcast(&e->world, e->flat.master, count, err));
-  DS_TRY(ds_flat_refresh(&e->flat, e->ctx, 0, count, err));
-  bind_slots(e);
-  return e->optimizer ? ds_groups_slice(e, shards, 0, err) : DS_OK;
+  ds_zero_rules rules = e->config.zero;
+  DS_TRY(open_host(e, &rules, err));
+  rules.n_states = e->optimizer ? e->optimizer->vtable->n_states : 0;
+  rules.counted = e->counted;
+  for (int i = 0; i < e->n_params; i++) e->frozen[i] = e->group_of[i] < 0;
+  DS_TRY(ds_zero_create(&rules, e->ctx, e->host, e->topology.zero.group, e->local, e->frozen,
+                        &e->zero, err));
+  e->slots = ds_zero_slots(e->zero);
+  DS_TRY(fill_masters(e, err));
+  return e->optimizer ? ds_zero_slice(e->zero, e->group_of, err) : DS_OK;
 }
 
 /* ---- optimizer and schedule */
@@ -244,8 +322,8 @@ static ds_status make_loader(ds_engine *e, const ds_initialize_args *a, ds_error
                                    .collate = a->collate_fn,
                                    .collate_ctx = a->collate_ctx,
                                    .micro_batch = e->config.batch.micro,
-                                   .rank = e->world.rank,
-                                   .world_size = e->world.size,
+                                   .rank = e->topology.data.rank,
+                                   .world_size = e->topology.data.size,
                                    .seed = e->seed,
                                    .shuffle = true,
                                    .drop_last = e->config.drop_last};
@@ -260,35 +338,24 @@ static ds_status make_scalars(ds_engine *e, ds_error *err) {
   return DS_OK;
 }
 
-/* What one rank may fail at alone, before anything that all do together. */
-static ds_status prepare(ds_engine *e, const ds_initialize_args *a, ds_agree *facts,
-                         ds_error *err) {
+/* What one rank may fail at alone. */
+static ds_status prepare(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
   ds_param_group *groups = NULL;
   int n_groups = 0;
   DS_TRY(set_world(e, err));
+  DS_TRY(ds_observe_init(e, err));
   DS_TRY(ds_ctx_create(e->backend, e->config.bf16 ? DS_BF16 : DS_F32, &e->ctx, err));
+  ds_ctx_bind_sequence(e->ctx, e->topology.sequence.group);
   ds_engine_train(e, true);
   DS_TRY(declare(e, err));
   DS_TRY(ds_groups_assign(e, a->model_parameters, a->n_model_parameters, &groups, &n_groups, err));
   ds_status status = make_optimizer(e, a, groups, n_groups, err);
   free(groups);
-  if (status != DS_OK) return status;
-  DS_TRY(make_scheduler(e, a, err));
-  ds_facts_collect(e, a->training_data, facts);
-  return ds_agree_status(facts, err);
+  return status == DS_OK ? make_scheduler(e, a, err) : status;
 }
 
-static ds_status agree(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
-  ds_agree facts = {0};
-  ds_status status = prepare(e, a, &facts, err);
-  status = ds_world_agree(&e->world, status, "ds_initialize", err);
-  if (status == DS_OK) status = ds_agree_check(&facts, &e->world, err);
-  ds_agree_finish(&facts);
-  return status;
-}
-
-/* The rest, which is alike on all ranks but for memory, files and the host app's functions. */
-static ds_status fill(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
+/* The same of the rest. */
+static ds_status complete(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
   DS_TRY(make_scalars(e, err));
   DS_TRY(ds_recorded_init(e, err));
   DS_TRY(make_loader(e, a, err));
@@ -298,15 +365,20 @@ static ds_status fill(ds_engine *e, const ds_initialize_args *a, ds_error *err) 
 static ds_status build(ds_engine *e, const ds_initialize_args *a, const char *config,
                        ds_error *err) {
   ds_error inner = {DS_OK, ""};
+  ds_agree facts = {0};
   ds_status status = read_config(e, config, &inner);
   if (status != DS_OK) {
     tell_of_config(e, a, status, &inner);
     return ds_fail(err, status, "%s", inner.message);
   }
   DS_TRY(open_world(e, a, err));
-  DS_TRY(agree(e, a, err));
+  status = prepare(e, a, err);
+  if (status == DS_OK) ds_facts_collect(e, a->training_data, &facts);
+  DS_TRY(agree(e, status, &facts, err));
+  DS_TRY(ds_parts_init(e, err));
   DS_TRY(make_parameters(e, err));
-  return ds_world_agree(&e->world, fill(e, a, err), "ds_initialize", err);
+  DS_TRY(ds_pipeline_step_init(e, err));
+  return ds_world_agree(&e->world, complete(e, a, err), "ds_initialize", err);
 }
 
 ds_status ds_initialize(const ds_initialize_args *args, ds_engine **engine,
@@ -339,7 +411,7 @@ ds_status ds_initialize(const ds_initialize_args *args, ds_engine **engine,
          ds_model_name(e->model), ds_backend_name(e->backend), ds_backend_device(e->backend),
          e->config.bf16 ? "bf16" : "fp32", (long long)ds_params_total(e->params),
          (long long)e->config.batch.train, (long long)e->config.batch.micro,
-         (long long)e->config.batch.accumulation, e->world.size);
+         (long long)e->config.batch.accumulation, e->topology.data.size);
   *engine = e;
   if (optimizer) *optimizer = e->optimizer;
   if (training_dataloader) *training_dataloader = e->loader;

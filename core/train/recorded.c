@@ -1,4 +1,5 @@
 /* recorded.c - what can be recorded, and micro batches. */
+#include "backend/span.h"
 #include "tensor/tensor.h"
 #include "train/recorded_impl.h"
 
@@ -8,7 +9,7 @@
 /* ---- what can be */
 
 static bool offers_sum(const ds_engine *e) {
-  ds_tensor in = ds_tensor_make(e->flat.grad, DS_F32, 1, &e->flat.count);
+  ds_tensor in = ds_tensor_make(e->loss_sum, DS_F32, 1, &ds_zero_layout(e->zero)->trained);
   ds_tensor out = ds_tensor_make(e->norm_sum, DS_F64, 1, (int64_t[]){1});
   const ds_op op = {.size = sizeof op,
                     .id = DS_OP_SUM_SQUARES,
@@ -42,8 +43,10 @@ static const char *lacks_update(ds_engine *e) {
   if (!offers_clip(e)) return "the backend lacks the op clip_factor";
   ds_tensor schedule = ds_tensor_make(e->loss_sum, DS_F32, 1, (int64_t[]){3});
   ds_tensor factor = ds_tensor_make(e->loss_sum, DS_F32, 1, (int64_t[]){1});
-  for (int i = 0; i < e->n_slices; i++)
-    if (!o->scheduled->offers(o->self, e->ctx, &e->slices[i], &schedule, &factor))
+  int n;
+  const ds_optimizer_slice *slices = ds_zero_slices(e->zero, &n);
+  for (int i = 0; i < n; i++)
+    if (!o->scheduled->offers(o->self, e->ctx, &slices[i], &schedule, &factor))
       return "the backend lacks the op adamw_scheduled";
   return NULL;
 }
@@ -70,7 +73,14 @@ ds_status ds_recorded_init(ds_engine *e, ds_error *err) {
   bool wanted = ds_record_wanted(e->backend);
   if (!e->optimizer) return DS_OK;
   bool offered = ds_record_offered(e->backend, &why);
-  const char *no_update = offered ? lacks_update(e) : why;
+  bool parts = ds_zero_collective(e->zero),
+       joins = ds_zero_in_backward(e->zero) || e->shards || e->topology.sequence.size > 1;
+  if (offered && joins)
+    why = "weights, gradients or activations are exchanged with other ranks amid the passes";
+  offered = offered && !joins;
+  const char *no_update = !offered ? why
+                          : parts  ? "the norm is of gradients on several ranks"
+                                   : lacks_update(e);
   if (wanted && no_update)
     return ds_fail(err, DS_ERR_UNSUPPORTED, "\"graph\": true, but %s can't record steps: %s",
                    ds_backend_name(e->backend), no_update);
@@ -244,7 +254,11 @@ static ds_status upload_inputs(ds_engine *e, const ds_recorded_kind *k, const ds
 }
 
 static ds_status launch(ds_engine *e, const ds_recorded_kind *k, ds_error *err) {
-  DS_TRY(ds_recording_launch(e->backend, k->recording, err));
+  ds_span_at(e->backend, e->global_steps + 1, e->micro_in_step);
+  ds_span *span = ds_span_begin(e->backend, NULL, DS_SPAN_COMPUTE, "forward and backward");
+  ds_status status = ds_recording_launch(e->backend, k->recording, err);
+  ds_span_end(span);
+  if (status != DS_OK) return status;
   set_gradients(e, k->after);
   e->begin_next = true;
   e->backward_done = true;

@@ -18,13 +18,11 @@ static void *factor_of(const ds_engine *e) {
 }
 
 static ds_status find_factor(ds_engine *e, bool with_loss, ds_error *err) {
-  ds_tensor grad = ds_tensor_make(e->flat.grad, DS_F32, 1, &e->flat.count);
   ds_tensor squares = scalar(e->norm_sum, DS_F64), loss = scalar(e->loss_sum, DS_F32);
   ds_tensor factor = scalar(factor_of(e), DS_F32);
   const ds_attr attr[] = {{.f = e->config.gradient_clipping},
                           {.i = e->config.check_grad_overflow ? 1 : 0}};
-  DS_TRY(ds_run_raw(e->ctx, DS_OP_SUM_SQUARES, (const ds_tensor *[]){&grad}, 1,
-                    (const ds_tensor *[]){&squares}, 1, 0, NULL, 0, err));
+  DS_TRY(ds_zero_sum_squares(e->zero, e->norm_sum, err));
   return ds_run_raw(e->ctx, DS_OP_CLIP_FACTOR,
                     (const ds_tensor *[]){&squares, with_loss ? &loss : NULL}, 2,
                     (const ds_tensor *[]){&factor}, 1, 0, attr, 2, err);
@@ -33,8 +31,10 @@ static ds_status find_factor(ds_engine *e, bool with_loss, ds_error *err) {
 static ds_status update(ds_engine *e, ds_error *err) {
   const ds_optimizer *o = e->optimizer;
   ds_tensor factor = scalar(factor_of(e), DS_F32);
-  for (int i = 0; i < e->n_slices; i++) {
-    const ds_optimizer_slice *s = &e->slices[i];
+  int n;
+  const ds_optimizer_slice *slices = ds_zero_slices(e->zero, &n);
+  for (int i = 0; i < n; i++) {
+    const ds_optimizer_slice *s = &slices[i];
     ds_tensor now = ds_tensor_make(e->recorded->schedule + 3 * s->group, DS_F32, 1, (int64_t[]){3});
     DS_TRY(o->scheduled->update(o->self, e->ctx, s, &now, &factor, err));
   }

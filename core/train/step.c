@@ -1,18 +1,27 @@
 /* The life of a training step: forward, backward, step. */
+#include "backend/span.h"
 #include "data/dataloader.h"
 #include "ops/tape.h"
 #include "optim/clip.h"
 #include "train/engine.h"
+#include "train/pipeline_step.h"
 #include "train/recorded.h"
+#include "train/stretch.h"
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 /* ---- forward and backward */
 
-static ds_status run_forward(ds_engine *e, const ds_batch *batch, ds_value **out, ds_error *err) {
+static ds_status forward(ds_engine *e, const ds_batch *whole, ds_value **out, ds_error *err) {
   ds_value *inputs[DS_MAX_BATCH_TENSORS];
-  if (e->begin_next || !e->training) DS_TRY(ds_ctx_begin(e->ctx, err));
+  ds_batch cut, *batch = &cut;
+  DS_TRY(ds_stretch_cut(e, whole, &cut, err));
+  if (e->begin_next || !e->training) {
+    DS_TRY(ds_ctx_begin(e->ctx, err));
+    DS_TRY(ds_zero_begin(e->zero, ds_engine_is_gradient_accumulation_boundary(e), err));
+  }
   for (int i = 0; i < batch->n; i++) {
     const ds_host_tensor *t = &batch->tensors[i];
     /* Numbers come in the dtype that is computed in, so that a model needn't ask. */
@@ -23,12 +32,21 @@ static ds_status run_forward(ds_engine *e, const ds_batch *batch, ds_value **out
   return ds_ctx_status(e->ctx, err);
 }
 
+static ds_status run_forward(ds_engine *e, const ds_batch *batch, ds_value **out, ds_error *err) {
+  ds_span_at(e->backend, e->global_steps + 1, e->micro_in_step);
+  ds_span *span = ds_span_begin(e->backend, NULL, DS_SPAN_COMPUTE, "forward");
+  ds_status status = forward(e, batch, out, err);
+  ds_span_end(span);
+  return status;
+}
+
 ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss, ds_error *err) {
   if (!loss) return ds_fail(err, DS_ERR_INVALID, "ds_engine_forward: loss must not be NULL");
   *loss = NULL;
   if (!batch || batch->n < 0 || batch->n > DS_MAX_BATCH_TENSORS)
     return ds_fail(err, DS_ERR_INVALID, "ds_engine_forward: a batch has 0 to %d tensors",
                    DS_MAX_BATCH_TENSORS);
+  DS_TRY(ds_pipeline_step_refuse(e, "ds_engine_forward", err));
   DS_TRY(ds_engine_check(e, "ds_engine_forward", err));
   ds_error inner = {DS_OK, ""};
   ds_status status = run_forward(e, batch, loss, &inner);
@@ -40,8 +58,12 @@ ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss
 
 static ds_status run_backward(ds_engine *e, ds_value *loss, ds_error *err) {
   size_t nodes = e->ctx->n_nodes;
+  double scale = 1.0 / ((double)e->config.batch.accumulation * ds_stretch_share(e));
   e->begin_next = true;
-  ds_status status = ds_ctx_backward(e->ctx, loss, 1.0 / (double)e->config.batch.accumulation, err);
+  ds_span *span = ds_span_begin(e->backend, NULL, DS_SPAN_COMPUTE, "backward");
+  ds_status status = ds_ctx_backward(e->ctx, loss, scale, err);
+  if (status == DS_OK) status = ds_zero_end(e->zero, err);
+  ds_span_end(span);
   if (status == DS_OK)
     e->backward_done = true;
   else if (e->ctx->n_nodes != nodes) /* some gradients are added to, some are not */
@@ -50,6 +72,7 @@ static ds_status run_backward(ds_engine *e, ds_value *loss, ds_error *err) {
 }
 
 ds_status ds_engine_backward(ds_engine *e, ds_value *loss, ds_error *err) {
+  DS_TRY(ds_pipeline_step_refuse(e, "ds_engine_backward", err));
   DS_TRY(ds_engine_check(e, "ds_engine_backward", err));
   if (!e->training)
     return ds_fail(err, DS_ERR_STATE,
@@ -70,28 +93,53 @@ ds_status ds_engine_backward(ds_engine *e, ds_value *loss, ds_error *err) {
 
 /* ---- the update */
 
-/* A parameter that took no part has no gradient: zero, on all ranks alike. */
-static ds_status zero_missing(ds_engine *e, ds_error *err) {
-  for (int i = 0; i < e->n_params; i++) {
-    if (e->slots[i].has_grad || !e->slots[i].grad) continue;
-    int64_t numel = ds_params_numel(e->params, i);
-    DS_TRY(ds_backend_fill(e->backend, e->slots[i].grad, 0, (size_t)numel * sizeof(float), err));
-  }
+/* zero_optimization.ignore_unused_parameters false: each must take part. */
+static ds_status check_unused(ds_engine *e, ds_error *err) {
+  for (int i = 0; i < e->n_params && !e->config.ignore_unused; i++)
+    if (!e->frozen[i] && !e->slots[i].has_grad && ds_params_numel(e->local, i) > 0)
+      return ds_fail(err, DS_ERR_STATE,
+                     "parameter \"%s\" took no part in the loss and has no gradient "
+                     "(zero_optimization.ignore_unused_parameters is false)",
+                     ds_params_name(e->params, i));
   return DS_OK;
+}
+
+/* What every rank has to say at the end of a step. */
+typedef struct share {
+  double squares;
+  int32_t bad; /* the first parameter whose gradient isn't finite, + 1 */
+  int32_t reserved;
+} share;
+
+/* Sums the ranks' squares, in the order of ranks; *bad: the least that is above 0. */
+static ds_status exchange(ds_engine *e, share *mine, ds_error *err) {
+  if (!e->world.group) return DS_OK;
+  size_t n = (size_t)e->world.size;
+  share *all = malloc(n * sizeof *all);
+  if (!all) return ds_fail_memory(err, "the ranks' gradient norms");
+  ds_status status = ds_world_exchange(&e->world, mine, all, sizeof *mine, err);
+  if (status == DS_OK) *mine = (share){0};
+  for (size_t r = 0; r < n && status == DS_OK; r++) {
+    mine->squares += all[r].squares;
+    if (all[r].bad > 0 && (mine->bad == 0 || all[r].bad < mine->bad)) mine->bad = all[r].bad;
+  }
+  free(all);
+  return status;
+}
+
+/* Whether this rank's gradients count: where each has all of them, one does. */
+static bool counts(const ds_engine *e) {
+  return e->config.zero.stage > 0 || e->topology.zero.rank == 0;
 }
 
 /* "" when every gradient is finite. */
 static ds_status first_nonfinite(ds_engine *e, const char **name, ds_error *err) {
-  *name = "";
-  for (int i = 0; i < e->n_params; i++) {
-    if (!e->slots[i].grad) continue;
-    double norm;
-    DS_TRY(ds_clip_norm(e->ctx, e->slots[i].grad, ds_params_numel(e->params, i), e->norm_sum, &norm,
-                        err));
-    if (isfinite(norm)) continue;
-    *name = ds_params_name(e->params, i);
-    break;
-  }
+  int param;
+  share mine = {0};
+  DS_TRY(ds_zero_first_nonfinite(e->zero, &param, err));
+  mine.bad = param + 1;
+  DS_TRY(exchange(e, &mine, err));
+  *name = mine.bad > 0 ? ds_params_name(e->params, mine.bad - 1) : "";
   return DS_OK;
 }
 
@@ -125,14 +173,22 @@ static void print_step(const ds_engine *e) {
          e->grad_norm);
 }
 
+typedef struct update_args {
+  ds_engine *e;
+  double factor;
+  int64_t step;
+} update_args;
+
+static ds_status update_slice(void *arg, ds_ctx *ctx, const ds_optimizer_slice *s, ds_error *err) {
+  const update_args *a = arg;
+  ds_optimizer *o = a->e->optimizer;
+  return o->vtable->update(o->self, ctx, s, ds_optimizer_lr(o, s->group), a->factor, a->step, err);
+}
+
 static ds_status update(ds_engine *e, double factor, ds_error *err) {
-  int64_t step = ds_engine_updates(e) + 1;
+  update_args args = {e, factor, ds_engine_updates(e) + 1};
   e->halfway = true;
-  for (int i = 0; i < e->n_slices; i++) {
-    const ds_optimizer_slice *s = &e->slices[i];
-    double lr = ds_optimizer_lr(e->optimizer, s->group);
-    DS_TRY(e->optimizer->vtable->update(e->optimizer->self, e->ctx, s, lr, factor, step, err));
-  }
+  DS_TRY(ds_zero_update(e->zero, update_slice, &args, err));
   e->halfway = false;
   return DS_OK;
 }
@@ -140,7 +196,11 @@ static ds_status update(ds_engine *e, double factor, ds_error *err) {
 /* The norm is known before the update, which the host then leaves out. */
 static ds_status norm_then_update(ds_engine *e, float *loss, bool *sound, ds_error *err) {
   if (loss) DS_TRY(ds_backend_download(e->backend, loss, e->loss_sum, sizeof *loss, err));
-  DS_TRY(ds_clip_norm(e->ctx, e->flat.grad, e->flat.count, e->norm_sum, &e->grad_norm, err));
+  share mine = {0};
+  DS_TRY(ds_zero_squares(e->zero, &mine.squares, err));
+  if (!counts(e)) mine.squares = 0;
+  DS_TRY(exchange(e, &mine, err));
+  e->grad_norm = sqrt(mine.squares);
   *sound = isfinite(e->grad_norm) && (!loss || isfinite(*loss));
   if (e->config.check_grad_overflow && !*sound) return DS_OK;
   return update(e, ds_clip_factor(e->grad_norm, e->config.gradient_clipping), err);
@@ -149,14 +209,15 @@ static ds_status norm_then_update(ds_engine *e, float *loss, bool *sound, ds_err
 /* loss: the world's mean loss lies in e->loss_sum, and is read to there; whether it is a number
  * decides over the update. NULL: it is not known. */
 static ds_status boundary_step(ds_engine *e, float *loss, ds_error *err) {
-  ds_reduce reduce = e->config.sum_gradients ? DS_REDUCE_SUM : DS_REDUCE_MEAN;
   bool sound;
-  DS_TRY(zero_missing(e, err));
-  DS_TRY(ds_world_allreduce(&e->world, e->flat.grad, e->flat.count, reduce, err));
-  if (ds_recorded_updates(e))
-    DS_TRY(ds_recorded_update(e, loss, &sound, err));
-  else
-    DS_TRY(norm_then_update(e, loss, &sound, err));
+  DS_TRY(check_unused(e, err));
+  ds_span_at(e->backend, e->global_steps + 1, -1);
+  DS_TRY(ds_zero_finish_gradients(e->zero, err));
+  ds_span *span = ds_span_begin(e->backend, NULL, DS_SPAN_COMPUTE, "update");
+  ds_status status = ds_recorded_updates(e) ? ds_recorded_update(e, loss, &sound, err)
+                                            : norm_then_update(e, loss, &sound, err);
+  ds_span_end(span);
+  if (status != DS_OK) return status;
   if (e->config.check_grad_overflow && !sound) return skip(e, loss ? (double)*loss : 0, err);
   end_step(e, true);
   ds_engine_apply_schedule(e);
@@ -190,6 +251,7 @@ static ds_status count_micro_step(ds_engine *e, bool *boundary, ds_error *err) {
 ds_status ds_engine_step(ds_engine *e, ds_error *err) {
   bool boundary;
   ds_error inner = {DS_OK, ""};
+  DS_TRY(ds_pipeline_step_refuse(e, "ds_engine_step", err));
   DS_TRY(ds_engine_check(e, "ds_engine_step", err));
   DS_TRY(count_micro_step(e, &boundary, err));
   return boundary ? ds_engine_settle(e, end_accumulation(e, NULL, &inner), &inner, err) : DS_OK;
@@ -222,8 +284,9 @@ ds_status ds_step_micro_work(ds_engine *e, const ds_batch *batch, bool first, ds
 }
 
 static ds_status accumulate(ds_engine *e, ds_error *err) {
-  bool boundary = false;
+  bool boundary = e->pipeline != NULL;
   ds_batch batch;
+  if (e->pipeline) DS_TRY(ds_pipeline_step_run(e, err));
   for (bool first = true; !boundary; first = false) {
     DS_TRY(ds_dataloader_next(e->loader, &batch, err));
     DS_TRY(ds_recorded_micro(e, &batch, first, err));

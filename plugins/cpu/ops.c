@@ -112,6 +112,9 @@ static const op_spec specs[] = {
     [DS_OP_GATHER_ROWS] = {{{"x", "RC", X, 0}, {"ids", "K", I32, 0}}, {{"y", "KC", X, 0}}, 0},
     [DS_OP_MEAN] = {{{"x", "N", X, 0}}, {{"y", "1", F32, 0}}, 0},
     [DS_OP_MEAN_BACKWARD] = {{{"dy", "1", F32, 0}}, {{"dx", "N", X, 0}}, 1},
+    [DS_OP_APPEND_ROWS] = {{{"x", "BTGD", X, HEADS}, {"at", "B", I32, 0}},
+                           {{"y", "BSGD", X, HEADS}},
+                           0},
 };
 
 typedef struct op_size {

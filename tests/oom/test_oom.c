@@ -6,6 +6,7 @@
  * is also where saving and loading are tried: with another, only the run without faults saves. */
 #include "ds.h"
 #include "failing_malloc.h"
+#include "train/export.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -18,12 +19,14 @@ static const char model_config[] =
     " \"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"vocab_size\": 256,"
     " \"max_position_embeddings\": 16, \"rms_norm_eps\": 1e-5, \"tie_word_embeddings\": true}";
 static const char train_format[] =
-    "{\"train_batch_size\": 2, \"gradient_accumulation_steps\": 2, \"bf16\": {\"enabled\": true},"
+    "{\"train_batch_size\": 2, \"comms_logger\": {\"enabled\": true}, "
+    "\"gradient_accumulation_steps\": 2, \"bf16\": {\"enabled\": true},"
     " \"optimizer\": {\"type\": \"AdamW\", \"params\": {\"lr\": 0.01}},"
     " \"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_num_steps\": 3}},"
     " \"backend\": %s}";
 
 static const char *folder;
+static char exported[64]; /* a folder in it */
 static int files = 1;
 static const char *backend = "\"reference\"";
 static char train_config[1024], generate_config[1024];
@@ -48,11 +51,16 @@ static ds_status train(ds_error *err) {
     status = ds_engine_save_checkpoint(engine, folder, NULL, "{\"note\": 1}", err);
   if (status == DS_OK && files)
     status = ds_engine_load_checkpoint(engine, folder, NULL, &state, err);
+  if (status == DS_OK && files) status = ds_engine_save_model(engine, exported, true, err);
   free(state);
   ds_engine_destroy(engine);
   ds_dataset_destroy(data);
   ds_model_destroy(model);
   return status;
+}
+
+static ds_status export(ds_error *err) {
+  return ds_export_checkpoint(folder, NULL, exported, true, err);
 }
 
 static ds_status generate(ds_error *err) {
@@ -129,7 +137,9 @@ int main(int argc, char **argv) {
   folder = mkdtemp(shm);
   if (!folder) folder = mkdtemp(tmp);
   if (!folder) return 1;
+  snprintf(exported, sizeof exported, "%s/hf", folder);
   int bad = run_all("train", train);
+  bad |= run_all("export", export);
   bad |= run_all("generate", generate);
   char command[128];
   snprintf(command, sizeof command, "rm -rf '%s'", folder);

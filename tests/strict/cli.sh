@@ -25,7 +25,7 @@ for model in gpt2 llama; do
   for options in '"seed": 3' '"seed": 4, "tables": "none"' '"seed": 5, "accessible": true'; do
     strict "$options"
     rm -rf strict
-    ok train --model $model.json --steps 5 --output strict --save-every 2 --json
+    ok train --model $model.json --steps 5 --output strict --save-every 2 --json --trace trace.json
     field loss .out >strict_losses
     same losses strict_losses
     cmp -s $model/global_step5/model.safetensors strict/global_step5/model.safetensors ||
@@ -40,7 +40,11 @@ done
 rm -rf strict
 strict '"seed": 6, "fail_work": 500'
 refused 'strict:0, stream 0: .*\(work 500\): injected failure; .*dir "strict", tag global_step[0-9]+' \
-  train --steps 40 --output strict --save-every 1
+  train --steps 40 --output strict --save-every 1 --trace failed.json
+python3 -c "
+import json
+spans = [e for e in json.load(open('failed.json'))['traceEvents'] if e['ph'] == 'X']
+assert 'failed' in [e['args'].get('note') for e in spans] and len(spans) > 3" || fail "the trace should tell the failure"
 strict '"seed": 6, "hang_work": 500'
 refused 'strict:0, stream 0: .*\(work 500\): not done after 20 ms' \
   train --steps 40 --output strict --save-every 1

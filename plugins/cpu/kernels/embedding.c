@@ -1,4 +1,4 @@
-/* embedding.c - rows of a table by id, and back. */
+/* embedding.c - rows of a table by id, and back; rows to places by number. */
 #include "kernel.h"
 #include "simd.h"
 
@@ -42,6 +42,36 @@ void K(embedding)(const ds_op *op, int threads) {
 
 void K(gather_rows)(const ds_op *op, int threads) {
   look_up(op->in[1], op->in[0], op->out[0], threads);
+}
+
+/* ---- rows to places by number */
+
+typedef struct append {
+  const ds_tensor *x, *y;
+  const int32_t *at;
+} append;
+
+static void append_range(const void *ctx, int64_t lo, int64_t hi, int part) {
+  const append *a = ctx;
+  const ds_tensor *x = a->x, *y = a->y;
+  const int64_t size = dtype_size(x->dtype), bytes = x->shape[3] * size;
+  (void)part;
+  for (int64_t i = lo; i < hi; i++) {
+    const int64_t b = i / x->shape[1], t = i % x->shape[1], to = a->at[b] + t;
+    if (to < 0 || to >= y->shape[1]) continue;
+    const char *from = (const char *)x->data + (b * x->stride[0] + t * x->stride[1]) * size;
+    char *into = (char *)y->data + (b * y->stride[0] + to * y->stride[1]) * size;
+    for (int64_t g = 0; g < x->shape[2]; g++)
+      memcpy(into + g * y->stride[2] * size, from + g * x->stride[2] * size, (size_t)bytes);
+  }
+}
+
+void K(append_rows)(const ds_op *op, int threads) {
+  const append a = {.x = op->in[0], .y = op->out[0], .at = op->in[1]->data};
+  const int64_t n = ds_cpu_numel(a.x);
+  if (n == 0 || ds_cpu_numel(a.y) == 0) return;
+  parallel_range(ds_cpu_parts(threads, 8.0 * (double)n), a.x->shape[0] * a.x->shape[1], 1,
+                 append_range, &a);
 }
 
 /* ---- backward: a part owns a slice of columns, so that no two parts meet in one element however

@@ -52,7 +52,12 @@ static void test_names(void) {
   CHECK(c.n_plugin_path == 1 && strcmp(c.plugin_path[0], "/with:colon") == 0);
   CHECK(c.fallback == DS_FALLBACK_ALLOW);
   CHECK(c.graph == DS_GRAPH_OFF);
+  CHECK(c.trace == NULL);
   ds_backend_config_finish(&c);
+  CHECK_OK(parse("{\"trace\": \"a/trace.json\"}", &c, &err), err);
+  CHECK(c.trace && strcmp(c.trace, "a/trace.json") == 0);
+  ds_backend_config_finish(&c);
+  CHECK(c.trace == NULL);
 }
 
 static void test_mistakes(void) {
@@ -76,6 +81,8 @@ static void test_mistakes(void) {
       {"{\"comm_timeout\": -1}", "comm_timeout"},
       {"{\"comm_timeout\": \"2\"}", "comm_timeout: must be a number, not a string"},
       {"{\"graph\": \"on\"}", "\"auto\", true or false"},
+      {"{\"trace\": \"\"}", "trace: must name a file"},
+      {"{\"trace\": true}", "trace: must be a string, not a boolean"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     CHECK_FAILS(parse(cases[i].json, &c, &err), DS_ERR_INVALID, err, cases[i].text);

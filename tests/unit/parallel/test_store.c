@@ -2,7 +2,7 @@
  * port; ranks that are late or never come. */
 #include "parallel/store.h"
 
-#include "parallel/store_wire.h"
+#include "parallel/store_places.h"
 #include "test.h"
 
 #include <arpa/inet.h>
@@ -11,8 +11,10 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { RANKS = 3, LIMIT_MS = 60000 };
@@ -286,6 +288,109 @@ static void test_spread(void) {
   ds_store_destroy(zero);
 }
 
+/* Listens at a port and accepts nobody: whoever connects waits. */
+static int swallow_at(int at) {
+  struct sockaddr_in a = {.sin_family = AF_INET,
+                          .sin_port = htons((uint16_t)at),
+                          .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  int yes = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+  CHECK(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) == 0);
+  CHECK(bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && listen(fd, 8) == 0);
+  return fd;
+}
+
+/* A word whose first n ports are free now. */
+static void find_word(char *word, size_t size, int n) {
+  for (int try = 0;; try++) {
+    snprintf(word, size, "test_store any %d %d", (int)getpid(), try);
+    int good = 0;
+    for (; good < n; good++) {
+      struct sockaddr_in a = {.sin_family = AF_INET,
+                              .sin_port = htons((uint16_t)ds_store_job_port(hash(word), good)),
+                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+      int fd = socket(AF_INET, SOCK_STREAM, 0);
+      bool is_free = bind(fd, (struct sockaddr *)&a, sizeof a) == 0;
+      close(fd);
+      if (!is_free) break;
+    }
+    if (good == n) return;
+  }
+}
+
+/* Port 0: of the job's ports the first holds a stranger who says nothing, the second another job's
+ * store; the ranks meet at the third. */
+static void test_any_port(void) {
+  ds_error err;
+  char value[16], word[64];
+  int before = port;
+  find_word(word, sizeof word, 3);
+  int silent = swallow_at(ds_store_job_port(hash(word), 0));
+  port = ds_store_job_port(hash(word), 1);
+  ds_store *other = open_rank(0, 2, "127.0.0.1", "another", LIMIT_MS);
+  CHECK_OK(set(other, "a", "not this", &err), err);
+  port = 0;
+  ds_store *one = open_rank(1, 2, "127.0.0.1", word, 100);
+  CHECK_FAILS(get(one, "a", value, sizeof value, 100, &err), DS_ERR_TIMEOUT, err,
+              "other ports of this job's");
+  ds_store_destroy(one);
+  ds_store *zero = open_rank(0, 2, "127.0.0.1", word, LIMIT_MS);
+  CHECK_OK(set(zero, "a", "b", &err), err);
+  one = open_rank(1, 2, "127.0.0.1", word, LIMIT_MS);
+  CHECK_OK(get(one, "a", value, sizeof value, LIMIT_MS, &err), err);
+  CHECK(strcmp(value, "b") == 0);
+  CHECK_OK(set(one, "c", "d", &err), err);
+  CHECK_OK(get(zero, "c", value, sizeof value, LIMIT_MS, &err), err);
+  ds_store_destroy(one);
+  ds_store_destroy(zero);
+  close(silent);
+  port = ds_store_job_port(hash(word), 1);
+  one = open_rank(1, 2, "127.0.0.1", "another", LIMIT_MS); /* says bye: its rank 0 needn't linger */
+  CHECK_OK(get(one, "a", value, sizeof value, LIMIT_MS, &err), err);
+  ds_store_destroy(one);
+  ds_store_destroy(other);
+  port = before;
+}
+
+static double cpu_seconds(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* No descriptor for whoever knocks: the server sleeps meanwhile, and lets them in once there is. */
+static void test_no_descriptors(void) {
+  ds_error err;
+  struct rlimit limit, tight;
+  ds_store *zero = open_rank(0, 1, "127.0.0.1", job, LIMIT_MS);
+  CHECK_OK(set(zero, "a", "b", &err), err);
+  struct sockaddr_in a = {.sin_family = AF_INET,
+                          .sin_port = htons((uint16_t)port),
+                          .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  int fd = socket(AF_INET, SOCK_STREAM, 0), next = dup(fd);
+  close(next);
+  CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  tight = limit;
+  tight.rlim_cur = (rlim_t)next;
+  CHECK(setrlimit(RLIMIT_NOFILE, &tight) == 0);
+  CHECK(connect(fd, (struct sockaddr *)&a, sizeof a) == 0);
+  double before = cpu_seconds();
+  usleep(500000);
+  CHECK(cpu_seconds() - before < 0.1);
+  CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+  const ds_store_request q = {.magic = DS_STORE_MAGIC,
+                              .version = DS_STORE_VERSION,
+                              .call = DS_STORE_GET,
+                              .size = 1,
+                              .job = hash(job),
+                              .timeout_ms = LIMIT_MS,
+                              .key_bytes = 1};
+  ds_store_reply r = {0};
+  CHECK(send(fd, &q, sizeof q, MSG_NOSIGNAL) == sizeof q && send(fd, "a", 1, MSG_NOSIGNAL) == 1);
+  CHECK(recv(fd, &r, sizeof r, MSG_WAITALL) == sizeof r && r.status == DS_OK && r.bytes == 1);
+  close(fd);
+  ds_store_destroy(zero);
+}
+
 /* Something else at the port: it answers nonsense. */
 static void *nonsense(void *arg) {
   int fd = accept(*(int *)arg, NULL, NULL);
@@ -344,6 +449,8 @@ int main(void) {
   test_strangers();
   test_other_user();
   test_spread();
+  test_any_port();
+  test_no_descriptors();
   test_foreign_server();
   test_wait();
   return TEST_RESULT();

@@ -68,7 +68,7 @@ static void test_alone(void) {
   CHECK_OK(ds_backend_config_parse(section, &config, &err), err);
   CHECK_OK(ds_backend_open(&config, &silent, &b, &err), err);
   CHECK_OK(ds_world_init(&w, b, &args, &silent, &err), err);
-  CHECK(w.rank == 0 && w.size == 1 && w.port == 29500 && !w.comm);
+  CHECK(w.rank == 0 && w.size == 1 && w.port == 29500 && !w.group);
   CHECK_OK(ds_world_allreduce(&w, &x, 1, DS_REDUCE_SUM, &err), err);
   CHECK_OK(ds_world_broadcast(&w, &x, 1, &err), err);
   CHECK(x == 3);
@@ -121,6 +121,12 @@ static void test_alone(void) {
 
   args.dist_init_required = 2;
   CHECK_FAILS(ds_world_init(&w, b, &args, &silent, &err), DS_ERR_INVALID, err, "-1, 0 or 1");
+  args.dist_init_required = 0; /* (with MPI running: tests/dist/test_owner.c) */
+  CHECK_FAILS(ds_world_init(&w, b, &args, &silent, &err), DS_ERR_STATE, err,
+              "MPI isn't initialized");
+  args.dist_init_required = 1;
+  CHECK_OK(ds_world_init(&w, b, &args, &silent, &err), err);
+  ds_world_finish(&w);
   ds_backend_close(b);
   ds_backend_config_finish(&config);
   cJSON_Delete(section);

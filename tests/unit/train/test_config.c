@@ -60,6 +60,24 @@ static void test_good(void) {
            "true, \"amsgrad\": false, \"fp32_optimizer_states\": true}");
   resolves("{" M1 ", \"scheduler\": {\"type\": \"WarmupLR\"}, \"optimizer\": {\"type\": \"Adam\"}}",
            "scheduler.params.warmup_num_steps", "1000");
+  /* Elasticity chooses: 24 = 3 x 4 x 2. (The arithmetic: test_elasticity.c.) */
+#define ELASTIC                                                                                    \
+  "\"elasticity\": {\"enabled\": true, \"max_train_batch_size\": 32, \"micro_batch_sizes\": "      \
+  "[1, 2, 3, 7]"
+  resolves("{" ELASTIC "}}", "train_batch_size", "24");
+  resolves("{" ELASTIC "}}", "train_micro_batch_size_per_gpu", "3");
+  resolves("{" ELASTIC "}}", "gradient_accumulation_steps", "4");
+  resolves("{\"train_batch_size\": \"auto\", " ELASTIC ", \"version\": 0.1}}", "train_batch_size",
+           "24");
+  resolves("{\"train_batch_size\": 7, " ELASTIC ", \"ignore_non_elastic_batch_info\": true}}",
+           "train_batch_size", "24");
+  /* Of 2 ranks that share a model there is one data-parallel one. */
+  resolves("{" ELASTIC
+           ", \"num_gpus_per_node\": 2, \"model_parallel_size\": 2}, \"tensor_parallel\": "
+           "{\"autotp_size\": 2}}",
+           "gradient_accumulation_steps", "8");
+  resolves("{" M1 ", \"elasticity\": {\"enabled\": false, \"max_train_batch_size\": 32}}",
+           "train_batch_size", "2");
   /* What is off passes. */
   resolves("{" M1 ", \"fp16\": {\"enabled\": false, \"loss_scale\": 128, \"hysteresis\": 4}}",
            "fp16.loss_scale", "128");
@@ -80,9 +98,27 @@ static void test_good(void) {
            "train_batch_size", "2");
   resolves("{\"train_batch_size\": 8, \"gradient_accumulation_steps\": \"auto\", " M1 "}",
            "gradient_accumulation_steps", "4");
+  /* Two ranks, of whom two are the stages of one pipeline: one replica. */
+  resolves("{" M1 ", \"pipeline\": {\"stages\": 2}}", "train_batch_size", "1");
+  resolves("{" M1 ", \"pipeline\": {\"stages\": \"auto\", \"seed_layers\": true}}",
+           "pipeline.stages", "1");
+  resolves("{" M1 ", \"pipeline\": {\"partition\": \"uniform\"}}", "pipeline.partition",
+           "\"uniform\"");
   /* HJSON's comments and trailing commas. */
   resolves("# first\n{ // second\n " M1 ", /* third */ \"gradient_clipping\": 2, }",
            "gradient_clipping", "2");
+  /* Two ranks that share a sequence have one batch. */
+  resolves("{" M1 ", \"sequence_parallel_size\": 2}", "train_batch_size", "1");
+  resolves("{" M1 ", \"sequence_parallel_size\": \"auto\"}", "sequence_parallel_size", "1");
+  resolves("{" M1 ", \"comms_logger\": {\"enabled\": true, \"prof_all\": false, \"prof_ops\": "
+           "[\"all_reduce\", \"allgather\", \"all_to_all_single\"]}}",
+           "comms_logger.verbose", "false");
+  /* Checkpoints: every one is universal and elastic, and written by all ranks. */
+  resolves("{" M1 ", \"checkpoint\": {\"load_universal\": true, \"parallel_write\": "
+           "{\"pipeline_stage\": true}}, \"zero_optimization\": {\"elastic_checkpoint\": true, "
+           "\"pipeline_loading_checkpoint\": true, "
+           "\"stage3_gather_16bit_weights_on_model_save\": true}}",
+           "checkpoint.tag_validation", "\"WARN\"");
 }
 
 /* ---- bad ones */
@@ -100,23 +136,48 @@ static void test_bad(void) {
       {"{" M1 ", \"zero_optimization\": {\"stagee\": 1}}",
        "zero_optimization.stagee: unknown key; did you mean \"stage\"?"},
       {"{" M1 ", \"quux\": 1}", "quux: unknown key"},
+      {"{" M1 ", \"checkpoint\": {\"tag_validation\": \"maybe\"}}", "checkpoint.tag_validation: "},
+      {"{" M1 ", \"checkpoint\": {\"use_node_local_storage\": true}}",
+       "checkpoint.use_node_local_storage: a checkpoint is one folder that all ranks write"},
+      {"{" M1 ", \"zero_optimization\": {\"load_from_fp32_weights\": false}}",
+       "zero_optimization.load_from_fp32_weights: a checkpoint's weights are f32"},
+      {"{" M1 ", \"sequence_parallel_size\": 3}",
+       "2 ranks can't be arranged as tensor parallel 1 x sequence parallel 3 x pipeline 1"},
+      {"{" M1 ", \"sequence_parallel_size\": 0}", "sequence_parallel_size: must be at least 1"},
+      {"{" M1 ", \"comms_logger\": {\"prof_ops\": [\"all_reduc\"]}}",
+       "comms_logger.prof_ops: there is no op \"all_reduc\", did you mean \"all_reduce\"?"},
+      {"{" M1 ", \"comms_logger\": {\"prof_ops\": [\"barrier\"]}}",
+       "dscore calls allreduce, reduce_scatter"},
+      {"{" M1 ", \"comms_logger\": {\"prof_ops\": [7]}}",
+       "comms_logger.prof_ops: must be names of ops, not a number"},
+      {"{" M1 ", \"comms_logger\": {\"prof_ops\": \"all_reduce\"}}", "comms_logger.prof_ops: "},
       {"{" M1 ", \"seed\": 1}", "seed: unknown key"},
       {"{" M1 ", \"bf16\": true}", "bf16: must be an object, not a boolean"},
       {"{" M1 ", \"bf16\": {\"enabled\": 1}}", "bf16.enabled: must be true or false, not a number"},
       {"{" M1 ", \"fp16\": {\"enabled\": true}}", "fp16.enabled: true is not there yet"},
       {"{" M1 ", \"fp16\": {\"enabled\": true}, \"bf16\": {\"enabled\": true}}", "both be true"},
       {"{" M1 ", \"bf16\": {}, \"bfloat16\": {}}", "another name of bf16"},
-      {"{" M1 ", \"zero_optimization\": {\"stage\": 2}}",
-       "zero_optimization.stage: 2 is not there yet; for now it can only be 0"},
-      {"{" M1 ", \"zero_optimization\": true}", "zero_optimization.stage: 1 is not there yet"},
+      {"{" M1 ", \"zero_optimization\": {\"stage\": 4}}",
+       "zero_optimization.stage: must be from 0 to 3, not 4"},
       {"{" M1 ", \"zero_optimization\": {\"offload_param\": {\"device\": \"cpu\"}}}",
-       "zero_optimization.offload_param.device: \"cpu\" is not there yet"},
+       "zero_optimization.offload_param: needs \"stage\" 3"},
       {"{" M1 ", \"zero_optimization\": {\"offload_param\": {\"device\": \"gpu\"}}}",
        "must be one of none|cpu|nvme"},
       {"{" M1 ", \"zero_optimization\": {\"cpu_offload\": true}}",
-       "cpu_offload: true is not there"},
+       "zero_optimization.offload_optimizer: needs \"stage\" 1, 2 or 3"},
       {"{" M1 ", \"zero_optimization\": {\"reduce_bucket_size\": -1}}",
        "must be at least 0, not -1"},
+      {"{" M1 ", \"pipeline\": {\"stages\": 3}}", "pipeline 3: the product 3 must divide"},
+      {"{" M1 ", \"pipeline\": {\"stages\": 0}}", "pipeline.stages: must be at least 1, not 0"},
+      {"{" M1 ", \"pipeline\": {\"partition\": \"type:block\"}}",
+       "pipeline.partition: must be one of best|parameters|uniform"},
+      {"{" M1 ", \"pipeline\": {\"activation_checkpoint_interval\": 1}}",
+       "pipeline.activation_checkpoint_interval: 1 is not there yet"},
+      {"{" M1 ", \"pipeline\": {\"stages\": 2}, \"zero_optimization\": {\"stage\": 3}}",
+       "zero_optimization.stage: 3 partitions gradients, which a pipeline"},
+      {"{" M1 ", \"pipeline\": {\"stages\": 2}, \"tensor_parallel\": {\"autotp_size\": 2, "
+       "\"sequence_parallel\": true}}",
+       "tensor_parallel.sequence_parallel: stages hand on whole hidden values"},
       {"{" M1 ", \"wall_clock_breakdown\": true}", "wall_clock_breakdown: true is not there yet"},
       {"{" M1 ", \"flops_profiler\": {\"enabled\": true}}", "flops_profiler.enabled: true is not"},
       {"{" M1 ", \"hybrid_engine\": {\"enabled\": true}}",
@@ -128,6 +189,22 @@ static void test_bad(void) {
        "grad_accum_dtype: \"bf16\" is"},
       {"{" M1 ", \"gradient_clipping\": -1}", "gradient_clipping: must be at least 0, not -1"},
       {"{" M1 ", \"gradient_allreduce_op\": \"max\"}", "must be one of mean|sum"},
+      {"{\"elasticity\": {\"enabled\": true}}",
+       "elasticity.max_train_batch_size: is missing; elasticity needs it"},
+      {"{\"elasticity\": {\"enabled\": true, \"max_train_batch_size\": 8}}",
+       "elasticity.micro_batch_sizes: is missing; elasticity needs it"},
+      {"{\"elasticity\": {\"enabled\": true, \"max_train_batch_size\": 8, \"micro_batch_sizes\": "
+       "[2, 0.5]}}",
+       "micro_batch_sizes: must have only positive whole numbers"},
+      {"{\"elasticity\": {\"enabled\": true, \"max_train_batch_size\": 8, \"micro_batch_sizes\": "
+       "[16]}}",
+       "micro_batch_sizes: 16 is not from 1 to 8"},
+      {"{" ELASTIC ", \"version\": 0.3}}", "elasticity.version: must be 0.1 or 0.2"},
+      {"{" ELASTIC ", \"version\": 0.1, \"min_gpus\": 3}}",
+       "elasticity: 2 ranks are not among those that a train batch of 24 divides over: 3, 4"},
+      {"{" ELASTIC ", \"num_gpus_per_node\": 2, \"model_parallel_size\": 2}}",
+       "elasticity.model_parallel_size: is 2, but 1 of the ranks share"},
+      {"{" M1 ", " ELASTIC "}}", "elasticity: chooses the batch sizes; remove train_batch_size"},
       {"{" M1 ", \"optimizer\": {}}", "optimizer.type: is missing"},
       {"{" M1 ", \"optimizer\": {\"type\": null}, \"quux\": 1}", "optimizer.type: is missing"},
       {"{" M1 ", \"optimizer\": {\"type\": 1}}", "optimizer.type: must be a string, not a number"},
@@ -152,6 +229,14 @@ static void test_bad(void) {
       {"{" M1 ", \"scheduler\": {\"type\": \"StepLR\"}}", "unknown type \"StepLR\""},
       {"{" M1 ", \"backend\": {\"nam\": \"cpu\"}}", "nam"},
       {"{" M1 ", \"backend\": 3}", "backend"},
+      {"{" M1 ", \"tensor_parallel\": {\"autotp_size\": 2, \"tp\": {\"tp_size\": 4}}}",
+       "tensor_parallel.tp.tp_size: is 4, but tensor_parallel.autotp_size is 2"},
+      {"{" M1 ", \"tensor_parallel\": {\"sequence_parallel\": true}}",
+       "tensor_parallel.sequence_parallel: needs tensor parallelism"},
+      {"{" M1 ", \"tensor_parallel\": {\"tp_size\": 3}}", "tensor parallel 3"},
+      {"{" M1 ", \"tensor_parallel\": {\"tp_size\": 2, \"sequence_parallel\": true, "
+       "\"tp_overlap_comm\": true}}",
+       "tensor_parallel.tp_overlap_comm: with sequence_parallel"},
       {"[1]", "must be an object, not an array"},
       {"  ", "empty"},
   };
@@ -182,11 +267,12 @@ static void test_all_at_once(void) {
   ds_status status =
       ds_config_resolve("{\"train_batch_size\": 3, \"optimzer\": 1, \"bf16\": {\"enabled\": 2}, "
                         "\"zero_optimization\": "
-                        "{\"stage\": 3, \"sub_group_sise\": 1}, \"backend\": {\"devise\": 1}}",
+                        "{\"stage\": 5, \"sub_group_sise\": 1}, \"backend\": {\"devise\": 1}}",
                         2, &json, &err);
   CHECK(status == DS_ERR_INVALID);
-  static const char *const all[] = {"6 errors",       "optimzer", "bf16.enabled",  "stage: 3",
-                                    "sub_group_size", "devise",   "3 != 1 * 1 * 2"};
+  static const char *const all[] = {
+      "6 errors",       "optimzer", "bf16.enabled",  "stage: must be from 0 to 3",
+      "sub_group_size", "devise",   "3 != 1 * 1 * 2"};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
     CHECK(strstr(err.message, all[i]) != NULL);
     if (!strstr(err.message, all[i])) fprintf(stderr, "no %s in: %s\n", all[i], err.message);

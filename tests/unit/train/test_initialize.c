@@ -113,7 +113,8 @@ static void test_world(ds_model *model) {
   mpu.ctx = &two;
   CHECK_FAILS(initialize(&a, &e, &err), DS_ERR_INVALID, err, "data-parallel rank 0 of 2");
   mpu.model_parallel = groups;
-  CHECK_FAILS(initialize(&a, &e, &err), DS_ERR_UNSUPPORTED, err, "model-parallel group of 2");
+  CHECK_FAILS(initialize(&a, &e, &err), DS_ERR_INVALID, err,
+              "model-parallel rank 0 of 2, but this is rank 0 of 1");
   mpu.model_parallel = broken;
   CHECK_FAILS(initialize(&a, &e, &err), DS_ERR_INTERNAL, err, "no groups today");
   a.mpu = NULL;

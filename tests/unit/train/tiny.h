@@ -45,9 +45,11 @@ static inline char *tiny_config_json(void *self) {
   return strdup("{\"model_type\": \"tiny\"}");
 }
 
-static const ds_model_vtable tiny_vtable = {
-    sizeof(ds_model_vtable), "tiny", tiny_declare, tiny_forward, NULL, NULL,
-    tiny_config_json,        NULL};
+static const ds_model_vtable tiny_vtable = {.size = sizeof(ds_model_vtable),
+                                            .name = "tiny",
+                                            .declare = tiny_declare,
+                                            .forward = tiny_forward,
+                                            .config_json = tiny_config_json};
 
 static float tiny_x[TINY_SAMPLES][TINY_IN], tiny_t[TINY_SAMPLES][TINY_OUT];
 

@@ -1,0 +1,290 @@
+/* test_zero.c - ZeRO never changes the answer: losses, gradient norms and weights of every stage, on
+ * any number of ranks, against stage 0 on the same ranks and against one process.
+ *
+ * usage: [mpirun -n N] test_zero PLUGIN_FOLDER N
+ * The model has what makes partitions hard: sizes that divide by nothing, a tied embedding, a
+ * frozen parameter, an unused one. The reference backend sees no launcher: it is the one process.
+ */
+#include "unit/test.h"
+
+#include "base/status.h"
+
+#include "ds.h"
+
+#include <stdlib.h>
+
+enum { V = 37, C = 13, F = 29, LAYERS = 3, T = 6, SAMPLES = 96, BATCH = 12, STEPS = 6 };
+enum { WTE, FROZEN, FIRST, LN_W = 0, LN_B, FC_W, FC_B, OUT_W, LAYER_PARAMS };
+enum { UNUSED = FIRST + LAYERS * LAYER_PARAMS, N_PARAMS };
+
+static int ranks;
+static const char *plugins;
+
+/* ---- the model: blocks of x + out(gelu(fc(norm(x)))) */
+
+static ds_status declare(void *self, ds_params *p, ds_error *err) {
+  (void)self;
+  (void)err;
+  int64_t c = C;
+  ds_params_add(p, "wte.weight", 2, (int64_t[]){V, C}, DS_INIT_NORMAL, 0.3);
+  ds_params_add(p, "scale.weight", 1, &c, DS_INIT_ONES, 0);
+  for (int i = 0; i < LAYERS; i++) {
+    char name[64];
+    int64_t f = F;
+    snprintf(name, sizeof name, "h.%d.ln.weight", i);
+    ds_params_add(p, name, 1, &c, DS_INIT_ONES, 0);
+    snprintf(name, sizeof name, "h.%d.ln.bias", i);
+    ds_params_add(p, name, 1, &c, DS_INIT_ZEROS, 0);
+    snprintf(name, sizeof name, "h.%d.fc.weight", i);
+    ds_params_add(p, name, 2, (int64_t[]){F, C}, DS_INIT_NORMAL, 0.2);
+    snprintf(name, sizeof name, "h.%d.fc.bias", i);
+    ds_params_add(p, name, 1, &f, DS_INIT_NORMAL, 0.1);
+    snprintf(name, sizeof name, "h.%d.out.weight", i);
+    ds_params_add(p, name, 2, (int64_t[]){C, F}, DS_INIT_NORMAL, 0.2);
+  }
+  ds_params_add(p, "unused.weight", 2, (int64_t[]){7, 3}, DS_INIT_NORMAL, 0.1);
+  return DS_OK;
+}
+
+static ds_value *param(ds_ctx *ctx, int layer, int which) {
+  return ds_param(ctx, FIRST + layer * LAYER_PARAMS + which);
+}
+
+static ds_value *forward(void *self, ds_ctx *ctx, ds_value *const *inputs, int n_inputs) {
+  (void)self;
+  (void)n_inputs;
+  ds_value *wte = ds_param(ctx, WTE); /* taken once, used at both ends */
+  ds_value *x = ds_embedding(ctx, inputs[0], wte);
+  if (!x) return NULL;
+  for (int i = 0; i < LAYERS; i++) {
+    ds_value *y = ds_layer_norm(ctx, x, param(ctx, i, LN_W), param(ctx, i, LN_B), 1e-5);
+    y = ds_linear(ctx, y, param(ctx, i, FC_W), param(ctx, i, FC_B));
+    y = ds_activate(ctx, y, DS_ACTIVATION_GELU_TANH);
+    x = ds_add(ctx, x, ds_linear(ctx, y, param(ctx, i, OUT_W), NULL));
+  }
+  x = ds_rms_norm(ctx, x, ds_param(ctx, FROZEN), 1e-5);
+  const ds_tensor *ids = ds_value_tensor(inputs[0]);
+  int64_t rows = ids->shape[0] * ids->shape[1];
+  x = ds_reshape(ctx, x, 2, (int64_t[]){rows, C});
+  return ds_cross_entropy(ctx, ds_linear(ctx, x, wte, NULL), ds_reshape(ctx, inputs[1], 1, &rows),
+                          -100);
+}
+
+static const ds_model_vtable vtable = {
+    .size = sizeof(ds_model_vtable), .name = "odd", .declare = declare, .forward = forward};
+
+/* ---- the data */
+
+static int32_t ids[SAMPLES][T], labels[SAMPLES][T];
+
+static int64_t length(void *self) {
+  (void)self;
+  return SAMPLES;
+}
+
+static ds_status get(void *self, int64_t i, ds_batch *sample, ds_error *err) {
+  (void)self;
+  (void)err;
+  sample->n = 2;
+  sample->tensors[0] = (ds_host_tensor){DS_I32, 1, {T}, ids[i]};
+  sample->tensors[1] = (ds_host_tensor){DS_I32, 1, {T}, labels[i]};
+  return DS_OK;
+}
+
+static const ds_dataset_vtable data = {.size = sizeof data, .length = length, .get = get};
+
+static void make_data(void) {
+  unsigned seed = 7;
+  for (int i = 0; i < SAMPLES; i++)
+    for (int t = 0; t < T; t++) {
+      seed = seed * 1664525u + 1013904223u;
+      ids[i][t] = (int32_t)(seed >> 8) % V;
+      labels[i][t] = (ids[i][t] * 5 + 3) % V;
+    }
+}
+
+/* ---- a run */
+
+typedef struct run {
+  ds_model *model;
+  ds_dataset *dataset;
+  ds_engine *engine;
+} run;
+
+static ds_status open_run(run *r, const char *config, ds_error *err) {
+  static int trained[N_PARAMS - 1];
+  ds_param_group groups[2] = {DS_PARAM_GROUP_INIT, DS_PARAM_GROUP_INIT};
+  int n = 0;
+  *r = (run){0};
+  for (int i = 0; i < N_PARAMS; i++)
+    if (i != FROZEN) trained[n++] = i;
+  groups[0].indices = trained; /* two groups, whose border is amid a unit */
+  groups[0].n_indices = 5;
+  groups[1].indices = trained + 5;
+  groups[1].n_indices = n - 5;
+  groups[1].weight_decay = 0.1;
+  ds_initialize_args a = DS_INITIALIZE_ARGS_INIT;
+  DS_TRY(ds_model_create(&vtable, NULL, &r->model, err));
+  DS_TRY(ds_dataset_create(&data, NULL, &r->dataset, err));
+  a.model = r->model;
+  a.training_data = r->dataset;
+  a.model_parameters = groups;
+  a.n_model_parameters = 2;
+  a.config = config;
+  return ds_initialize(&a, &r->engine, NULL, NULL, NULL, err);
+}
+
+static void close_run(run *r) {
+  ds_engine_destroy(r->engine);
+  ds_dataset_destroy(r->dataset);
+  ds_model_destroy(r->model);
+}
+
+enum { ELEMENTS = V * C + C + LAYERS * (2 * C + 2 * F * C + F) + 21 };
+
+typedef struct result {
+  float losses[STEPS];
+  double norms[STEPS];
+  float weights[ELEMENTS];
+} result;
+
+static void train(const char *config, result *out) {
+  ds_error err;
+  run r;
+  CHECK_OK(open_run(&r, config, &err), err);
+  for (int i = 0; r.engine && i < STEPS; i++) {
+    CHECK_OK(ds_engine_train_batch(r.engine, &out->losses[i], &err), err);
+    out->norms[i] = ds_engine_get_global_grad_norm(r.engine);
+  }
+  for (int i = 0, at = 0; r.engine && i < N_PARAMS; i++) {
+    int64_t shape[DS_MAX_RANK], numel = 1;
+    int32_t rank = ds_params_shape(ds_engine_params(r.engine), i, shape);
+    for (int32_t d = 0; d < rank; d++) numel *= shape[d];
+    CHECK_OK(ds_engine_read_param(r.engine, i, out->weights + at, (size_t)numel, &err), err);
+    at += (int)numel;
+  }
+  close_run(&r);
+}
+
+static const char *config(const char *backend, int accumulation, const char *more) {
+  static char text[8192];
+  snprintf(text, sizeof text,
+           "{\"backend\": {\"name\": \"%s\", \"plugin_path\": \"%s\"}, \"train_batch_size\": %d, "
+           "\"gradient_accumulation_steps\": %d, \"gradient_clipping\": 0.7, "
+           "\"optimizer\": {\"type\": \"AdamW\", \"params\": {\"lr\": 0.01}}%s}",
+           backend, plugins, BATCH, accumulation, more);
+  return text;
+}
+
+/* ---- the tests */
+
+static void compare(const char *what, const result *a, const result *b, double tolerance) {
+  int before = test_failures;
+  for (int i = 0; i < STEPS; i++) {
+    CHECK_NEAR(a->losses[i], b->losses[i], tolerance * fabs((double)b->losses[i]));
+    CHECK_NEAR(a->norms[i], b->norms[i], (tolerance + 1e-12) * fabs(b->norms[i]));
+  }
+  for (int i = 0; i < ELEMENTS; i++)
+    CHECK_NEAR(a->weights[i], b->weights[i], tolerance * 100 * (fabs((double)b->weights[i]) + 0.1));
+  if (test_failures != before) fprintf(stderr, "  with %s\n", what);
+}
+
+static const char *const stages[] = {
+    ", \"zero_optimization\": {\"stage\": 0, \"overlap_comm\": true, \"reduce_bucket_size\": 700}",
+    ", \"zero_optimization\": {\"stage\": 1}",
+    ", \"zero_optimization\": {\"stage\": 1, \"reduce_scatter\": false, \"overlap_comm\": true, "
+    "\"reduce_bucket_size\": 500, \"sub_group_size\": 70}",
+    ", \"zero_optimization\": {\"stage\": 2}",
+    ", \"zero_optimization\": {\"stage\": 2, \"overlap_comm\": true, \"allgather_bucket_size\": "
+    "400, "
+    "\"allgather_partitions\": false}",
+    ", \"zero_optimization\": {\"stage\": 3}",
+    ", \"zero_optimization\": {\"stage\": 3, \"stage3_param_persistence_threshold\": 0, "
+    "\"reduce_bucket_size\": 600, \"stage3_prefetch_bucket_size\": 900}",
+    ", \"zero_optimization\": {\"stage\": 3, \"stage3_param_persistence_threshold\": 30, "
+    "\"reduce_bucket_size\": 400, \"stage3_max_live_parameters\": 500, "
+    "\"stage3_max_reuse_distance\": 0, \"overlap_comm\": false, \"reduce_scatter\": false}",
+    /* Of the cpu plugin, whose memory is the host's, only the file is another place. */
+    ", \"zero_optimization\": {\"stage\": 1, \"overlap_comm\": true, \"sub_group_size\": 90, "
+    "\"offload_optimizer\": {\"device\": \"nvme\", \"nvme_path\": \"/tmp\"}}",
+    ", \"zero_optimization\": {\"stage\": 2, \"reduce_bucket_size\": 600, \"sub_group_size\": 50, "
+    "\"offload_optimizer\": {\"device\": \"nvme\", \"nvme_path\": \"/tmp\", \"pin_memory\": false, "
+    "\"pipeline_read\": true, \"pipeline_write\": true, \"buffer_count\": 3}}",
+    ", \"zero_optimization\": {\"stage\": 3, \"stage3_param_persistence_threshold\": 20, "
+    "\"reduce_bucket_size\": 500, \"offload_optimizer\": {\"device\": \"nvme\", \"nvme_path\": "
+    "\"/tmp\", \"pipeline_write\": true}, \"offload_param\": {\"device\": \"nvme\", \"nvme_path\": "
+    "\"/tmp\", \"buffer_count\": 2}}",
+};
+enum { N_STAGES = sizeof stages / sizeof *stages };
+
+static void test_stages(int accumulation, const char *more, double tolerance, double one_process) {
+  static result zero, one, r;
+  char text[2048];
+  train(config("cpu", accumulation, more), &zero);
+  train(config("reference", 1, more), &one);
+  compare("one process", &zero, &one, one_process);
+  for (int i = 0; i < N_STAGES; i++) {
+    snprintf(text, sizeof text, "%s%s", stages[i], more);
+    train(config("cpu", accumulation, text), &r);
+    /* Micro batches are added before or after ranks are: other orders, where there are both. */
+    compare(text, &r, &zero, tolerance);
+  }
+}
+
+/* ZeRO++: the secondary copy is exact; int8 is near, and the bytes that go are a quarter of f32's. */
+static void test_less_traffic(void) {
+  static result zero, r;
+  char text[4096];
+  const char *base = ", \"zero_optimization\": {\"stage\": %d, \"reduce_bucket_size\": 900, "
+                     "\"stage3_param_persistence_threshold\": 30, %s}";
+  train(config("cpu", 1, ""), &zero);
+  char near[64];
+  snprintf(near, sizeof near, "\"zero_hpz_partition_size\": %d", ranks == 4 ? 2 : ranks);
+  snprintf(text, sizeof text, base, 3, near);
+  train(config("cpu", 1, text), &r);
+  compare(text, &r, &zero, 0);
+  if (BATCH % (ranks * 2) == 0) {
+    train(config("cpu", 2, text), &r);
+    compare(text, &r, &zero, 1e-6);
+  }
+  static const char *const int8[] = {"\"zero_quantized_weights\": true",
+                                     "\"zero_quantized_gradients\": true",
+                                     "\"zero_quantized_weights\": true, "
+                                     "\"zero_quantized_gradients\": true, "
+                                     "\"overlap_comm\": false"};
+  for (size_t i = 0; i < sizeof int8 / sizeof *int8; i++) {
+    snprintf(text, sizeof text, base, 3, int8[i]);
+    train(config("cpu", 1, text), &r);
+    int before = test_failures;
+    for (int k = 0; k < STEPS; k++) {
+      CHECK_NEAR(r.losses[k], zero.losses[k], 0.03 * fabs((double)zero.losses[k]));
+      CHECK_NEAR(r.norms[k], zero.norms[k], 0.1 * fabs(zero.norms[k]));
+    }
+    CHECK(ranks == 1 || memcmp(r.norms, zero.norms, sizeof r.norms) != 0);
+    if (test_failures != before) fprintf(stderr, "  with %s\n", text);
+  }
+  run wrong;
+  ds_error err;
+  if (ranks == 4) {
+    snprintf(text, sizeof text, base, 3, "\"zero_hpz_partition_size\": 3");
+    CHECK_FAILS(open_run(&wrong, config("cpu", 1, text), &err), DS_ERR_INVALID, err,
+                "zero_hpz_partition_size is 3, but 4 ranks");
+    close_run(&wrong);
+  }
+  snprintf(text, sizeof text, base, 1, "\"zero_quantized_gradients\": true");
+  CHECK_FAILS(open_run(&wrong, config("cpu", 1, text), &err), DS_ERR_INVALID, err,
+              "needs \"stage\" 2 or 3");
+  close_run(&wrong);
+}
+
+int main(int argc, char **argv) {
+  if (argc != 3) return 2;
+  plugins = argv[1];
+  ranks = atoi(argv[2]);
+  make_data();
+  test_stages(1, "", 0, 2e-5);
+  if (BATCH % (ranks * 2) == 0) test_stages(2, "", 1e-6, 2e-5);
+  test_stages(1, ", \"bf16\": {\"enabled\": true}", 0, 2e-2);
+  test_less_traffic();
+  return test_result();
+}
