@@ -1,5 +1,5 @@
-/* test_estimate.c - what ds plan says of memory and traffic, against engines that run: bytes that a rank
- * holds and sends in a step, at every ZeRO stage, in f32 and bf16, with tensor and sequence
+/* test_estimate.c - what ds plan says of memory and traffic, against engines that run: bytes that a
+ * rank holds and sends in a step, at every ZeRO stage, in f32 and bf16, with tensor and sequence
  * parallelism, ZeRO++ and offload.
  *
  * usage: [mpirun -n N] test_estimate PLUGIN_FOLDER N SCRATCH_FOLDER
