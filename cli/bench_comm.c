@@ -151,7 +151,7 @@ static ds_status measure(comm_bench *t, ds_error *err) {
 }
 
 static ds_status prepare(comm_bench *t, ds_error *err) {
-  const ds_world_args args = {-1, -1, -1, NULL};
+  const ds_world_args args = {.local_rank = -1, .distributed_port = -1, .dist_init_required = -1};
   ds_backend *b = t->b.backend;
   DS_TRY(ds_world_init(&t->world, b, &args, NULL, err));
   if (!t->world.group)

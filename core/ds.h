@@ -72,8 +72,8 @@ DS_API ds_status ds_value_read(ds_ctx *ctx, const ds_value *v, float *out, size_
 /* A new value from host data: contiguous, of dtype DS_F32, DS_BF16 (from f32 data) or DS_I32. */
 DS_API ds_value *ds_input(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_t *shape,
                           const void *host);
-/* i32[batch,length]: 0, 1, ..., length-1 in every row; under sequence parallelism, from the first position
- * of this rank's stretch on. */
+/* i32[batch,length]: 0, 1, ..., length-1 in every row; under sequence parallelism, from the first
+ * position of this rank's stretch on. */
 DS_API ds_value *ds_positions(ds_ctx *ctx, int64_t batch, int64_t length);
 /* The model's parameter `index`, as ds_params_add() numbered it, in the compute dtype. */
 DS_API ds_value *ds_param(ds_ctx *ctx, int index);
@@ -138,9 +138,9 @@ DS_API int ds_params_add(ds_params *params, const char *name, int32_t rank, cons
 /* Weight files store this matrix transposed, [K,N] for [N,K] (GPT-2's Conv1D). For loading and
  * saving only: the parameter keeps its shape. */
 DS_API void ds_params_set_transposed(ds_params *params, int index);
-/* How tensor parallelism divides a parameter over ranks. A column-parallel matrix [N,K] is divided by
- * N, and what a linear makes of it is a part of the columns; a row-parallel one is divided by K, takes such a
- * part, and its products are summed over the ranks. */
+/* How tensor parallelism divides a parameter over ranks. A column-parallel matrix [N,K] is divided
+ * by N, and what a linear makes of it is a part of the columns; a row-parallel one is divided by K,
+ * takes such a part, and its products are summed over the ranks. */
 typedef enum ds_split {
   DS_SPLIT_NONE = 0,   /* every rank has all of it */
   DS_SPLIT_COLUMN = 1, /* [N,K] by N, and its bias [N] with it */
@@ -154,13 +154,14 @@ typedef enum ds_split_by {
   DS_SPLIT_BY_KV_HEAD = 2,
   DS_SPLIT_BY_QKV = 3 /* all query heads, then all key heads, then all value heads */
 } ds_split_by;
-/* The model's attention: G of n_kv_heads divides H of n_heads, head_dim is D. Tensor parallelism divides
- * attention by heads, and is refused where it isn't told. A forward that takes its head counts from the
- * shapes of values (width / head_dim) works for any number of ranks. */
+/* The model's attention: G of n_kv_heads divides H of n_heads, head_dim is D. Tensor parallelism
+ * divides attention by heads, and is refused where it isn't told. A forward that takes its head
+ * counts from the shapes of values (width / head_dim) works for any number of ranks. */
 DS_API void ds_params_set_heads(ds_params *params, int64_t n_heads, int64_t n_kv_heads,
                                 int64_t head_dim);
-/* For what the names of parameters don't tell (DeepSpeed's AutoTP: o_proj, down_proj, c_proj and their
- * like are row-parallel, embeddings and heads by vocabulary, other matrices column-parallel). */
+/* For what the names of parameters don't tell (DeepSpeed's AutoTP: o_proj, down_proj, c_proj and
+ * their like are row-parallel, embeddings and heads by vocabulary, other matrices
+ * column-parallel). */
 DS_API void ds_params_set_split(ds_params *params, int index, ds_split split, ds_split_by by);
 DS_API int ds_params_count(const ds_params *params);
 DS_API const char *ds_params_name(const ds_params *params, int index);
@@ -427,8 +428,11 @@ typedef struct ds_engine ds_engine;
  *     stream, and training goes on bit for bit as from any checkpoint.
  *   - On a lost device every call fails and says so, loading too. ds_engine_destroy() works.
  *
- * With several ranks the others find out by their collectives' time limit; all are then to be
- * started anew from the last checkpoint. */
+ * With several ranks one that fails like this, is killed or stopped, or is cut off, leaves the others
+ * waiting: within the config's "backend": {"comm_timeout": seconds} (half an hour; or DEEPSPEED_TIMEOUT
+ * in minutes) they fail too, with DS_ERR_TIMEOUT and a message that names the collective, the step,
+ * who is missing where the backend can tell, and how long it waited. Nothing is left to do with such an
+ * engine but to destroy it: all ranks are to be started anew, from the last checkpoint. */
 
 /* What deepspeed's launcher leaves in args. */
 typedef struct ds_args {
@@ -490,9 +494,10 @@ DS_API ds_status ds_initialize(const ds_initialize_args *args, ds_engine **engin
 DS_API void ds_engine_destroy(ds_engine *e);
 
 /* Runs the model on a batch and returns its output (the loss); it lives until the next forward
- * after a backward, or until destroy. With the config's sequence_parallel_size s, the s ranks of a group
- * give the same whole batch; each computes with its stretch of the second dimension (tokens), which s must
- * divide. A cross entropy is then that of all stretches, on each rank; other outputs are of its own. */
+ * after a backward, or until destroy. With the config's sequence_parallel_size s, the s ranks of a
+ * group give the same whole batch; each computes with its stretch of the second dimension (tokens),
+ * which s must divide. A cross entropy is then that of all stretches, on each rank; other outputs
+ * are of its own. */
 DS_API ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss,
                                    ds_error *err);
 /* Gradients of loss / gradient_accumulation_steps, added to those of the micro batches before. */
@@ -543,20 +548,24 @@ DS_API ds_status ds_engine_read_grad(ds_engine *e, int index, float *out, size_t
 
 /* dir/tag/ (tag NULL = "global_stepN"); then dir/latest names it. Everything to go on bit for bit:
  * weights, moments, counters, schedule, loader position, and client_state (JSON text or NULL). Safe
- * against a kill at any moment. */
+ * against a kill at any moment. Of several ranks all call it, with one folder that they all see, and
+ * each writes what is its own; what one fails at, all do. The files don't depend on the layout of ranks. */
 DS_API ds_status ds_engine_save_checkpoint(ds_engine *e, const char *dir, const char *tag,
                                            const char *client_state, ds_error *err);
 /* tag NULL = what `latest` names. client_state (may be NULL) gets new text (free()) or NULL. On
  * failure the engine is as before, but for a failure of the device amid loading: parameters are
- * then undefined, see above. Where they were, loading makes the engine sound. */
+ * then undefined, see above. Where they were, loading makes the engine sound. All ranks call it, as
+ * many and laid out as they like; losses go on as they would have, as long as the train batch size
+ * is the same and epochs are whole batches. */
 DS_API ds_status ds_engine_load_checkpoint(ds_engine *e, const char *dir, const char *tag,
                                            char **client_state, ds_error *err);
-/* A Hugging Face folder: config.json and model.safetensors in bf16 (save_16bit_model) or f32. */
+/* A Hugging Face folder: config.json and model.safetensors in bf16 (save_16bit_model) or f32. All
+ * ranks call it. */
 DS_API ds_status ds_engine_save_model(ds_engine *e, const char *folder, bool bits16, ds_error *err);
 
 /* One kind of work. name (static): an op of ds_ops.def; "gemm"; "quantize", "dequantize", "quant
- * gemm"; "gemm pack"; "device copy", "device fill", "upload", "download", "sync"; "graph launch", of
- * recorded work, whose ops don't count again. This struct does not grow. */
+ * gemm"; "gemm pack"; "device copy", "device fill", "upload", "download", "sync"; "graph launch",
+ * of recorded work, whose ops don't count again. This struct does not grow. */
 typedef struct ds_op_stats {
   const char *name;
   uint64_t calls;
@@ -582,13 +591,13 @@ typedef struct ds_backend_stats {
 } ds_backend_stats;
 DS_API ds_status ds_engine_backend_stats(const ds_engine *e, ds_backend_stats *out, ds_error *err);
 
-/* One kind of collective, as the comms logger has seen it: an op with messages of one size among so many
- * ranks. Strings are static. A message is what the call moves of a rank's memory, the whole where
- * ranks have parts of it. Bandwidths are DeepSpeed's, in Gbit/s, of the mean time: the algorithm's
- * (of an allreduce, twice the message), and the bus's. This struct does not grow. */
+/* One kind of collective, as the comms logger has seen it: an op with messages of one size among so
+ * many ranks. Strings are static. A message is what the call moves of a rank's memory, the whole
+ * where ranks have parts of it. Bandwidths are DeepSpeed's, in Gbit/s, of the mean time: the
+ * algorithm's (of an allreduce, twice the message), and the bus's. This struct does not grow. */
 typedef struct ds_comms_stats {
   const char *op;    /* allreduce, reduce_scatter, allgather, broadcast, alltoall, send, recv */
-  const char *group; /* with comms_logger.debug: who took part, "world", "zero", "tensor"; else "" */
+  const char *group; /* with comms_logger.debug: "world", "zero", "tensor", ...; else "" */
   int32_t ranks;
   uint64_t message_bytes, calls;
   uint64_t sent_bytes; /* by this rank, of all calls together, at least */
@@ -596,19 +605,19 @@ typedef struct ds_comms_stats {
   double seconds, least_seconds, most_seconds;
   double algorithm_gbps, bus_gbps;
 } ds_comms_stats;
-/* What this rank's collectives took since the engine began, in the order of their first calls; waits
- * for the device. The rows belong to the engine and are valid until the next call of this function.
- * DS_ERR_STATE without comms_logger.enabled in the config. */
+/* What this rank's collectives took since the engine began, in the order of their first calls;
+ * waits for the device. The rows belong to the engine and are valid until the next call of this
+ * function. DS_ERR_STATE without comms_logger.enabled in the config. */
 DS_API ds_status ds_engine_comms_summary(ds_engine *e, const ds_comms_stats **rows, size_t *n,
                                          ds_error *err);
 
-/* Writes what was traced so far to the file that the config's backend.trace names: of all ranks, to one
- * file, by rank 0, which also gets the times of the others; collective. It loads in
+/* Writes what was traced so far to the file that the config's backend.trace names: of all ranks, to
+ * one file, by rank 0, which also gets the times of the others; collective. It loads in
  * https://ui.perfetto.dev and chrome://tracing: a process for each rank, with spans of compute
  * (forward, backward, update), comm (each collective, with its group and bytes) and transfer. An
- * engine that is destroyed with spans that were not saved writes them, to the file itself in a world of
- * one, else each rank to one of its own, "trace.rank3.json" for "trace.json"; that this fails is
- * logged. DS_ERR_STATE where nothing is traced. */
+ * engine that is destroyed with spans that were not saved writes them, to the file itself in a
+ * world of one, else each rank to one of its own, "trace.rank3.json" for "trace.json"; that this
+ * fails is logged. DS_ERR_STATE where nothing is traced. */
 DS_API ds_status ds_engine_save_trace(ds_engine *e, ds_error *err);
 
 /* ================================================================ the inference engine */

@@ -40,13 +40,16 @@ typedef enum ds_graph_mode {
  *   "backend": "cpu"  |  ["cuda", "cpu"]  |  "auto"  |
  *   "backend": {"name": (as before) = "auto", "device": N, "plugin_path": "dir[:dir]" or [dirs],
  *               "options": {...}, "fallback": "allow" | "warn" | "error" = "warn",
- *               "graph": "auto" | true | false = "auto", "probe_timeout": 10, "trace": FILE}
+ *               "graph": "auto" | true | false = "auto", "probe_timeout": 10, "trace": FILE,
+ *               "comm_timeout": 1800}
  * device: left out, it is 0; but where a launcher started several ranks and the plugin has several
  * devices, each rank has that of its number on its host (local rank). probe_timeout: seconds that a
  * plugin may take to load when it is tried in a child process first
  * (probe.h); 0 loads it without that. trace: where a training engine writes a timeline of its work
  * (ds_engine_save_trace in ds.h; DS_TRACE in the environment does the same). memory_limit: an allocation of device
- * memory beyond it fails as if there were no more. The environment overrides: DS_BACKEND (a name, or names with
+ * memory beyond it fails as if there were no more. comm_timeout: seconds that ranks wait for one
+ * another, at the start and in each collective; left out, the environment's DEEPSPEED_TIMEOUT (whole
+ * minutes, as in DeepSpeed) or half an hour. The environment overrides: DS_BACKEND (a name, or names with
  * commas), DS_PLUGIN_PATH (dir[:dir]); both are ignored in a set-uid program. */
 typedef struct ds_backend_config {
   char **names; /* in order of preference; "auto" = by priority */
@@ -58,6 +61,7 @@ typedef struct ds_backend_config {
   ds_fallback_policy fallback;
   ds_graph_mode graph;
   double probe_timeout; /* seconds; 0: the usual limit, negative: no probe */
+  double comm_timeout;  /* seconds; 0: not given */
   size_t memory_limit;  /* bytes of device memory that may be held at once; 0: what there is */
   /* Not in the section. */
   bool host_only;     /* only a device whose memory is the host's */

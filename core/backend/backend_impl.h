@@ -54,6 +54,7 @@ struct ds_backend {
   struct ds_recording *recording;  /* under way, or NULL */
   struct ds_recording *recordings; /* that may be launched, or were dropped: see record.h */
   struct ds_tracer *tracer;        /* span.h; NULL: nothing is traced */
+  struct ds_group *groups;         /* all that are there: group.c */
 
   const ds_plugin *reference; /* behind it; NULL when the plugin is the reference itself */
   ds_device *reference_device;

@@ -1,5 +1,5 @@
-/* comms_log.h - what the collectives of a backend took: calls, bytes and time, by op, group and size of
- * message.
+/* comms_log.h - what the collectives of a backend took: calls, bytes and time, by op, group and
+ * size of message.
  *
  * The names and the arithmetic are those of DeepSpeed's comms logger. Bandwidths, of a message of S
  * bytes that took t among n ranks, where S is the whole of what ranks have parts of:
@@ -34,7 +34,8 @@ DS_MUST_USE ds_status ds_comms_log_create(const ds_comms_log_options *options,
                                           ds_error *err);
 void ds_comms_log_destroy(ds_comms_log *log); /* NULL is allowed */
 /* Counts a call. op: a ds_group_op, its name and the group's are static. message and sent in bytes.
- * NULL: the op isn't logged, or there is no memory for its row, which is then counted as missing. */
+ * NULL: the op isn't logged, or there is no memory for its row, which is then counted as
+ * missing. */
 ds_comms_row *ds_comms_log_call(ds_comms_log *log, int op, const char *name, const char *group,
                                 int ranks, uint64_t message, uint64_t sent);
 /* It took that long. Any thread. */

@@ -20,6 +20,7 @@ static const ds_schema_key keys[] = {
     KEY("fallback", STRING, "\"warn\"", "allow|warn|error"),
     KEY("graph", ANY, NULL, NULL),
     KEY("probe_timeout", NUMBER, NULL, NULL),
+    {"comm_timeout", DS_SCHEMA_NUMBER, DS_SCHEMA_HERE, NULL, 0.001, 1e9, NULL, NULL},
     KEY("trace", STRING, NULL, NULL),
     {"memory_limit", DS_SCHEMA_INT, DS_SCHEMA_HERE, NULL, 1, 0x1p53, NULL, NULL},
 };
@@ -103,6 +104,8 @@ static ds_status read_object(const cJSON *checked, ds_backend_config *out, ds_sc
   const cJSON *probe = cJSON_GetObjectItemCaseSensitive(checked, "probe_timeout");
   const cJSON *trace = cJSON_GetObjectItemCaseSensitive(checked, "trace");
   if (probe) out->probe_timeout = probe->valuedouble > 0 ? probe->valuedouble : -1;
+  const cJSON *patience = cJSON_GetObjectItemCaseSensitive(checked, "comm_timeout");
+  if (patience) out->comm_timeout = patience->valuedouble;
   const cJSON *limit = cJSON_GetObjectItemCaseSensitive(checked, "memory_limit");
   if (limit) out->memory_limit = (size_t)limit->valuedouble;
   if (device) out->device = (int)device->valuedouble;

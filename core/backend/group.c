@@ -12,6 +12,7 @@ struct ds_group {
   const char *name;
   int32_t rank, size;
   ds_group_counter counters[DS_GROUP_OPS];
+  ds_group *next; /* of the backend's */
 };
 
 static const ds_comm_table *table(const ds_group *g) {
@@ -28,7 +29,8 @@ ds_status ds_group_create(ds_backend *b, const char *name, ds_comm *comm, ds_gro
     if (comm) b->plugin->comm->destroy(comm);
     return ds_fail_memory(err, "a group of ranks");
   }
-  *g = (ds_group){.backend = b, .comm = comm, .name = name, .size = 1};
+  *g = (ds_group){.backend = b, .comm = comm, .name = name, .size = 1, .next = b->groups};
+  b->groups = g;
   if (comm) status = table(g)->rank(comm, &g->rank, &g->size, &e);
   if (status != DS_OK) {
     ds_group_destroy(g);
@@ -53,12 +55,21 @@ ds_status ds_group_split(ds_group *g, const char *name, int color, int key, ds_g
 
 void ds_group_destroy(ds_group *g) {
   if (!g) return;
+  for (ds_group **at = &g->backend->groups; *at; at = &(*at)->next)
+    if (*at == g) {
+      *at = g->next;
+      break;
+    }
   if (g->comm) table(g)->destroy(g->comm);
   free(g);
 }
 
 void ds_group_abort(ds_group *g) {
   if (g->comm) table(g)->abort(g->comm);
+}
+
+void ds_group_abort_all(ds_backend *b) {
+  for (ds_group *g = b->groups; g; g = g->next) ds_group_abort(g);
 }
 
 int ds_group_rank(const ds_group *g) {

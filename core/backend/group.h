@@ -47,6 +47,9 @@ DS_MUST_USE ds_status ds_group_split(ds_group *g, const char *name, int color, i
 void ds_group_destroy(ds_group *g);
 /* Calls that wait, and all later ones, fail. Any thread. */
 void ds_group_abort(ds_group *g);
+/* The same for all groups on the backend: this rank is out of step with the others. Not while another
+ * thread makes or destroys one. */
+void ds_group_abort_all(ds_backend *b);
 
 int ds_group_rank(const ds_group *g); /* NULL: 0 */
 int ds_group_size(const ds_group *g); /* NULL: 1 */

@@ -72,8 +72,8 @@ static void finish(ds_tracer *t, ds_span *s) {
   if (s->row && !s->t.note) ds_comms_log_time(t->comms, s->row, s->t.end - s->t.begin);
 }
 
-/* Nanoseconds that this thread was ready to run and did not get to; 0 where the system doesn't tell.
- * On a busy machine a thread that waited comes back late by that. */
+/* Nanoseconds that this thread was ready to run and did not get to; 0 where the system doesn't
+ * tell. On a busy machine a thread that waited comes back late by that. */
 static int64_t delay(const lane *l) {
   char text[128];
   long long ran, waited;

@@ -242,7 +242,7 @@ static ds_status verify_line(reading *r, const char *text, ds_error *err) {
       return fail_line(r, text, err);
   }
   l.name = text + at;
-  if (!l.name[0] || l.end < l.begin || (l.begin > 0 && l.begin != r->at))
+  if (!l.name[0] || strchr(l.name, '/') || l.end < l.begin || (l.begin > 0 && l.begin != r->at))
     return fail_line(r, text, err);
   return verify_part(r, &l, err);
 }

@@ -153,7 +153,8 @@ static void put_word(ds_str *s, const char *name, const char *value, const char 
   *comma = ", ";
 }
 
-/* Microseconds with three digits behind the point, in whole numbers: a double has too few digits. */
+/* Microseconds with three digits behind the point, in whole numbers: a double has too few
+ * digits. */
 static void put_span(ds_str *s, const ds_trace *t, const ds_trace_span *x, int rank) {
   int64_t at = x->begin + t->epoch, length = x->end - x->begin;
   const char *comma = "";

@@ -1,10 +1,10 @@
 /* trace.h - a recorder of spans of time, and how it writes them: Chrome's trace format.
  *
  * The format is the JSON that chrome://tracing and https://ui.perfetto.dev load ("Trace Event
- * Format", Google 2016): a complete event ("X") for each span, a process for each rank, a thread for
- * each track. Times are of the host's monotonic clock, written as microseconds since 1970 by the
- * system clock as it was when the recorder was made: ranks of one host agree to microseconds, those
- * of several as well as their clocks do.
+ * Format", Google 2016): a complete event ("X") for each span, a process for each rank, a thread
+ * for each track. Times are of the host's monotonic clock, written as microseconds since 1970 by
+ * the system clock as it was when the recorder was made: ranks of one host agree to microseconds,
+ * those of several as well as their clocks do.
  *
  * Memory is bounded: spans beyond the limit, or for which there is no memory, are counted and
  * dropped, and the trace says so. Functions may be called from any thread.
@@ -36,8 +36,8 @@ int64_t ds_trace_now(void);
 
 DS_MUST_USE ds_status ds_trace_create(size_t limit, ds_trace **out, ds_error *err);
 void ds_trace_destroy(ds_trace *t); /* NULL is allowed */
-/* A new track, that is, a line of the picture: spans on one nest or follow each other. name: static;
- * the second of a name is called "name 2". There are at most 64; more share the last. */
+/* A new track, that is, a line of the picture: spans on one nest or follow each other. name:
+ * static; the second of a name is called "name 2". There are at most 64; more share the last. */
 int ds_trace_track(ds_trace *t, const char *name);
 void ds_trace_add(ds_trace *t, const ds_trace_span *span);
 /* A span that could not be measured. */

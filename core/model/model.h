@@ -35,6 +35,8 @@ const char *ds_model_folder(const ds_model *m);
 /* Whether it is one of core's families: the same work for inputs of the same shapes. */
 bool ds_model_built_in(const ds_model *m);
 bool ds_model_has_weights(const ds_model *m);
+/* The Hugging Face config.json as new text (free()); NULL where it has none, and without memory. */
+char *ds_model_config_json(const ds_model *m);
 /* The dtype that most elements are stored in; DS_F32 without weights. */
 int32_t ds_model_weights_dtype(const ds_model *m);
 /* Element values of a parameter as this library keeps it ([out,in]), numel floats. DS_ERR_STATE

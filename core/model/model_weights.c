@@ -226,6 +226,10 @@ static ds_status stamp_dtype(cJSON *config, bool bits16, ds_error *err) {
   return ds_fail_memory(err, "config.json");
 }
 
+char *ds_model_config_json(const ds_model *m) {
+  return m->functions.config_json ? m->functions.config_json(m->self) : NULL;
+}
+
 ds_status ds_model_stamp_config(const char *text, const char *path, bool bits16, ds_error *err) {
   cJSON *config = NULL;
   char *stamped = NULL;

@@ -1,7 +1,6 @@
 #include "ops/parallel.h"
 
 #include "backend/record.h"
-#include "base/str.h"
 #include "ops/tape.h"
 
 #include <string.h>
@@ -12,119 +11,15 @@ void ds_ctx_bind_tensor(ds_ctx *ctx, ds_group *group, const ds_param_split *spli
   ctx->tensor.sequence = sequence;
 }
 
+void ds_ctx_bind_tensor_side(ds_ctx *ctx, ds_side *side) {
+  ctx->tensor.side = side;
+}
+
 const ds_param_split *ds_parallel_split(const ds_ctx *ctx, const ds_value *w) {
   const ds_value *root = w->base ? w->base : w;
   if (!ctx->tensor.group || root->param < 0) return NULL;
   const ds_param_split *s = &ctx->tensor.splits[root->param];
   return s->split == DS_SPLIT_NONE ? NULL : s;
-}
-
-/* ---- what an op makes of parts */
-
-static const char *part_name(ds_part part) {
-  static const char *const names[] = {"all of it", "a part of the columns", "a part of the logits",
-                                      "a part of the rows"};
-  return names[part];
-}
-
-static bool refuse(ds_ctx *ctx, uint32_t op, ds_part part) {
-  ds_ctx_fail(ctx, DS_ERR_UNSUPPORTED,
-              "%s: under tensor parallelism %d this rank has %s, and the op would need more; a "
-              "row-parallel linear or ds_cross_entropy must come first",
-              ds_op_name(op), ds_group_size(ctx->tensor.group), part_name(part));
-  return false;
-}
-
-/* Sequence parallelism sums the gradients of undivided parameters over the ranks: each has to
- * give its own rows'. */
-static bool rows_needed(ds_ctx *ctx, uint32_t op, ds_part part, const ds_value *weight) {
-  if (!ctx->tensor.sequence || part == DS_PART_ROWS || !weight || !weight->needs_grad) return true;
-  ds_ctx_fail(ctx, DS_ERR_UNSUPPORTED,
-              "%s: sequence parallelism divides the rows from an embedding on, between "
-              "row-parallel and column-parallel linears; here is %s",
-              op == DS_OP_NONE ? "linear" : ds_op_name(op), part_name(part));
-  return false;
-}
-
-static bool same_part(ds_ctx *ctx, uint32_t op, ds_value *const *in, int n_in) {
-  for (int i = 1; i < n_in; i++)
-    if (in[i] && in[i]->part != in[0]->part)
-      return refuse(ctx, op, in[i]->part == DS_PART_WHOLE ? in[0]->part : in[i]->part);
-  return true;
-}
-
-static bool whole_params(ds_ctx *ctx, uint32_t op, ds_value *const *in, int n_in) {
-  for (int i = 0; i < n_in; i++) {
-    const ds_param_split *s = in[i] ? ds_parallel_split(ctx, in[i]) : NULL;
-    if (!s || op == DS_OP_EMBEDDING) continue;
-    ds_ctx_fail(ctx, DS_ERR_UNSUPPORTED,
-                "%s: parameter \"%s\" is divided by tensor parallelism, of which only linears and "
-                "embeddings know; ds_params_set_split(DS_SPLIT_NONE) keeps it whole",
-                ds_op_name(op), s->name);
-    return false;
-  }
-  return true;
-}
-
-bool ds_parallel_check(ds_ctx *ctx, uint32_t op, ds_value *const *in, int n_in,
-                       ds_value *const *out, int n_out) {
-  if (!ctx->tensor.group) return true;
-  if (!whole_params(ctx, op, in, n_in)) return false;
-  ds_part part = n_in && in[0] ? in[0]->part : DS_PART_WHOLE;
-  switch (op) {
-    case DS_OP_LAYER_NORM:
-    case DS_OP_RMS_NORM:
-      if (part == DS_PART_COLUMNS || part == DS_PART_VOCAB) return refuse(ctx, op, part);
-      if (!rows_needed(ctx, op, part, in[1])) return false;
-      break;
-    case DS_OP_ATTENTION:
-    case DS_OP_ROPE:
-      if (part == DS_PART_ROWS || part == DS_PART_VOCAB) return refuse(ctx, op, part);
-      if (op == DS_OP_ATTENTION && !same_part(ctx, op, in, 3)) return false;
-      break;
-    case DS_OP_ADD:
-    case DS_OP_MUL:
-    case DS_OP_SWIGLU:
-      if (!same_part(ctx, op, in, 2)) return false;
-      break;
-    case DS_OP_ACTIVATION:
-    case DS_OP_SCALE:
-    case DS_OP_COPY:
-    case DS_OP_EMBEDDING: break;
-    default:
-      if (part != DS_PART_WHOLE) return refuse(ctx, op, part);
-  }
-  if (n_out && out[0]) {
-    out[0]->part = part;
-    if (n_in && in[0]) out[0]->vocab = in[0]->vocab;
-  }
-  return true;
-}
-
-bool ds_parallel_check_linear(ds_ctx *ctx, const ds_value *x, const ds_value *w) {
-  const ds_param_split *s = ds_parallel_split(ctx, w);
-  if (!ctx->tensor.group) return true;
-  const char *name = s ? s->name : "";
-  bool columns = x->part == DS_PART_COLUMNS || x->part == DS_PART_VOCAB;
-  if (s && w->base) {
-    ds_ctx_fail(ctx, DS_ERR_UNSUPPORTED, "linear: a view of \"%s\", which is divided", name);
-    return false;
-  }
-  if (s && s->split == DS_SPLIT_ROW && x->part != DS_PART_COLUMNS) {
-    ds_ctx_fail(ctx, DS_ERR_UNSUPPORTED,
-                "linear: \"%s\" is row-parallel, but its x isn't the output of a column-parallel "
-                "linear: it is %s; ds_params_set_split tells otherwise",
-                name, part_name(x->part));
-    return false;
-  }
-  if (columns && !(s && s->split == DS_SPLIT_ROW)) {
-    ds_ctx_fail(ctx, DS_ERR_UNSUPPORTED,
-                "linear: x is %s under tensor parallelism, but \"%s\" isn't row-parallel; "
-                "ds_params_set_split tells otherwise",
-                part_name(x->part), name);
-    return false;
-  }
-  return s || rows_needed(ctx, DS_OP_NONE, x->part, w);
 }
 
 /* ---- exchanges */
@@ -167,10 +62,28 @@ static ds_status close_plain(ds_ctx *ctx, ds_grad *g, const ds_tensor *from, ds_
   return ds_grad_close(ctx, g, err);
 }
 
+ds_status ds_parallel_added(ds_ctx *ctx, ds_value *x, ds_error *err) {
+  if (!x->shared || !ctx->tensor.side || --x->uses > 0 || !x->grad) return DS_OK;
+  const ds_tensor *t = &x->grad->t;
+  DS_TRY(ds_side_follow(ctx->tensor.side, err));
+  x->on_way = ctx->tensor.busy = true;
+  return ds_group_allreduce(ctx->tensor.group, ctx->tensor.side, t->data, t->data,
+                            ds_tensor_numel(t), t->dtype, DS_REDUCE_SUM, err);
+}
+
+ds_status ds_parallel_join(ds_ctx *ctx, ds_error *err) {
+  if (ctx->tensor.busy) DS_TRY(ds_side_join(ctx->tensor.side, err));
+  ctx->tensor.busy = false;
+  return DS_OK;
+}
+
 /* Each rank has the gradient of what it made of x; what reads x alone is all linears of this group,
  * so the memory is no one else's. */
 static ds_status enter_backward(ds_ctx *ctx, ds_node *node, ds_error *err) {
-  DS_TRY(sum_in_place(ctx, ds_grad_out(node), err));
+  if (node->out[0]->on_way)
+    DS_TRY(ds_parallel_join(ctx, err));
+  else
+    DS_TRY(sum_in_place(ctx, ds_grad_out(node), err));
   return ds_grad_pass(ctx, node->in[0], node, err);
 }
 
@@ -187,6 +100,8 @@ static ds_value *enter_whole(ds_ctx *ctx, ds_value *x) {
   y->base = y->grad = y->entered = NULL;
   y->base_offset = 0;
   y->param = -1;
+  y->shared = true;
+  y->on_way = false;
   y->keep = false;
   y->uses = 0;
   return ds_record(ctx, enter_backward, &x, 1, &y, 1, NULL, 0);
@@ -242,13 +157,6 @@ static ds_status scatter_backward(ds_ctx *ctx, ds_node *node, ds_error *err) {
   return close_plain(ctx, &d, &to, err);
 }
 
-/* Nothing reads y again: its gradient rule needs the gradient alone. */
-static void drop(ds_ctx *ctx, ds_value *y) {
-  ds_storage *s = y->storage;
-  if (s && --s->refs == 0) ds_arena_recycle(ctx->arena, s->data, s->bytes);
-  y->storage = NULL;
-}
-
 static bool rows_here(ds_ctx *ctx, int64_t rows, int64_t *out) {
   int size = ds_group_size(ctx->tensor.group);
   *out = rows / size;
@@ -271,7 +179,7 @@ static ds_value *scatter(ds_ctx *ctx, ds_value *y) {
     return ds_ctx_take_error(ctx, &err);
   z->part = DS_PART_ROWS;
   z = ds_record(ctx, scatter_backward, &y, 1, &z, 1, NULL, 0);
-  if (z) drop(ctx, y);
+  if (z) ds_parallel_drop(ctx, y);
   return z;
 }
 
@@ -294,84 +202,6 @@ ds_value *ds_parallel_ids(ds_ctx *ctx, ds_value *ids) {
   if (!mine) return NULL;
   mine->part = DS_PART_ROWS;
   return mine;
-}
-
-/* ---- gradients summed over ranks: key/value heads that several have, and under sequence
- * parallelism all that is undivided. A gradient so far is the sum already, so this walk's is apart
- * until it is one too. */
-
-void ds_parallel_begin(ds_ctx *ctx) {
-  ctx->tensor.n_ids = 0;
-  for (size_t i = 0; i < ctx->tensor.pending_capacity; i++) ctx->tensor.pending[i] = NULL;
-}
-
-bool ds_parallel_summed(const ds_ctx *ctx, int param) {
-  return ctx->tensor.group && ds_group_size(ctx->tensor.splits[param].sum) > 1;
-}
-
-ds_status ds_parallel_grad(ds_ctx *ctx, ds_value *param, ds_tensor *out, bool *existed,
-                           ds_error *err) {
-  size_t had = ctx->tensor.pending_capacity;
-  DS_TRY(ds_reserve(&ctx->tensor.pending, &ctx->tensor.pending_capacity, (size_t)ctx->n_slots,
-                    sizeof(ds_value *), "gradients to be summed", err));
-  for (size_t i = had; i < ctx->tensor.pending_capacity; i++) ctx->tensor.pending[i] = NULL;
-  ds_value **place = &ctx->tensor.pending[param->param];
-  *existed = *place != NULL;
-  if (!*place) *place = ds_value_new(ctx, DS_F32, param->t.rank, param->t.shape);
-  if (!*place) return ds_ctx_status(ctx, err);
-  *out = (*place)->t;
-  return DS_OK;
-}
-
-ds_status ds_parallel_done(ds_ctx *ctx, int param, ds_error *err) {
-  if (!ds_parallel_summed(ctx, param) || (size_t)param >= ctx->tensor.pending_capacity)
-    return DS_OK;
-  ds_value *v = ctx->tensor.pending[param];
-  ds_param_slot *slot = &ctx->slots[param];
-  if (!v) return DS_OK; /* nor has any other rank: the tapes are alike */
-  int64_t n = ds_tensor_numel(&v->t);
-  DS_TRY(ds_group_allreduce(ctx->tensor.splits[param].sum, NULL, v->t.data, v->t.data, n, DS_F32,
-                            DS_REDUCE_SUM, err));
-  if (ctx->hooks.grad) DS_TRY(ctx->hooks.grad(ctx->hooks.self, param, err));
-  ds_tensor from = ds_tensor_make(v->t.data, DS_F32, 1, &n);
-  ds_tensor to = ds_tensor_make(slot->grad, DS_F32, 1, &n);
-  DS_TRY(ds_run_raw(ctx, DS_OP_COPY, (const ds_tensor *[]){&from}, 1, (const ds_tensor *[]){&to}, 1,
-                    slot->has_grad, NULL, 0, err));
-  slot->has_grad = true;
-  ctx->tensor.pending[param] = NULL;
-  drop(ctx, v);
-  return DS_OK;
-}
-
-/* ---- ids on the host */
-
-static int32_t *room_for_ids(ds_ctx *ctx, size_t n) {
-  ds_error err;
-  if (ds_reserve(&ctx->tensor.ids, &ctx->tensor.id_capacity, ctx->tensor.n_ids + n,
-                 sizeof *ctx->tensor.ids, "a step's ids", &err) == DS_OK)
-    return ctx->tensor.ids + ctx->tensor.n_ids;
-  ds_ctx_take_error(ctx, &err);
-  return NULL;
-}
-
-bool ds_parallel_keep_ids(ds_ctx *ctx, ds_value *v, const int32_t *host, size_t n) {
-  int32_t *to = room_for_ids(ctx, n);
-  if (!to) return false;
-  memcpy(to, host, n * sizeof *to);
-  v->host = ctx->tensor.n_ids + 1;
-  ctx->tensor.n_ids += n;
-  return true;
-}
-
-const int32_t *ds_parallel_read_ids(ds_ctx *ctx, ds_value *v) {
-  ds_error err;
-  if (v->host) return ctx->tensor.ids + v->host - 1;
-  size_t n = (size_t)ds_tensor_numel(&v->t);
-  int32_t *to = room_for_ids(ctx, n);
-  if (!to) return NULL;
-  if (ds_backend_download(ctx->backend, to, v->t.data, n * sizeof *to, &err) == DS_OK) return to;
-  ds_ctx_take_error(ctx, &err);
-  return NULL;
 }
 
 /* ---- results */
@@ -424,5 +254,5 @@ ds_value *ds_parallel_whole(ds_ctx *ctx, ds_value *x) {
   return ds_ctx_fail(ctx, DS_ERR_UNSUPPORTED,
                      "the model's result is %s under tensor parallelism; end it with a "
                      "row-parallel linear or a head by vocabulary",
-                     part_name(x->part));
+                     ds_parallel_part_name(x->part));
 }

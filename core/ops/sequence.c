@@ -24,7 +24,8 @@ bool ds_sequence_check_heads(ds_ctx *ctx, int64_t heads, int64_t kv_heads) {
 }
 
 /* ---- the exchange. What goes between ranks is [s,t,B,W]: for each rank, tokens, batch, and the W
- * elements of some heads. A rank's tokens of all others are then [T,B,W], one stride a dimension. */
+ * elements of some heads. A rank's tokens of all others are then [T,B,W], one stride a
+ * dimension. */
 
 typedef struct parts {
   int64_t s, t, batch, width; /* as above; t: tokens here */
@@ -226,8 +227,9 @@ static ds_status divide(ds_ctx *ctx, const ds_tensor *a, const ds_tensor *b, con
   return DS_OK;
 }
 
-/* With n targets here of N in all, and s ranks, whose gradients are averaged: the rank's gradient is
- * that of its sum of losses times s / N. So its count becomes N / s, and the loss the ranks' sum / N. */
+/* With n targets here of N in all, and s ranks, whose gradients are averaged: the rank's gradient
+ * is that of its sum of losses times s / N. So its count becomes N / s, and the loss the ranks' sum
+ * / N. */
 static ds_status mean_loss(ds_ctx *ctx, ds_value *loss, ds_value *count, ds_error *err) {
   int64_t two = 2;
   ds_value *sums = ds_value_new(ctx, DS_F32, 1, &two), *least = ds_value_new(ctx, DS_F32, 1, &two);

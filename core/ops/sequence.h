@@ -1,18 +1,21 @@
-/* sequence.h - sequence parallelism in a context (DeepSpeed-Ulysses; Jacobs et al. 2023): each rank of
- * a group has a stretch of every sequence, rank r the tokens [r T/s, (r+1) T/s) of T.
+/* sequence.h - sequence parallelism in a context (DeepSpeed-Ulysses; Jacobs et al. 2023): each rank
+ * of a group has a stretch of every sequence, rank r the tokens [r T/s, (r+1) T/s) of T.
  *
- * A model is written as for one rank and doesn't notice. What looks at each token by itself works on
- * the stretch. Positions begin where the stretch does. Attention needs all tokens: ranks exchange, and
- * each attends with its part of the heads over the whole sequence, and they exchange back:
+ * A model is written as for one rank and doesn't notice. What looks at each token by itself works
+ * on the stretch. Positions begin where the stretch does. Attention needs all tokens: ranks
+ * exchange, and each attends with its part of the heads over the whole sequence, and they exchange
+ * back:
  *
- *     q, k, v [B,T/s,H,D] --all-to-all--> [B,T,H/s,D] --attention--> [B,T,H/s,D] --all-to-all--> [B,T/s,H,D]
+ *     q, k, v [B,T/s,H,D] -- all-to-all --> [B,T,H/s,D] -- attention -->
+ *             [B,T,H/s,D] -- all-to-all --> [B,T/s,H,D]
  *
- * s must divide the heads H. Fewer key/value heads G than s are sent to several ranks, s/G to each; G
- * must divide s, or s G.
+ * s must divide the heads H. Fewer key/value heads G than s are sent to several ranks, s/G to each;
+ * G must divide s, or s G.
  *
  * The loss (ds_cross_entropy) is the mean over the targets of all stretches that count, the same on
  * all ranks. Its gradients are made so that their mean over the ranks is right: that is what ranks
- * with the same parameters do anyhow. So is a mean over elements, ds_mean, of which each rank has as many.
+ * with the same parameters do anyhow. So is a mean over elements, ds_mean, of which each rank has
+ * as many.
  */
 #ifndef DS_OPS_SEQUENCE_H
 #define DS_OPS_SEQUENCE_H

@@ -125,6 +125,13 @@ static heads_here divide_heads(const ds_shard_heads *h, int rank, int size) {
   return out;
 }
 
+void ds_shard_count_heads(const ds_shard_heads *heads, int rank, int size, int64_t *query,
+                          int64_t *kv) {
+  heads_here here = divide_heads(heads, rank, size);
+  *query = here.query.end - here.query.begin;
+  *kv = here.kv.end - here.kv.begin;
+}
+
 static void add_run(ds_shard *s, span heads, int64_t dim, int64_t before) {
   s->runs[s->n_runs].begin = before + heads.begin * dim;
   s->runs[s->n_runs++].end = before + heads.end * dim;

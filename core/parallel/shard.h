@@ -64,6 +64,9 @@ typedef struct ds_shard_heads {
 DS_MUST_USE ds_status ds_shard_plan(const ds_shard_param *params, int n,
                                     const ds_shard_heads *heads, int rank, int size, bool sequence,
                                     ds_shard *out, ds_error *err);
+/* How many heads a rank of `size` has; size <= heads->query. */
+void ds_shard_count_heads(const ds_shard_heads *heads, int rank, int size, int64_t *query,
+                          int64_t *kv);
 /* Sets sum. Collective over tensor, the group that was planned for. *replicas (NULL where there are
  * none) is a new group, of the ranks that share a key/value head; the caller's to destroy, after the
  * shards' last use. */

@@ -8,9 +8,14 @@
 #include "base/str.h"
 #include "parallel/host_mpi.h"
 #include "parallel/slurm.h"
+#include "parallel/start.h"
 #include "parallel/store.h"
+#include "parallel/tell.h"
 
-enum { DEFAULT_PORT = 29500, CREATE_TIMEOUT_MS = 300000 };
+enum { DEFAULT_PORT = 29500 };
+
+/* What launchers say of the number of processes that they started. */
+static const char *const sizes[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"};
 
 /* ---- the environment */
 
@@ -49,6 +54,16 @@ ds_status ds_world_from_environment(int *rank, int *size, const char **origin, d
   return DS_OK;
 }
 
+static bool is_several(const char *variable) {
+  const char *text = getenv(variable);
+  return text && strtol(text, NULL, 10) > 1;
+}
+
+bool ds_world_launched(void) {
+  return is_several(sizes[0]) || is_several(sizes[1]) || is_several(sizes[2]) ||
+         is_several("WORLD_SIZE");
+}
+
 static ds_status check_local_rank(ds_world *w, int given, bool launcher_knows, ds_error *err) {
   int local = -1;
   bool set;
@@ -77,6 +92,15 @@ static ds_status choose_port(ds_world *w, int given, ds_error *err) {
   else if (taken && strcmp(taken, "True") == 0)
     w->port = 0; /* torchrun's own store is at MASTER_PORT */
   w->port_given = w->port_given || given >= 0;
+  return DS_OK;
+}
+
+static ds_status choose_timeout(ds_world *w, double seconds, ds_error *err) {
+  int minutes = 0;
+  bool set = false;
+  if (seconds <= 0) DS_TRY(read_variable("DEEPSPEED_TIMEOUT", 1, 1 << 24, &minutes, &set, err));
+  if (seconds <= 0) seconds = set ? minutes * 60.0 : DS_WORLD_TIMEOUT;
+  w->timeout_ms = seconds < 1e-3 ? 1 : (int64_t)(seconds * 1000);
   return DS_OK;
 }
 
@@ -142,7 +166,7 @@ static ds_status find_world(ds_world *w, const ds_world_args *args, ds_error *er
   snprintf(w->origin, sizeof w->origin, "%s", origin);
   const ds_comm_table *comm = comm_table(w);
   ds_comm_world world = {.size = sizeof world, .world_size = 1, .local_size = 1};
-  if (comm) DS_TRY(comm->world(&world, err));
+  if (comm) DS_TRY(ds_start_world(comm, ds_world_launched(), w->timeout_ms, &world, err));
   bool launched = world.world_size > 1;
   if (w->size > 1 && !comm)
     return ds_fail(err, DS_ERR_UNSUPPORTED,
@@ -174,7 +198,6 @@ static ds_status find_world(ds_world *w, const ds_world_args *args, ds_error *er
  * the same, and write over each other's checkpoints. Where it can't tell, that is refused; where it
  * says that it is alone, it may be meant so. */
 static ds_status check_alone(const ds_world *w, const ds_logger *logger, ds_error *err) {
-  static const char *const sizes[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"};
   for (int i = 0; i < 3; i++) {
     int size = 1;
     bool set;
@@ -218,7 +241,7 @@ static ds_status create(ds_world *w, const ds_store *store, const char *placeles
   for (int i = 0; i < w->size; i++) ranks[i] = i;
   ds_status status =
       comm_table(w)->create(ds_backend_raw_device(w->backend), ranks, w->size,
-                            store ? ds_store_kv(store) : NULL, CREATE_TIMEOUT_MS, &comm, &inner);
+                            store ? ds_store_kv(store) : NULL, w->timeout_ms, &comm, &inner);
   free(ranks);
   if (status == DS_OK) return ds_group_create(w->backend, "world", comm, &w->group, err);
   return ds_fail(err, status, "%s%s%s", inner.message, placeless ? "; " : "",
@@ -229,7 +252,7 @@ static ds_status connect(ds_world *w, ds_error *err) {
   ds_str job = {0};
   char host[256];
   ds_store *store = NULL;
-  ds_store_args args = {.rank = w->rank, .size = w->size, .timeout_ms = CREATE_TIMEOUT_MS};
+  ds_store_args args = {.rank = w->rank, .size = w->size, .timeout_ms = w->timeout_ms};
   read_job(&job);
   args.job = job.data ? job.data : "";
   const char *placeless = find_place(w, args.job, host, sizeof host, &args);
@@ -257,6 +280,7 @@ ds_status ds_world_init(ds_world *out, ds_backend *b, const ds_world_args *args,
                         const ds_logger *logger, ds_error *err) {
   *out = (ds_world){.size = 1, .local_size = 1, .backend = b};
   ds_status status = check_required(args, err);
+  if (status == DS_OK) status = choose_timeout(out, args->comm_timeout, err);
   if (status == DS_OK) status = find_world(out, args, err);
   if (status == DS_OK && out->size == 1) status = check_alone(out, logger, err);
   if (status == DS_OK) status = choose_port(out, args->distributed_port, err);
@@ -273,6 +297,7 @@ void ds_world_finish(ds_world *w) {
   /* An aborted communicator may still write to memory until it is gone. */
   ds_group_destroy(w->group);
   if (w->flag) ds_backend_free(w->backend, w->flag, flag_bytes(w));
+  if (w->told) ds_backend_free(w->backend, w->told, w->told_bytes);
   memset(w, 0, sizeof *w);
 }
 
@@ -312,16 +337,14 @@ ds_status ds_world_say(ds_world *w, char text[DS_WORLD_SAY], ds_error *err) {
 
 ds_status ds_world_agree(ds_world *w, ds_status mine, const char *what, ds_error *err) {
   if (!w->group) return mine;
-  float failed = mine != DS_OK;
-  ds_error other;
-  ds_status status = ds_backend_upload(w->backend, w->flag, &failed, sizeof failed, &other);
-  if (status == DS_OK) status = ds_world_allreduce(w, w->flag, 1, DS_REDUCE_MAX, &other);
-  if (status == DS_OK)
-    status = ds_backend_download(w->backend, &failed, w->flag, sizeof failed, &other);
+  ds_error said = {DS_OK, ""}, inner = {DS_OK, ""};
+  int rank;
+  if (mine != DS_OK && err) said = *err;
+  said.status = mine;
+  ds_status status = ds_tell_first(w, mine != DS_OK, &said, sizeof said, &rank, &inner);
   if (mine != DS_OK) return mine;
-  if (status != DS_OK) return ds_fail(err, status, "%s: %s", what, other.message);
-  if (failed != 0)
-    return ds_fail(err, DS_ERR_STATE,
-                   "%s failed on another rank (this is rank %d); see its message", what, w->rank);
-  return DS_OK;
+  if (status != DS_OK) return ds_fail(err, status, "%s: %s", what, inner.message);
+  if (rank < 0) return DS_OK;
+  said.message[sizeof said.message - 1] = '\0';
+  return ds_fail(err, said.status, "%s failed on rank %d: %s", what, rank, said.message);
 }

@@ -13,6 +13,7 @@
 #include "train/checkpoint_files.h"
 #include "train/checkpoint_ranks.h"
 #include "train/checkpoint_state.h"
+#include "train/parts.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -239,7 +240,9 @@ static ds_status apply(loading *l, ds_engine *e, ds_error *err) {
   DS_TRY(ds_world_agree(&e->world, set_loader(l, e, err), "loading the checkpoint", err));
   e->halfway = true;
   /* What a checkpoint doesn't hold - padding, gradients - may be as undefined as the rest. */
-  ds_status status = e->failure.status != DS_OK ? ds_zero_clear(e->zero, err) : DS_OK;
+  bool broken = e->failure.status != DS_OK;
+  ds_status status = broken ? ds_zero_clear(e->zero, err) : DS_OK;
+  if (status == DS_OK && broken) status = ds_parts_revive(e, err);
   if (status == DS_OK) status = ds_checkpoint_files_read(&l->files, e, err);
   DS_TRY(ds_world_agree(&e->world, status, "loading the checkpoint", err));
   DS_TRY(ds_zero_settle(e->zero, err));
@@ -258,7 +261,8 @@ static ds_status load(loading *l, ds_engine *e, const char *dir, const char *tag
   if (status == DS_OK) status = prepare(l, e, path, shared, err);
   free(path);
   DS_TRY(ds_world_agree(&e->world, status, "loading the checkpoint", err));
-  DS_TRY(apply(l, e, err));
+  status = apply(l, e, err);
+  DS_TRY(ds_world_agree(&e->world, status, "loading the checkpoint", err));
   ds_engine_remember(e, dir, l->tag);
   return DS_OK;
 }
@@ -268,6 +272,7 @@ ds_status ds_engine_load_checkpoint(ds_engine *e, const char *dir, const char *t
   if (client_state) *client_state = NULL;
   if (!dir || !dir[0])
     return ds_fail(err, DS_ERR_INVALID, "ds_engine_load_checkpoint: no folder given");
+  if (e->parted) return ds_engine_check(e, "ds_engine_load_checkpoint", err); /* it won't help */
   loading l;
   ds_error inner = {DS_OK, ""};
   bool died;

@@ -26,6 +26,7 @@ typedef struct ds_config {
   bool ignore_unused;         /* zero_optimization.ignore_unused_parameters */
   ds_zero_rules zero;         /* without the optimizer's n_states */
   int tensor, sequence, pipe; /* ranks that share a model, or a sequence (parallel/topology.h) */
+  bool tensor_overlap;        /* tensor_parallel.tp_overlap_comm */
   bool sequence_parallel;     /* tensor_parallel.sequence_parallel: norms on parts of the rows */
   bool elastic;               /* elasticity chooses the batch sizes */
   ds_elasticity elasticity;   /* checked; without micro batches when it is wrong */

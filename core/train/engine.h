@@ -30,10 +30,11 @@ struct ds_engine {
   int n_params;
   ds_params *local;       /* what of them is on this rank; params itself where that is all */
   ds_shard *shards;       /* by parameter: which part that is; NULL where it is all */
-  ds_shard **shards_of;   /* of each rank of the model group; NULL as shards */
+  ds_shard **shards_of;   /* of each rank of the tensor group, whatever its stage; NULL as shards */
   ds_stages stages;       /* of a pipeline; without bounds: there is none */
   ds_group *tied;         /* the two stages that have tied parameters; NULL: not this one */
   ds_group *replicas;     /* ranks that have the same key/value heads; NULL: none */
+  ds_side *tensor_side;   /* tensor_parallel.tp_overlap_comm; else NULL */
   ds_param_split *splits; /* the context's */
   bool *counted;          /* by parameter: in the gradient norm of this rank; NULL: all are */
   ds_param_slot *slots;   /* by parameter; zero's */
@@ -63,6 +64,7 @@ struct ds_engine {
 
   bool halfway;     /* amid changing parameters: a failure now leaves them undefined */
   bool lost;        /* no stream can be made on the device any more */
+  bool parted;      /* from the other ranks: the world's communicator is given up */
   ds_error failure; /* what left the parameters undefined; status DS_OK while they are sound */
   char *saved_dir, *saved_tag; /* the last checkpoint saved or loaded, where one is known */
 };

@@ -1,21 +1,31 @@
-/* What a failed device does to an engine: parameters that may be half updated are not used, read or
- * saved until a checkpoint has been loaded over them. */
+/* What a failure does to an engine. Of the device: parameters that may be half updated are not used,
+ * read or saved until a checkpoint has been loaded over them. Of a collective, or of the device where
+ * there are other ranks: this one is out of step with them for good. */
 #include "base/str.h"
 #include "train/engine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* What to do, for people. */
 static char *cure(const ds_engine *e) {
-  if (e->lost)
-    return ds_format("the device is lost: destroy the engine%s%s%s%s",
-                     e->saved_dir ? "; the last checkpoint is \"" : "",
-                     e->saved_dir ? e->saved_dir : "", e->saved_dir ? "\", tag " : "",
-                     e->saved_dir ? e->saved_tag : "");
-  if (e->saved_dir)
-    return ds_format("load the last checkpoint: ds_engine_load_checkpoint, dir \"%s\", tag %s",
-                     e->saved_dir, e->saved_tag);
+  const char *dir = e->saved_dir, *tag = e->saved_tag;
+  if (e->parted && dir)
+    return ds_format("this rank is cut off from the others: end all ranks and start them anew from "
+                     "the last checkpoint, dir \"%s\", tag %s",
+                     dir, tag);
+  if (e->parted)
+    return ds_format(
+        "this rank is cut off from the others: end all ranks and start them anew (this "
+        "engine has saved and loaded no checkpoint)");
+  if (e->lost && dir)
+    return ds_format(
+        "the device is lost: destroy the engine; the last checkpoint is \"%s\", tag %s", dir, tag);
+  if (e->lost) return ds_format("the device is lost: destroy the engine");
+  if (dir)
+    return ds_format("load the last checkpoint: ds_engine_load_checkpoint, dir \"%s\", tag %s", dir,
+                     tag);
   return ds_format("load a checkpoint, or begin anew: this engine has saved and loaded none");
 }
 
@@ -27,15 +37,30 @@ ds_status ds_engine_check(const ds_engine *e, const char *who, ds_error *err) {
   return DS_ERR_STATE;
 }
 
-/* The parameters are undefined from here on. */
-static void spoil(ds_engine *e, ds_status status, const ds_error *from) {
+/* The parameters are undefined from here on, or of no use. */
+static void spoil(ds_engine *e, ds_status status, const ds_error *from, bool undefined) {
   /* Work runs late: unless amid an update, it may be the last step's that failed. */
-  bool sure = e->halfway || e->global_steps == 0;
-  ds_fail(&e->failure, status, "parameters may be half updated since step %lld%s failed (%.500s)",
+  bool sure = e->halfway || e->parted || e->global_steps == 0;
+  ds_fail(&e->failure, status, "%s since step %lld%s failed (%.500s)",
+          undefined ? "parameters may be half updated" : "the ranks are parted",
           (long long)e->global_steps + 1, sure ? "" : " or the one before", from->message);
   e->halfway = false;
   ds_engine_drop_gradients(e);
   ds_ctx_fail(e->ctx, DS_ERR_STATE, "%s", e->failure.message); /* its values are undefined too */
+}
+
+/* "step 7: what happened; what to do". */
+static void tell(const ds_engine *e, ds_status status, const ds_error *from, ds_error *err) {
+  char *advice = cure(e), step[32] = "";
+  if (e->parted) snprintf(step, sizeof step, "step %lld: ", (long long)e->global_steps + 1);
+  ds_fail(err, status, "%s%.600s; %s%s", step, from->message,
+          e->parted ? "" : "parameters may be half updated: ", advice ? advice : "");
+  free(advice);
+}
+
+/* Whether this rank can't catch up with the others any more: it skipped collectives. */
+static bool is_parted(const ds_engine *e, ds_status status, bool died) {
+  return e->world.group && (died || status == DS_ERR_TIMEOUT || status == DS_ERR_ABORTED);
 }
 
 ds_status ds_engine_settle(ds_engine *e, ds_status status, const ds_error *from, ds_error *err) {
@@ -45,12 +70,11 @@ ds_status ds_engine_settle(ds_engine *e, ds_status status, const ds_error *from,
   bool died;
   /* At once: the message then says whether there is a device left to load a checkpoint on. */
   e->lost = ds_backend_recover(e->backend, &died, NULL) != DS_OK;
-  if (!died && !e->halfway) return status;
-  spoil(e, status, from);
-  char *advice = cure(e);
-  ds_fail(err, status, "%.600s; parameters may be half updated: %s", from->message,
-          advice ? advice : "");
-  free(advice);
+  e->parted = e->parted || is_parted(e, status, died);
+  if (!died && !e->halfway && !e->parted) return status;
+  if (e->parted) ds_group_abort_all(e->backend); /* destroy, too, waits for nobody then */
+  spoil(e, status, from, died || e->halfway);
+  tell(e, status, from, err);
   return status;
 }
 

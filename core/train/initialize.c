@@ -2,6 +2,7 @@
 #include "data/dataloader.h"
 #include "ops/sequence.h"
 #include "train/engine.h"
+#include "train/facts.h"
 #include "train/groups.h"
 #include "train/parts.h"
 #include "train/pipeline_step.h"
@@ -70,8 +71,10 @@ static ds_status read_config(ds_engine *e, const char *text, ds_error *err) {
   if (status == DS_OK && errors.count > 0) {
     int rank, world;
     const char *origin;
+    /* A launcher that says nothing in the environment may have started as many as the config wants. */
+    bool alone = e->config.tensor == 1 && e->config.sequence == 1 && e->config.pipe == 1;
     if (ds_world_from_environment(&rank, &world, &origin, &inner) == DS_OK &&
-        !ds_config_set_ranks(&e->config, world, origin, &errors))
+        (alone || world > 1) && !ds_config_set_ranks(&e->config, world, origin, &errors))
       status = ds_fail_memory(err, "the config");
   }
   ds_status report =
@@ -80,18 +83,53 @@ static ds_status read_config(ds_engine *e, const char *text, ds_error *err) {
   return status;
 }
 
-static ds_status open_world(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
+static ds_status connect(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
   ds_world_args world = {.local_rank = a->args ? a->args->local_rank : -1,
                          .distributed_port = a->distributed_port,
                          .dist_init_required = a->dist_init_required,
-                         .mpu = a->mpu};
+                         .mpu = a->mpu,
+                         .comm_timeout = e->config.backend.comm_timeout};
   DS_TRY(ds_backend_open(&e->config.backend, &e->logger, &e->backend, err));
-  DS_TRY(ds_world_init(&e->world, e->backend, &world, &e->logger, err));
+  return ds_world_init(&e->world, e->backend, &world, &e->logger, err);
+}
+
+/* A config that is wrong on one rank alone: the others wait for that rank, which tells them. Not
+ * long: those whose configs are wrong alike come at once. */
+static void tell_of_config(ds_engine *e, const ds_initialize_args *a, ds_status status,
+                           const ds_error *from) {
+  enum { PATIENCE = 30 }; /* seconds */
+  ds_error said = *from, unused;
+  ds_backend_config *b = &e->config.backend;
+  if (!ds_world_launched() || b->n_names == 0) return; /* nobody waits; nobody knows where */
+  if (b->comm_timeout == 0 || b->comm_timeout > PATIENCE) b->comm_timeout = PATIENCE;
+  if (connect(e, a, &unused) == DS_OK)
+    status = ds_world_agree(&e->world, status, "ds_initialize", &said);
+}
+
+/* Whether all ranks came here, and mean the same. Finishes facts. */
+static ds_status agree(ds_engine *e, ds_status mine, ds_agree *facts, ds_error *err) {
+  if (mine == DS_OK) mine = ds_agree_status(facts, err);
+  ds_status status = ds_world_agree(&e->world, mine, "ds_initialize", err);
+  if (status == DS_OK) status = ds_agree_check(facts, &e->world, err);
+  ds_agree_finish(facts);
+  return status;
+}
+
+/* What ranks do together depends on their configs: first of all these must be the same. */
+static ds_status open_world(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
+  ds_agree facts = {0};
   const ds_config *c = &e->config;
+  DS_TRY(connect(e, a, err));
+  ds_facts_begin(e, &facts);
+  DS_TRY(agree(e, DS_OK, &facts, err));
   DS_TRY(ds_topology_place(&e->topology, e->world.rank, e->world.size, c->tensor, c->sequence,
                            c->pipe, err));
   if (a->mpu) DS_TRY(ds_topology_check_mpu(&e->topology, a->mpu, err));
-  DS_TRY(ds_topology_connect(&e->topology, &e->world, err));
+  return ds_topology_connect(&e->topology, &e->world, err);
+}
+
+static ds_status set_world(ds_engine *e, ds_error *err) {
+  const ds_config *c = &e->config;
   ds_schema_errors errors = {0};
   char origin[192];
   int share = c->tensor * c->sequence * c->pipe; /* divides the world */
@@ -108,14 +146,14 @@ static ds_status open_world(ds_engine *e, const ds_initialize_args *a, ds_error 
 
 static ds_status declare(ds_engine *e, ds_error *err) {
   DS_TRY(ds_model_declare(e->model, &e->params, err));
+  e->local = e->params;
   e->n_params = ds_params_count(e->params);
   if (e->n_params == 0)
     return ds_fail(err, DS_ERR_INVALID, "model \"%s\" declares no parameters",
                    ds_model_name(e->model));
   e->frozen = calloc((size_t)e->n_params, sizeof *e->frozen);
   e->group_of = calloc((size_t)e->n_params, sizeof *e->group_of);
-  if (!e->frozen || !e->group_of) return ds_fail_memory(err, "parameters");
-  return ds_parts_init(e, err);
+  return e->frozen && e->group_of ? DS_OK : ds_fail_memory(err, "parameters");
 }
 
 static ds_status initial_values(ds_engine *e, int index, float *out, uint64_t seed, ds_error *err) {
@@ -178,10 +216,11 @@ static ds_status open_host(ds_engine *e, ds_zero_rules *rules, ds_error *err) {
   }
   if (same && (rules->offload_param == DS_OFFLOAD_CPU || !rules->offload_optimizer)) {
     if (rules->offload_param == DS_OFFLOAD_NVME)
-      return ds_fail(err, DS_ERR_UNSUPPORTED,
-                     "%s: offload_param to nvme and offload_optimizer to cpu: on %s, whose memory is "
-                     "the host's, offload_optimizer must be nvme too",
-                     e->config.name, name);
+      return ds_fail(
+          err, DS_ERR_UNSUPPORTED,
+          "%s: offload_param to nvme and offload_optimizer to cpu: on %s, whose memory is "
+          "the host's, offload_optimizer must be nvme too",
+          e->config.name, name);
     rules->offload_param = DS_OFFLOAD_NONE;
   }
   if (!rules->offload_optimizer) return DS_OK;
@@ -206,8 +245,8 @@ static ds_status make_parameters(ds_engine *e, ds_error *err) {
   rules.n_states = e->optimizer ? e->optimizer->vtable->n_states : 0;
   rules.counted = e->counted;
   for (int i = 0; i < e->n_params; i++) e->frozen[i] = e->group_of[i] < 0;
-  DS_TRY(
-      ds_zero_create(&rules, e->ctx, e->host, e->topology.zero.group, e->local, e->frozen, &e->zero, err));
+  DS_TRY(ds_zero_create(&rules, e->ctx, e->host, e->topology.zero.group, e->local, e->frozen,
+                        &e->zero, err));
   e->slots = ds_zero_slots(e->zero);
   DS_TRY(fill_masters(e, err));
   return e->optimizer ? ds_zero_slice(e->zero, e->group_of, err) : DS_OK;
@@ -299,12 +338,11 @@ static ds_status make_scalars(ds_engine *e, ds_error *err) {
   return DS_OK;
 }
 
-static ds_status build(ds_engine *e, const ds_initialize_args *a, const char *config,
-                       ds_error *err) {
+/* What one rank may fail at alone. */
+static ds_status prepare(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
   ds_param_group *groups = NULL;
   int n_groups = 0;
-  DS_TRY(read_config(e, config, err));
-  DS_TRY(open_world(e, a, err));
+  DS_TRY(set_world(e, err));
   DS_TRY(ds_observe_init(e, err));
   DS_TRY(ds_ctx_create(e->backend, e->config.bf16 ? DS_BF16 : DS_F32, &e->ctx, err));
   ds_ctx_bind_sequence(e->ctx, e->topology.sequence.group);
@@ -313,14 +351,34 @@ static ds_status build(ds_engine *e, const ds_initialize_args *a, const char *co
   DS_TRY(ds_groups_assign(e, a->model_parameters, a->n_model_parameters, &groups, &n_groups, err));
   ds_status status = make_optimizer(e, a, groups, n_groups, err);
   free(groups);
-  if (status != DS_OK) return status;
-  DS_TRY(make_scheduler(e, a, err));
-  DS_TRY(make_parameters(e, err));
-  DS_TRY(ds_pipeline_step_init(e, err));
+  return status == DS_OK ? make_scheduler(e, a, err) : status;
+}
+
+/* The same of the rest. */
+static ds_status complete(ds_engine *e, const ds_initialize_args *a, ds_error *err) {
   DS_TRY(make_scalars(e, err));
   DS_TRY(ds_recorded_init(e, err));
   DS_TRY(make_loader(e, a, err));
   return ds_backend_sync(e->backend, err); /* an engine that is handed out has its parameters */
+}
+
+static ds_status build(ds_engine *e, const ds_initialize_args *a, const char *config,
+                       ds_error *err) {
+  ds_error inner = {DS_OK, ""};
+  ds_agree facts = {0};
+  ds_status status = read_config(e, config, &inner);
+  if (status != DS_OK) {
+    tell_of_config(e, a, status, &inner);
+    return ds_fail(err, status, "%s", inner.message);
+  }
+  DS_TRY(open_world(e, a, err));
+  status = prepare(e, a, err);
+  if (status == DS_OK) ds_facts_collect(e, a->training_data, &facts);
+  DS_TRY(agree(e, status, &facts, err));
+  DS_TRY(ds_parts_init(e, err));
+  DS_TRY(make_parameters(e, err));
+  DS_TRY(ds_pipeline_step_init(e, err));
+  return ds_world_agree(&e->world, complete(e, a, err), "ds_initialize", err);
 }
 
 ds_status ds_initialize(const ds_initialize_args *args, ds_engine **engine,

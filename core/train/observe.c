@@ -61,7 +61,8 @@ static ds_status receive_part(const carrier *c, int peer, ds_writer *w, char *pi
   }
 }
 
-/* What rank 0 does. A failure to write is told in *written and *failure: the others send to the end. */
+/* What rank 0 does. A failure to write is told in *written and *failure: the others send to the
+ * end. */
 static ds_status gather(const carrier *c, ds_writer *w, char *piece, ds_status *written,
                         ds_error *failure, ds_error *err) {
   *written = put_file(w, ds_trace_head, strlen(ds_trace_head), failure);

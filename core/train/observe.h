@@ -14,7 +14,8 @@ typedef struct ds_observe {
   int rank, ranks;     /* of the world, which ends first */
 } ds_observe;
 
-/* Begins to watch; e->observe stays NULL where the config asks for nothing. Once the world is there. */
+/* Begins to watch; e->observe stays NULL where the config asks for nothing. Once the world is
+ * there. */
 DS_MUST_USE ds_status ds_observe_init(ds_engine *e, ds_error *err);
 /* When all work is over, before the backend closes. Writes what was not saved. */
 void ds_observe_finish(ds_engine *e);

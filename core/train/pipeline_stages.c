@@ -101,3 +101,10 @@ ds_status ds_stages_tied(const ds_stages *s, ds_model *m, int param, bool *tied,
   *tied = owners[0] != owners[1];
   return DS_OK;
 }
+
+ds_status ds_stages_first(const ds_stages *s, ds_model *m, int param, int *stage, ds_error *err) {
+  int owners[2];
+  DS_TRY(find_owners(s, m, param, owners, err));
+  *stage = owners[0];
+  return DS_OK;
+}

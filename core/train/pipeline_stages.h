@@ -29,6 +29,9 @@ DS_MUST_USE ds_status ds_stages_shard(const ds_stages *s, ds_model *m, const ds_
  * pair of stages has such. */
 DS_MUST_USE ds_status ds_stages_connect(const ds_stages *s, ds_model *m, const ds_params *whole,
                                         const ds_axis *pipe, ds_group **out, ds_error *err);
+/* The stage that has the parameter, of two the first. */
+DS_MUST_USE ds_status ds_stages_first(const ds_stages *s, ds_model *m, int param, int *stage,
+                                      ds_error *err);
 /* Whether two stages have the parameter. */
 DS_MUST_USE ds_status ds_stages_tied(const ds_stages *s, ds_model *m, int param, bool *tied,
                                      ds_error *err);

@@ -3,7 +3,7 @@
  * where MPI may not be called from other threads (comm_mpi.h), the caller runs them at once.
  * kv is not used: the launcher's runtime connects the ranks.
  */
-#include "comm.h"
+#include "comm_roll.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 const char *ds_cpu_call_name(int32_t call) {
   static const char *const names[] = {"allreduce", "reduce_scatter", "allgather", "broadcast",
                                       "send",      "recv",           "alltoall",  "barrier"};
-  return call >= 0 && call <= DS_CPU_BARRIER ? names[call] : "?";
+  return call >= 0 && call <= DS_CPU_BARRIER ? names[call] : "create or split";
 }
 
 /* ---------------------------------------------------------------- failures and limits */
@@ -20,7 +20,16 @@ const char *ds_cpu_call_name(int32_t call) {
 /* When a call that begins now must be done. */
 static ds_cpu_limit limit_of(const ds_comm *c) {
   int64_t ns = c->timeout_ms > INT64_MAX / 2000000 ? 0 : c->timeout_ms * 1000000;
-  return (ds_cpu_limit){ns > 0 ? ds_cpu_now_ns() + ns : 0, &c->aborted};
+  return (ds_cpu_limit){.deadline_ns = ns > 0 ? ds_cpu_now_ns() + ns : 0, .aborted = &c->aborted};
+}
+
+/* The same of a call that all ranks make, one at a time: it is known who comes. */
+static ds_cpu_limit limit_of_all(ds_comm *c) {
+  ds_cpu_limit limit = limit_of(c);
+  memset(c->seen, 0, (size_t)c->size);
+  limit.seen = c->seen;
+  limit.roll = true;
+  return limit;
 }
 
 static ds_status gave_up(const ds_comm *c, const char *call, ds_error *err) {
@@ -30,15 +39,35 @@ static ds_status gave_up(const ds_comm *c, const char *call, ds_error *err) {
                      call, c->rank, c->size);
 }
 
+/* How a call went that ran out of time. */
+typedef struct ds_cpu_wait {
+  int64_t began_ns, waited_ms;
+  char missing[400]; /* who did not come */
+} ds_cpu_wait;
+
 /* Gives c a message for a limit or an abort. what: the call with its count and type. */
-static ds_status explain(ds_comm *c, ds_status st, const char *what, ds_error *err) {
+static ds_status explain(ds_comm *c, ds_status st, const char *what, const ds_cpu_wait *wait,
+                         ds_error *err) {
   if (st == DS_ERR_ABORTED) return gave_up(c, what, err);
-  if (st == DS_ERR_TIMEOUT)
-    ds_cpu_fail(err, st,
-                "cpu comm: %s on rank %d of %d: not done in %lld ms, the communicator's limit; "
-                "another rank is late, gone or makes another call",
-                what, c->rank, c->size, (long long)c->timeout_ms);
-  return st;
+  if (st != DS_ERR_TIMEOUT) return st;
+  char time[128];
+  long long waited = wait->waited_ms, limit = c->timeout_ms;
+  if (waited >= limit)
+    snprintf(time, sizeof time, "not done in %lld ms, the communicator's limit", limit);
+  else
+    snprintf(time, sizeof time, "given up after %lld ms of the communicator's limit of %lld ms",
+             waited, limit);
+  return ds_cpu_fail(err, st, "cpu comm: %s on rank %d of %d: %s; %s", what, c->rank, c->size, time,
+                     wait->missing[0] ? wait->missing
+                                      : "another rank is late, gone or makes another call");
+}
+
+static void wait_begin(ds_cpu_wait *wait) {
+  *wait = (ds_cpu_wait){.began_ns = ds_cpu_now_ns()};
+}
+
+static void wait_end(ds_cpu_wait *wait) {
+  wait->waited_ms = (ds_cpu_now_ns() - wait->began_ns) / 1000000;
 }
 
 /* A call that failed halfway leaves its peers at different places. */
@@ -86,9 +115,12 @@ static ds_status check_ranks(const ds_comm_world *w, const int32_t *ranks, int32
   return DS_OK;
 }
 
-static ds_comm *comm_alloc(int rank, int size, int64_t timeout_ms, ds_error *err) {
+/* most: that size may become. */
+static ds_comm *comm_alloc(int rank, int size, int most, int64_t timeout_ms, ds_error *err) {
   ds_comm *c = calloc(1, sizeof *c);
-  if (c == NULL) {
+  if (c != NULL) c->seen = calloc((size_t)most, 1);
+  if (c == NULL || c->seen == NULL) {
+    free(c);
     ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for a communicator");
     return NULL;
   }
@@ -111,6 +143,7 @@ static void let_go(ds_comm *c) {
   if (atomic_fetch_sub(&c->owners, 1) != 1) return;
   ds_cpu_local_destroy(c->local);
   ds_cpu_mpi_destroy(c->group, atomic_load(&c->aborted));
+  free(c->seen);
   pthread_cond_destroy(&c->changed);
   pthread_mutex_destroy(&c->lock);
   free(c);
@@ -128,17 +161,23 @@ static ds_status comm_create(ds_device *dev, const int32_t *ranks, int32_t rank_
   ds_status st = ds_cpu_mpi_world(&w, err);
   if (st == DS_OK) st = check_ranks(&w, ranks, rank_count, &own, err);
   if (st != DS_OK) return st;
-  ds_comm *c = comm_alloc(own, rank_count, timeout_ms, err);
+  ds_comm *c = comm_alloc(own, rank_count, rank_count, timeout_ms, err);
   if (c == NULL) return DS_ERR_MEMORY;
-  ds_cpu_limit limit = limit_of(c);
+  ds_cpu_wait wait;
+  ds_cpu_limit limit = limit_of_all(c);
+  wait_begin(&wait);
   c->share = dev->shared_memory;
   if (rank_count > 1) st = ds_cpu_mpi_create(ranks, rank_count, own, &limit, &c->group, err);
   if (st == DS_OK) st = meet_local(c, &limit, err);
   if (st != DS_OK) {
-    st = explain(c, st, "create", err);
+    wait_end(&wait);
+    if (st == DS_ERR_TIMEOUT) ds_cpu_roll(c, NULL, wait.missing, sizeof wait.missing);
+    st = explain(c, st, "create", &wait, err);
+    ds_cpu_mpi_failed();
     let_go(c);
     return st;
   }
+  if (rank_count > 1) ds_cpu_mpi_patience(timeout_ms);
   *out = c;
   return DS_OK;
 }
@@ -159,13 +198,15 @@ static void begin(ds_comm *c) {
   pthread_mutex_unlock(&c->lock);
 }
 
-static ds_status end(ds_comm *c, ds_status st, const char *what, ds_error *err) {
-  st = explain(c, st, what, err);
+static ds_status end(ds_comm *c, ds_status st, const char *what, const ds_cpu_wait *wait,
+                     ds_error *err) {
+  st = explain(c, st, what, wait, err);
   pthread_mutex_lock(&c->lock);
   c->running--;
   if (st != DS_OK) {
     atomic_store(&c->aborted, true);
     ds_cpu_local_lose(c->local);
+    ds_cpu_mpi_failed();
   }
   pthread_cond_broadcast(&c->changed);
   pthread_mutex_unlock(&c->lock);
@@ -178,16 +219,21 @@ static ds_status comm_split(ds_comm *c, int32_t color, int32_t key, ds_comm **ou
     return ds_cpu_fail(err, DS_ERR_INVALID,
                        "cpu comm: split: color %d; it is at least 0, or -1 for none", color);
   if (atomic_load(&c->aborted)) return gave_up(c, "split", err);
-  ds_comm *part = comm_alloc(0, 1, c->timeout_ms, err);
+  ds_comm *part = comm_alloc(0, 1, c->size, c->timeout_ms, err);
   if (part == NULL) return DS_ERR_MEMORY;
-  ds_cpu_limit limit = limit_of(c);
+  ds_cpu_wait wait;
+  ds_cpu_limit limit = limit_of_all(c);
   begin(c);
+  wait_begin(&wait);
   ds_status st = c->group == NULL ? DS_OK
                                   : ds_cpu_mpi_split(c->group, color, key, &limit, &part->group,
                                                      &part->rank, &part->size, err);
   part->share = c->share;
+  limit.seen = NULL; /* of part's members nothing is known */
   if (st == DS_OK && color >= 0) st = meet_local(part, &limit, err);
-  st = end(c, st, "split", err);
+  wait_end(&wait);
+  if (st == DS_ERR_TIMEOUT) ds_cpu_roll(c, NULL, wait.missing, sizeof wait.missing);
+  st = end(c, st, "split", &wait, err);
   if (st == DS_OK && color >= 0)
     *out = part;
   else
@@ -248,6 +294,27 @@ static ds_status check_other(const ds_comm *c, const char *call, int32_t peer, d
 
 /* ---------------------------------------------------------------- work */
 
+static bool is_pair(const ds_cpu_work *w) {
+  return w->call == DS_CPU_SEND || w->call == DS_CPU_RECV;
+}
+
+/* Does w, and where it runs out of time, finds out who is missing. */
+static ds_status perform(ds_comm *c, ds_stream *s, const ds_cpu_work *w, ds_cpu_wait *wait,
+                         ds_error *err) {
+  ds_cpu_limit limit = is_pair(w) ? limit_of(c) : limit_of_all(c);
+  wait_begin(wait);
+  ds_status st = ds_cpu_comm_run(c, s, w, &limit, err);
+  wait_end(wait);
+  if (st != DS_ERR_TIMEOUT) return st;
+  if (is_pair(w))
+    snprintf(wait->missing, sizeof wait->missing,
+             "rank %d has not made the matching %s: late, stopped, gone, or at another call",
+             w->peer, ds_cpu_call_name(w->call == DS_CPU_SEND ? DS_CPU_RECV : DS_CPU_SEND));
+  else
+    ds_cpu_roll(c, w, wait->missing, sizeof wait->missing);
+  return st;
+}
+
 /* One piece of work less: it lets go of c. */
 static void over(ds_comm *c) {
   pthread_mutex_lock(&c->lock);
@@ -263,13 +330,13 @@ static ds_status run(ds_stream *s, const ds_cpu_work *w, const ds_error *failure
   ds_status st = DS_OK;
   if (failure == NULL) {
     char what[96];
-    ds_cpu_limit limit = limit_of(c);
+    ds_cpu_wait wait = {0};
     begin(c);
-    st = atomic_load(&c->aborted) ? DS_ERR_ABORTED : ds_cpu_comm_run(c, s, w, &limit, err);
+    st = atomic_load(&c->aborted) ? DS_ERR_ABORTED : perform(c, s, w, &wait, err);
     if (st != DS_OK)
       snprintf(what, sizeof what, "%s of %lld %s", ds_cpu_call_name(w->call), (long long)w->count,
                ds_cpu_dtype_name(w->dtype));
-    st = end(c, st, what, err);
+    st = end(c, st, what, &wait, err);
   }
   over(c);
   return st;
@@ -302,9 +369,10 @@ static ds_status give(ds_comm *c, ds_stream *s, ds_cpu_work w, ds_error *err) {
   if (bytes == 0) return DS_OK;
   w.run = run;
   w.object = c;
-  if (c->local != NULL && w.call != DS_CPU_SEND && w.call != DS_CPU_RECV)
-    return give_local(c, s, &w, err);
-  if (c->group != NULL) return enqueue(c, s, &w, !ds_cpu_mpi_asynchronous(), err);
+  if (!is_pair(&w)) w.number = ++c->calls;
+  if (c->local != NULL && !is_pair(&w)) return give_local(c, s, &w, err);
+  bool now = c->local == NULL && !ds_cpu_mpi_asynchronous();
+  if (c->group != NULL) return enqueue(c, s, &w, now, err);
   ds_status st = ds_cpu_ready(s, err);
   if (st == DS_OK && w.send != NULL && w.send != w.recv) memcpy(w.recv, w.send, bytes);
   return st;
@@ -403,14 +471,16 @@ static ds_status comm_recv(ds_comm *c, ds_stream *s, void *buffer, int64_t count
 
 /* Waits, so its failure is its own and not the stream's. */
 static ds_status comm_barrier(ds_comm *c, ds_stream *s, ds_error *err) {
-  static const ds_cpu_work barrier = {.call = DS_CPU_BARRIER, .dtype = DS_I8};
+  ds_cpu_work barrier = {.call = DS_CPU_BARRIER, .dtype = DS_I8};
   ds_status st = ds_cpu_ready(s, err);
   if (st != DS_OK) return st;
   if (atomic_load(&c->aborted)) return gave_up(c, "barrier", err);
   if (c->group == NULL) return DS_OK;
-  ds_cpu_limit limit = limit_of(c);
+  ds_cpu_wait wait;
+  barrier.number = ++c->calls;
   begin(c);
-  return end(c, ds_cpu_comm_run(c, s, &barrier, &limit, err), "barrier", err);
+  st = perform(c, s, &barrier, &wait, err);
+  return end(c, st, "barrier", &wait, err);
 }
 
 const ds_comm_table ds_cpu_comm_table = {

@@ -9,9 +9,8 @@
 #define mpi   ds_cpu_mpi
 #define check ds_cpu_mpi_check
 
-/* Tags below FIRST_TAG are for agreeing on a group by its list of ranks; each group then has STEP.
- */
-enum { FIRST_TAG = 0x4000, STEP = 4 };
+/* EACH: members up to which all tell all. */
+enum { FIRST_TAG = DS_CPU_TAG_FIRST, STEP = DS_CPU_TAG_STEP, EACH = 64 };
 
 /* What the members tell each other. */
 typedef struct word {
@@ -31,8 +30,8 @@ static ds_cpu_mpi_group *group_alloc(int size, ds_error *err) {
 
 /* Bruck's: after round k a rank knows the words of the 2^(k+1) ranks from itself on, in that order. MPI
  * writes to memory of our own only, which it may keep. */
-ds_status ds_cpu_mpi_tell_all(const ds_cpu_mpi_group *g, void *all, size_t bytes,
-                              const ds_cpu_limit *limit, ds_error *err) {
+static ds_status tell_by_rounds(const ds_cpu_mpi_group *g, void *all, size_t bytes,
+                                const ds_cpu_limit *limit, ds_error *err) {
   bool left = false;
   ds_status st = DS_OK;
   int n = g->size;
@@ -46,11 +45,42 @@ ds_status ds_cpu_mpi_tell_all(const ds_cpu_mpi_group *g, void *all, size_t bytes
                            {known, more, (g->rank - have + n) % n, true}};
     void *requests[2];
     st = ds_cpu_mpi_exchange(g, DS_CPU_CHANNEL_CONTROL, m, 2, requests, limit, &left, err);
+    for (int i = have; i < 2 * have && i < n && st == DS_OK && limit->seen != NULL; i++)
+      limit->seen[(g->rank + i) % n] |= DS_CPU_CAME;
   }
   for (int i = 0; i < n && st == DS_OK; i++)
     memcpy(to + (size_t)((g->rank + i) % n) * bytes, known + (size_t)i * bytes, bytes);
   if (!left) free(known);
   return st;
+}
+
+/* Straight to everybody: who does not come is known to all. */
+static ds_status tell_each(const ds_cpu_mpi_group *g, void *all, size_t bytes,
+                           const ds_cpu_limit *limit, ds_error *err) {
+  bool left = false;
+  size_t n = (size_t)g->size, rest = 2 * n * (sizeof(ds_cpu_message) + sizeof(void *));
+  ds_cpu_message *messages = malloc(rest + n * bytes);
+  if (messages == NULL)
+    return ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for a group of %d", g->size);
+  char *known = (char *)messages + rest;
+  int count = 0;
+  memcpy(known, all, n * bytes);
+  for (int send = 0; send < 2; send++)
+    for (int r = 0; r < g->size; r++)
+      if (r != g->rank)
+        messages[count++] =
+            (ds_cpu_message){known + (size_t)(send ? g->rank : r) * bytes, bytes, r, send != 0};
+  ds_status st = ds_cpu_mpi_exchange(g, DS_CPU_CHANNEL_CONTROL, messages, count,
+                                     (void **)(messages + 2 * n), limit, &left, err);
+  if (st == DS_OK) memcpy(all, known, n * bytes);
+  if (!left) free(messages);
+  return st;
+}
+
+ds_status ds_cpu_mpi_tell_all(const ds_cpu_mpi_group *g, void *all, size_t bytes,
+                              const ds_cpu_limit *limit, ds_error *err) {
+  return g->size <= EACH ? tell_each(g, all, bytes, limit, err)
+                         : tell_by_rounds(g, all, bytes, limit, err);
 }
 
 static int next_id(void) {
@@ -118,11 +148,11 @@ static ds_status own_comm(MPI_Comm from, ds_cpu_mpi_group *g, int tag, ds_error 
   return st;
 }
 
-/* The tag by which a list of ranks finds its like. */
+/* The tags by which a list of ranks finds its like. */
 static int tag_of(const ds_cpu_mpi_group *g) {
-  int tag = 0;
-  for (int i = 0; i < g->size; i++) tag = (tag * 31 + g->of[i] + 1) & 0x3fff;
-  return tag < FIRST_TAG - STEP ? tag : tag - STEP;
+  int sum = 0;
+  for (int i = 0; i < g->size; i++) sum = (sum * 31 + g->of[i] + 1) & 0xffff;
+  return sum % (DS_CPU_TAG_END / STEP) * STEP;
 }
 
 static ds_status settle(ds_cpu_mpi_group *g, const ds_cpu_limit *limit, ds_error *err) {
@@ -137,7 +167,7 @@ static ds_status settle(ds_cpu_mpi_group *g, const ds_cpu_limit *limit, ds_error
   int id = 0;
   g->comm = mpi.private;
   ds_status st = agree(g, all, 0, 0, limit, &id, err);
-  g->tag = FIRST_TAG + STEP * id;
+  if (st == DS_OK) g->tag = FIRST_TAG + STEP * id;
   free(all);
   return st;
 }
@@ -150,13 +180,8 @@ ds_status ds_cpu_mpi_create(const int32_t *ranks, int count, int own, const ds_c
   if (g == NULL) return DS_ERR_MEMORY;
   g->rank = own;
   for (int i = 0; i < count; i++) g->of[i] = ranks[i];
-  st = settle(g, limit, err);
-  if (st != DS_OK) {
-    ds_cpu_mpi_destroy(g, true);
-    return st;
-  }
   *out = g;
-  return DS_OK;
+  return settle(g, limit, err);
 }
 
 /* The members of the caller's color, in order: by key, then by rank. Counts them where to is NULL.
@@ -210,6 +235,10 @@ ds_status ds_cpu_mpi_split(const ds_cpu_mpi_group *g, int color, int key, const 
   if (st == DS_OK && color >= 0) st = join(g, all, color, id, out, rank, size, err);
   free(all);
   return st;
+}
+
+int ds_cpu_mpi_world_rank(const ds_cpu_mpi_group *g, int member) {
+  return g == NULL || g->own_comm ? member : g->of[member];
 }
 
 void ds_cpu_mpi_destroy(ds_cpu_mpi_group *g, bool given_up) {

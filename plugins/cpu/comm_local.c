@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +27,8 @@ typedef struct card {
 } card;
 
 static size_t segment_bytes(int size) {
-  return (size_t)size * sizeof(ds_cpu_local_member);
+  size_t n = (size_t)size;
+  return n * sizeof(ds_cpu_local_member) + n * n * sizeof(ds_cpu_local_pair);
 }
 
 static bool read_from(pid_t pid, void *to, const void *from, size_t bytes) {
@@ -60,6 +61,7 @@ static bool map_segment(ds_cpu_local *l, int fd) {
   void *p = mmap(NULL, segment_bytes(l->size), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (p == MAP_FAILED) return false;
   l->member = p;
+  l->pair = (ds_cpu_local_pair *)(l->member + l->size);
   return true;
 }
 
@@ -96,7 +98,7 @@ ds_status ds_cpu_local_create(const ds_cpu_mpi_group *g, int rank, int size, boo
                               const ds_cpu_limit *limit, ds_cpu_local **out, ds_error *err) {
   bool all = false;
   size_t n = (size_t)size;
-  ds_cpu_local *l = calloc(1, sizeof *l + n * sizeof l->pid[0]);
+  ds_cpu_local *l = calloc(1, sizeof *l + n * (sizeof l->pid[0] + 2 * sizeof *l->sent));
   card *cards = calloc(n, sizeof *cards + 1);
   ds_status st = DS_OK;
   *out = NULL;
@@ -107,6 +109,8 @@ ds_status ds_cpu_local_create(const ds_cpu_mpi_group *g, int rank, int size, boo
   }
   l->rank = rank;
   l->size = size;
+  l->sent = (uint32_t *)(l->pid + n);
+  l->received = l->sent + n;
   cards[rank].pid = wanted ? (int32_t)getpid() : 0;
   int fd = rank == 0 ? make_segment(size) : -1;
   st = meet(l, g, cards, fd, &all, limit, err);
@@ -139,6 +143,10 @@ void ds_cpu_local_lose(ds_cpu_local *l) {
   if (l != NULL) atomic_store(&l->member[l->rank].lost.value, 1);
 }
 
+void ds_cpu_local_tell(ds_cpu_local *l, ds_cpu_local_word *word, uint32_t value) {
+  tell(l, &word->value, value);
+}
+
 void ds_cpu_local_tell_pieces(ds_cpu_local *l, uint32_t pieces) {
   tell(l, &l->member[l->rank].pieces.value, pieces);
 }
@@ -149,10 +157,13 @@ void ds_cpu_local_tell_done(ds_cpu_local *l) {
 
 /* The data first, and then the line that others look at, all at once: they would take it away in
  * between. */
-void ds_cpu_local_arrive(ds_cpu_local *l, const ds_cpu_work *w, const void *data, size_t bytes) {
+void ds_cpu_local_arrive(ds_cpu_local *l, const ds_cpu_work *w, const void *data, size_t bytes,
+                         size_t own) {
   uint32_t turn = ++l->turn;
   ds_cpu_local_entry *e = &l->member[l->rank].ring[turn % DS_CPU_LOCAL_RING];
-  if (bytes > 0) memcpy(e->data, data, bytes);
+  size_t before = bytes > 0 ? own * (size_t)l->rank : 0, after = before + own;
+  if (before > 0) memcpy(e->data, data, before);
+  if (bytes > after) memcpy(e->data + after, (const char *)data + after, bytes - after);
   e->call = w->call;
   e->dtype = w->dtype;
   e->op = w->op;
@@ -187,9 +198,18 @@ static void sleep_on(ds_cpu_local *l, int rank, _Atomic uint32_t *word, uint32_t
   atomic_fetch_sub(&l->member[rank].sleepers.value, 1);
 }
 
+static bool is_gone(const ds_cpu_local *l, int rank) {
+  return kill(l->pid[rank], 0) != 0 && errno == ESRCH;
+}
+
+/* Whether rank will never tell anything more. */
+static bool is_over(const ds_cpu_local *l, int rank) {
+  return atomic_load(&l->member[rank].lost.value) != 0 || is_gone(l, rank);
+}
+
 static ds_status await_slowly(ds_cpu_local *l, int rank, _Atomic uint32_t *word, uint32_t value,
                               const ds_cpu_limit *limit) {
-  enum { YIELD_NS = 200000 };
+  enum { SPIN_NS = 20000, LOOKS = 50, LOOK_NS = 5000000 };
   int64_t begin = ds_cpu_now_ns(), now = begin;
   ds_status st = DS_OK;
   if (!ds_cpu_mpi_begin_wait()) return DS_ERR_ABORTED;
@@ -198,20 +218,25 @@ static ds_status await_slowly(ds_cpu_local *l, int rank, _Atomic uint32_t *word,
     if (ds_cpu_mpi_closing()) st = DS_ERR_ABORTED;
     if (limit->deadline_ns != 0 && now > limit->deadline_ns) st = DS_ERR_TIMEOUT;
     if (st != DS_OK) break;
-    if (now - begin < YIELD_NS)
-      (void)sched_yield();
+    if (now - begin > LOOK_NS && is_over(l, rank) && !reached(word, value)) {
+      st = DS_ERR_TIMEOUT;
+      break;
+    }
+    if (now - begin < SPIN_NS)
+      for (int i = 0; i < LOOKS && !reached(word, value); i++) relax();
     else
       sleep_on(l, rank, word, value,
                limit->deadline_ns != 0 ? limit->deadline_ns - now + 1000 : INT64_MAX);
     now = ds_cpu_now_ns();
   }
   ds_cpu_mpi_end_wait();
+  if (st == DS_ERR_TIMEOUT && limit->seen != NULL) limit->seen[rank] |= DS_CPU_AWAITED;
   return st;
 }
 
 static ds_status await(ds_cpu_local *l, int rank, _Atomic uint32_t *word, uint32_t value,
                        const ds_cpu_limit *limit) {
-  enum { LOOKS = 500 };
+  enum { LOOKS = 200 };
   for (int i = 0; i < LOOKS; i++) {
     if (reached(word, value)) return DS_OK;
     relax();
@@ -236,10 +261,16 @@ ds_status ds_cpu_local_await_done(ds_cpu_local *l, int rank, const ds_cpu_limit 
   return await(l, rank, &l->member[rank].done.value, l->turn, limit);
 }
 
-ds_status ds_cpu_local_check(ds_cpu_local *l, const ds_cpu_limit *limit) {
+ds_status ds_cpu_local_await(ds_cpu_local *l, int rank, ds_cpu_local_word *word, uint32_t value,
+                             const ds_cpu_limit *limit) {
+  return await(l, rank, &word->value, value, limit);
+}
+
+ds_status ds_cpu_local_check(ds_cpu_local *l, int rank, const ds_cpu_limit *limit) {
   enum { NEVER = 2 };
   ds_status st = DS_OK;
-  for (int r = 0; r < l->size && st == DS_OK; r++)
+  int end = rank < 0 ? l->size : rank + 1;
+  for (int r = rank < 0 ? 0 : rank; r < end && st == DS_OK; r++)
     if (atomic_load(&l->member[r].lost.value) != 0)
       st = await(l, r, &l->member[r].lost.value, NEVER, limit);
   return st;
@@ -277,6 +308,33 @@ bool ds_cpu_local_soon(ds_cpu_local *l, int rank) {
     if (there < end) relax();
   }
   return there == end;
+}
+
+/* ---------------------------------------------------------------- looking */
+
+/* The letter of its state: R, S, T (stopped), Z (ended and not yet buried) and so on; 0: there is no
+ * such process. */
+static char state_of(int pid) {
+  char path[32], text[512];
+  snprintf(path, sizeof path, "/proc/%d/stat", pid);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return errno == ENOENT ? 0 : '?';
+  ssize_t n = read(fd, text, sizeof text - 1);
+  close(fd);
+  text[n > 0 ? n : 0] = '\0';
+  const char *name_end = strrchr(text, ')'); /* a name may have any sign in it */
+  return name_end != NULL && name_end[1] == ' ' ? name_end[2] : n > 0 ? '?' : 0;
+}
+
+void ds_cpu_local_look(ds_cpu_local *l, unsigned char *seen) {
+  for (int r = 0; r < l->size; r++) {
+    if (r == l->rank) continue;
+    char state = state_of(l->pid[r]);
+    if (reached(arrival(l, r, l->turn), l->turn)) seen[r] |= DS_CPU_CAME;
+    if (atomic_load(&l->member[r].lost.value) != 0) seen[r] |= DS_CPU_HEARD;
+    if (state == 'T' || state == 't') seen[r] |= DS_CPU_STOPPED;
+    if (state == 0 || state == 'Z' || state == 'X') seen[r] |= DS_CPU_ENDED;
+  }
 }
 
 /* ---------------------------------------------------------------- reading */

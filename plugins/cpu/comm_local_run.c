@@ -10,13 +10,15 @@
 
 #include <string.h>
 
-/* SUMMED: bytes times ranks up to which each rank adds up what the entries hold. WHOLE: bytes of all
- * other ranks together up to which each rank reads and adds up everything. SHARE: of a piece, for each
- * rank. CHUNK: read from all the others together before it is added up, so that it stays in the second
- * cache. MOVE: at once, between looks at limits. AT_ONCE: up to which a call may do the work itself,
- * some ten microseconds, where it could also be left to the stream's thread. */
+/* SUMMED: bytes times ranks up to which each rank adds up what the entries hold. COPIED: bytes for a
+ * rank that go by an entry; more are read from where they lie, once instead of twice. WHOLE: bytes of
+ * all other ranks together up to which each rank reads and adds up everything. SHARE: of a piece, for
+ * each rank. CHUNK: read from all the others together before it is added up, so that it stays in the
+ * second cache. MOVE: at once, between looks at limits. AT_ONCE: up to which a call may do the work
+ * itself, some ten microseconds, where it could also be left to the stream's thread. */
 enum {
   SUMMED = 64 << 10,
+  COPIED = 4 << 10,
   SHARE = 1 << 20,
   CHUNK = 256 << 10,
   WHOLE = 64 << 10,
@@ -40,17 +42,22 @@ static size_t min_size(size_t a, size_t b) {
   return a < b ? a : b;
 }
 
+/* Whether each rank gives each other one something else. */
+static bool has_parts(const ds_cpu_work *w) {
+  return w->call == DS_CPU_REDUCE_SCATTER || w->call == DS_CPU_ALLTOALL;
+}
+
 /* The data that a rank gives to an entry; the same on all ranks but for broadcast. */
 static size_t entry_bytes(const ds_comm *c, const ds_cpu_work *w) {
   size_t bytes = ds_cpu_dtype_bytes(w->dtype, w->count);
-  bool parts = w->call == DS_CPU_REDUCE_SCATTER || w->call == DS_CPU_ALLTOALL;
-  return parts ? bytes * (size_t)c->size : bytes;
+  return has_parts(w) ? bytes * (size_t)c->size : bytes;
 }
 
 static bool is_small(const ds_comm *c, const ds_cpu_work *w) {
-  size_t bytes = entry_bytes(c, w);
-  if (w->call == DS_CPU_ALLREDUCE && bytes * (size_t)c->size > SUMMED) return false;
-  return bytes <= DS_CPU_LOCAL_SLOT;
+  size_t bytes = ds_cpu_dtype_bytes(w->dtype, w->count);
+  if (w->call == DS_CPU_ALLREDUCE)
+    return bytes <= DS_CPU_LOCAL_SLOT && bytes * (size_t)c->size <= SUMMED;
+  return bytes <= COPIED && entry_bytes(c, w) <= DS_CPU_LOCAL_SLOT;
 }
 
 static bool is_root(const ds_comm *c, const ds_cpu_work *w) {
@@ -73,7 +80,8 @@ static ds_status job_init(job *j, const ds_comm *c, ds_stream *s, const ds_cpu_w
 static void arrive(const ds_comm *c, const ds_cpu_work *w) {
   const void *data = w->call == DS_CPU_BROADCAST ? w->recv : w->send;
   bool gives = is_small(c, w) && (w->call != DS_CPU_BROADCAST || is_root(c, w));
-  ds_cpu_local_arrive(c->local, w, data, gives ? entry_bytes(c, w) : 0);
+  ds_cpu_local_arrive(c->local, w, data, gives ? entry_bytes(c, w) : 0,
+                      has_parts(w) ? ds_cpu_dtype_bytes(w->dtype, w->count) : 0);
 }
 
 /* Waits for a rank; *e is its entry, which must be of the same call. */
@@ -156,7 +164,7 @@ static ds_status meet_all(const job *j, ds_error *err) {
 
 /* Nobody's memory is needed any more; and mine by nobody. */
 static ds_status part_all(const job *j) {
-  ds_status st = ds_cpu_local_check(j->l, j->limit);
+  ds_status st = ds_cpu_local_check(j->l, -1, j->limit);
   if (st != DS_OK) return st;
   ds_cpu_local_tell_done(j->l);
   for (int step = 1; step < j->c->size && st == DS_OK; step++)
@@ -306,6 +314,8 @@ static ds_status finish_large(const job *j, ds_error *err) {
 ds_status ds_cpu_comm_run_local(const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
                                 const ds_cpu_limit *limit, ds_error *err) {
   job j;
+  if (w->call == DS_CPU_SEND || w->call == DS_CPU_RECV)
+    return ds_cpu_comm_pair_local(c, w, limit, err);
   ds_status st = job_init(&j, c, s, w, limit, err);
   if (st == DS_OK && !w->arrived) {
     st = ds_cpu_local_await_room(c->local, limit);
@@ -318,7 +328,7 @@ ds_status ds_cpu_comm_run_local(const ds_comm *c, ds_stream *s, const ds_cpu_wor
 
 enum ds_cpu_try ds_cpu_comm_try_local(const ds_comm *c, ds_stream *s, ds_cpu_work *w) {
   job j;
-  ds_cpu_limit none = {0, &c->aborted};
+  ds_cpu_limit none = {.aborted = &c->aborted};
   ds_error unused;
   if (entry_bytes(c, w) > AT_ONCE || !ds_cpu_local_may_arrive(c->local) ||
       job_init(&j, c, s, w, &none, &unused) != DS_OK)

@@ -23,7 +23,25 @@ pthread_mutex_t ds_cpu_mpi_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t one_call = PTHREAD_MUTEX_INITIALIZER;
 static atomic_int waiting;      /* calls of exchange */
 static atomic_bool left_behind; /* messages that were given up */
+static atomic_bool failed;      /* a call ran out of time or was aborted */
+static atomic_bool started;     /* and it is ours to end */
 static atomic_bool closing;     /* the process ends */
+
+/* How long the process's end waits for the other ranks; a limit of 0 is above all others. */
+enum { AFTER_FAILURE_MS = 1000 };
+static _Atomic int64_t patience_ms = 1;
+
+void ds_cpu_mpi_failed(void) {
+  atomic_store(&failed, true);
+}
+
+void ds_cpu_mpi_patience(int64_t timeout_ms) {
+  int64_t before = atomic_load(&patience_ms);
+  if (timeout_ms > INT64_MAX / 2000000) timeout_ms = 0;
+  while (before != 0 && (timeout_ms == 0 || timeout_ms > before) &&
+         !atomic_compare_exchange_weak(&patience_ms, &before, timeout_ms)) {
+  }
+}
 
 void ds_cpu_mpi_enter(void) {
   if (mpi.level < MPI_THREAD_MULTIPLE) pthread_mutex_lock(&one_call);
@@ -84,16 +102,25 @@ static ds_status load(ds_error *err) {
                      missing, OMPI_MAJOR_VERSION, OMPI_MINOR_VERSION);
 }
 
+static bool meet(int64_t limit_ms);
+
 /* Whoever still waits for messages leaves first: MPI must not be ended, nor its library's memory
  * go, under them. */
 static void finalize_at_exit(int code, void *unused) {
   int finalized = 0;
   (void)unused;
+  bool after_failure = atomic_load(&failed) || !atomic_load(&started), sound = code == 0;
   atomic_store(&closing, true);
-  bool interrupted = atomic_load(&waiting) > 0;
+  sound = sound && !atomic_load(&left_behind) && atomic_load(&waiting) == 0;
   for (int i = 0; i < 2000 && atomic_load(&waiting) > 0; i++) ds_cpu_sleep_us(500);
-  if (interrupted || atomic_load(&left_behind) || code != 0) return;
-  if (mpi.Finalized(&finalized) == MPI_SUCCESS && !finalized) (void)mpi.Finalize();
+  if (atomic_load(&started) && (mpi.Finalized(&finalized) != MPI_SUCCESS || finalized)) return;
+  /* MPI_Finalize waits for every rank, a dead or stopped one too, and can't be given up. */
+  if (sound && atomic_load(&started) &&
+      meet(after_failure ? AFTER_FAILURE_MS : atomic_load(&patience_ms)))
+    (void)mpi.Finalize();
+  else if (
+      after_failure) /* as the other ranks, whom the launcher ends with the first that leaves: */
+    for (int i = 0; i < AFTER_FAILURE_MS; i++) ds_cpu_sleep_us(1000); /* they have a message, too */
 }
 
 static ds_status start(ds_error *err) {
@@ -102,11 +129,11 @@ static ds_status start(ds_error *err) {
   mpi.private = mpi.c_comm_null;
   if (st != DS_OK) return st;
   if (running) return check(mpi.Query_thread(&mpi.level), "Query_thread", err);
+  if (on_exit(finalize_at_exit, NULL) != 0)
+    return ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for an exit handler");
   st = check(mpi.Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &mpi.level), "Init_thread", err);
   if (st != DS_OK) return st;
   mpi.ours = true;
-  if (on_exit(finalize_at_exit, NULL) != 0)
-    return ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for an exit handler");
   st = check(mpi.Comm_set_errhandler(mpi.c_comm_world, mpi.c_errors_return), "Comm_set_errhandler",
              err);
   /* Every process that the launcher made is in MPI_Init with us, so this one won't wait long. */
@@ -114,6 +141,7 @@ static ds_status start(ds_error *err) {
   if (st == DS_OK)
     st = check(mpi.Comm_set_errhandler(mpi.private, mpi.c_errors_return), "Comm_set_errhandler",
                err);
+  atomic_store(&started, st == DS_OK);
   return st;
 }
 
@@ -211,6 +239,7 @@ bool ds_cpu_mpi_closing(void) {
 /* How a waiting thread asks: at once while the answer may be on its way, then between other
  * threads' work, then ever more seldom. MPI moves data only while it is asked. */
 enum { SPINS = 200, YIELD_US = 1000, SHORT_SLEEP_US = 50, SHORT_UNTIL_US = 20000, SLEEP_US = 500 };
+enum { LOOK_NS = 20000000 }; /* between two looks for a roll call */
 
 static void pause_for(int64_t waited_us) {
   if (waited_us < YIELD_US)
@@ -219,9 +248,17 @@ static void pause_for(int64_t waited_us) {
     ds_cpu_sleep_us(waited_us < SHORT_UNTIL_US ? SHORT_SLEEP_US : SLEEP_US);
 }
 
-static ds_status wait_all(MPI_Request *requests, int count, const ds_cpu_limit *limit,
-                          ds_error *err) {
-  int64_t begin = 0;
+/* Whether a member holds a roll call: it has given the group up. */
+static bool is_roll(const ds_cpu_mpi_group *g) {
+  int found = 0;
+  return MPI_CALL(Iprobe, MPI_ANY_SOURCE, g->tag + DS_CPU_CHANNEL_ROLL, g->comm, &found,
+                  MPI_STATUS_IGNORE) == MPI_SUCCESS &&
+         found;
+}
+
+static ds_status wait_all(const ds_cpu_mpi_group *g, MPI_Request *requests, int count,
+                          const ds_cpu_limit *limit, ds_error *err) {
+  int64_t begin = 0, look = 0;
   for (int spins = 0;;) {
     int done = 0;
     int code = MPI_CALL(Testall, count, requests, &done, MPI_STATUSES_IGNORE);
@@ -229,30 +266,68 @@ static ds_status wait_all(MPI_Request *requests, int count, const ds_cpu_limit *
     if (done) return DS_OK;
     if (limit->aborted != NULL && atomic_load_explicit(limit->aborted, memory_order_relaxed))
       return DS_ERR_ABORTED;
-    if (ds_cpu_mpi_closing()) return DS_ERR_ABORTED;
+    if (!limit->leaving && ds_cpu_mpi_closing()) return DS_ERR_ABORTED;
     if (spins++ < SPINS) continue;
     int64_t now = ds_cpu_now_ns();
     if (begin == 0) begin = now;
     if (limit->deadline_ns != 0 && now > limit->deadline_ns) return DS_ERR_TIMEOUT;
+    if (limit->roll && now - begin > look) {
+      if (look > 0 && is_roll(g)) return DS_ERR_TIMEOUT;
+      look = now - begin + LOOK_NS;
+    }
     pause_for((now - begin) / 1000);
   }
 }
 
+static void note(const ds_cpu_limit *limit, const ds_cpu_message *m, int bit) {
+  if (limit->seen != NULL && !m->send) limit->seen[m->peer] |= (unsigned char)bit;
+}
+
 /* Whether all of them are over: done, or cancelled before anything came. */
-static bool take_back(MPI_Request *requests, const ds_cpu_message *messages, int count) {
+static bool take_back(MPI_Request *requests, const ds_cpu_message *messages, int count,
+                      const ds_cpu_limit *limit) {
   enum { TRIES = 20 };
   bool over = false;
   for (int try = 0; try < TRIES && !over; try++) {
     over = true;
     for (int i = 0; i < count; i++) {
       int done = 0;
-      if (MPI_CALL(Test, &requests[i], &done, MPI_STATUS_IGNORE) != MPI_SUCCESS || done) continue;
+      if (MPI_CALL(Test, &requests[i], &done, MPI_STATUS_IGNORE) != MPI_SUCCESS || done) {
+        if (try == 0) note(limit, &messages[i], DS_CPU_CAME);
+        continue;
+      }
       over = false;
+      if (try == 0) note(limit, &messages[i], DS_CPU_AWAITED);
       if (try == 0 && !messages[i].send) (void)MPI_CALL(Cancel, &requests[i]);
     }
     if (!over && try > 0) ds_cpu_sleep_us(SHORT_SLEEP_US);
   }
   return over;
+}
+
+/* Whether all ranks of the world come to their end in time: a barrier, as comm_run.c has it. */
+static bool meet(int64_t limit_ms) {
+  int size = mpi.world.world_size, rank = mpi.world.rank;
+  ds_cpu_mpi_group *g = calloc(1, sizeof *g + (size_t)size * sizeof g->of[0]);
+  static char words[2]; /* what can't be taken back of them is MPI's for good */
+  const ds_cpu_limit limit = {
+      .deadline_ns = limit_ms > 0 ? ds_cpu_now_ns() + limit_ms * 1000000 : 0, .leaving = true};
+  void *requests[2];
+  bool left;
+  ds_error ignored;
+  ds_status st = g == NULL ? DS_ERR_MEMORY : DS_OK;
+  if (g != NULL) {
+    *g = (ds_cpu_mpi_group){.comm = mpi.private, .tag = DS_CPU_TAG_END, .rank = rank, .size = size};
+    for (int i = 0; i < size; i++) g->of[i] = i;
+  }
+  for (int step = 1; step < size && st == DS_OK; step *= 2) {
+    const ds_cpu_message messages[] = {{&words[0], 1, (rank - step + size) % size, false},
+                                       {&words[1], 1, (rank + step) % size, true}};
+    st = ds_cpu_mpi_exchange(g, DS_CPU_CHANNEL_COLLECTIVE, messages, 2, requests, &limit, &left,
+                             &ignored);
+  }
+  free(g);
+  return st == DS_OK;
 }
 
 static int post(const ds_cpu_mpi_group *g, int tag, const ds_cpu_message *m, MPI_Request *out) {
@@ -269,14 +344,18 @@ ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel cha
   *left = false;
   ds_status st = ds_cpu_mpi_may_call(err);
   if (st != DS_OK) return st;
-  if (!ds_cpu_mpi_begin_wait()) return DS_ERR_ABORTED;
+  if (limit->leaving)
+    atomic_fetch_add(&waiting, 1);
+  else if (!ds_cpu_mpi_begin_wait())
+    return DS_ERR_ABORTED;
   for (; posted < count && st == DS_OK; posted++) {
     int code = post(g, g->tag + (int)channel, &messages[posted], &r[posted]);
     st = check(code, messages[posted].send ? "Isend" : "Irecv", err);
     if (st != DS_OK) break;
   }
-  if (st == DS_OK) st = wait_all(r, posted, limit, err);
-  if (st != DS_OK && !take_back(r, messages, posted)) {
+  if (st == DS_OK) st = wait_all(g, r, posted, limit, err);
+  for (int i = 0; i < posted && st == DS_OK; i++) note(limit, &messages[i], DS_CPU_CAME);
+  if (st != DS_OK && !take_back(r, messages, posted, limit)) {
     *left = true;
     atomic_store(&left_behind, true);
     ds_cpu_memory_keep();
@@ -301,6 +380,17 @@ ds_status ds_cpu_mpi_world(ds_comm_world *out, ds_error *err) {
 
 bool ds_cpu_mpi_asynchronous(void) {
   return true;
+}
+
+void ds_cpu_mpi_patience(int64_t timeout_ms) {
+  (void)timeout_ms;
+}
+
+void ds_cpu_mpi_failed(void) {}
+
+int ds_cpu_mpi_world_rank(const ds_cpu_mpi_group *g, int member) {
+  (void)g;
+  return member;
 }
 
 /* There is no group to call the others with. */

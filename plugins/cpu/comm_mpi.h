@@ -8,9 +8,10 @@
  * Start: only if a launcher (mpirun, or srun with PMIx) started this process, or if the host
  * initialized MPI before. If the host did, MPI stays the host's to finalize.
  *
- * End: what we started is finalized when the process exits with code 0. It is not with another code
- * (the launcher then ends the other ranks, who would wait for ever), nor when a message was given
- * up or is under way, since that would wait for ever here.
+ * End: what we started is finalized when the process exits with code 0 and all ranks come to their
+ * end: for that it waits as long as ds_cpu_mpi_patience says, or a second where a call has failed.
+ * It is not finalized after that, nor with another code, nor when a message was given up or is under
+ * way; the launcher then ends the other ranks, who would wait for ever.
  *
  * Threads: MPI_THREAD_MULTIPLE where the library gives it and the host asked for it. With less,
  * calls must be made on the caller's thread (ds_cpu_mpi_asynchronous says so) and are made one at a
@@ -42,17 +43,30 @@
 
 typedef struct ds_cpu_mpi_group ds_cpu_mpi_group; /* 2 processes and more; does not change */
 
-/* What ends a wait. */
+/* What is known of a member in a call: bits. */
+enum {
+  DS_CPU_CAME = 1,    /* it has come to the call */
+  DS_CPU_AWAITED = 2, /* the call ended while it waited for this member */
+  DS_CPU_HEARD = 4,   /* it has answered the roll call (comm_roll.c), or given up itself */
+  DS_CPU_STOPPED = 8, /* its process is stopped */
+  DS_CPU_ENDED = 16   /* its process is there no more */
+};
+
+/* What ends a wait, and what it leaves behind. */
 typedef struct ds_cpu_limit {
   int64_t deadline_ns;        /* in the monotonic clock; 0: none */
   const atomic_bool *aborted; /* or NULL */
+  unsigned char *seen;        /* by member of the group, or NULL: DS_CPU_CAME and so on are set */
+  bool leaving;               /* the process ends, and this is how: else that ends the wait */
+  bool roll;                  /* another member's roll call ends the wait too, as DS_ERR_TIMEOUT */
 } ds_cpu_limit;
 
 /* Messages of one channel between two ranks arrive in the order sent; channels are apart. */
 enum ds_cpu_channel {
   DS_CPU_CHANNEL_COLLECTIVE = 0,
-  DS_CPU_CHANNEL_PAIR = 1,   /* send and recv */
-  DS_CPU_CHANNEL_CONTROL = 2 /* barrier and split */
+  DS_CPU_CHANNEL_PAIR = 1,    /* send and recv */
+  DS_CPU_CHANNEL_CONTROL = 2, /* barrier and split */
+  DS_CPU_CHANNEL_ROLL = 3     /* comm_roll.c; the last: comm_group.c gives a group four tags */
 };
 
 typedef struct ds_cpu_message {
@@ -66,10 +80,21 @@ typedef struct ds_cpu_message {
  * this build or this machine has no MPI. out->size is left alone. */
 ds_status ds_cpu_mpi_world(ds_comm_world *out, ds_error *err);
 
+/* The process's end waits for the other ranks as long as the most patient
+ * communicator waits for them; 0: for ever. [any-thread] */
+void ds_cpu_mpi_patience(int64_t timeout_ms);
+
+/* The number in the world of a member, where it is known; else member again. */
+int ds_cpu_mpi_world_rank(const ds_cpu_mpi_group *g, int member);
+
+/* A call that others take part in has failed: the process's end won't wait long. [any-thread] */
+void ds_cpu_mpi_failed(void);
+
 /* Whether groups may be used from threads of the plugin's own. [any-thread] */
 bool ds_cpu_mpi_asynchronous(void);
 
-/* Collective over the members. ranks: of the world, each once; the caller is ranks[own].
+/* Collective over the members. ranks: of the world, each once; the caller is ranks[own]. Where it ran
+ * out of time *out is set too, for a roll call, and to be destroyed.
  * DS_ERR_TIMEOUT and DS_ERR_ABORTED come without a message, here and below. */
 ds_status ds_cpu_mpi_create(const int32_t *ranks, int count, int own, const ds_cpu_limit *limit,
                             ds_cpu_mpi_group **out, ds_error *err);
@@ -87,8 +112,8 @@ ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel cha
                               const ds_cpu_message *messages, int count, void **requests,
                               const ds_cpu_limit *limit, bool *left, ds_error *err);
 
-/* Collective over g: all[r] of `bytes` each, of which each rank has filled its own. log2 n messages a
- * rank, rounded up. */
+/* Collective over g: all[r] of `bytes` each, of which each rank has filled its own. n - 1
+ * messages a rank up to 64 ranks; above, log2 n, rounded up. */
 ds_status ds_cpu_mpi_tell_all(const ds_cpu_mpi_group *g, void *all, size_t bytes,
                               const ds_cpu_limit *limit, ds_error *err);
 

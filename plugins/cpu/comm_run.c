@@ -1,62 +1,58 @@
 /* comm_run.c - the collectives, built of messages.
  *
  * Data goes in pieces of 4 MiB, which mostly stay in cache between arriving in the scratch and
- * being added up or copied out. Every rank talks to every other directly:
+ * being added up or copied out. Up to FEW ranks every rank talks to every other directly:
  *
- *   reduce_scatter  each sends to each what is that one's, and adds up its own in the order of
- * ranks allgather       each sends to each its own allreduce       a reduce_scatter and an
- * allgather; a small one sends everything to everybody and adds up everything everywhere, in the
- * same order: so a result does not depend on how it was cut alltoall        as it says broadcast
- * down a binomial tree, the next piece arriving while one goes on barrier         dissemination:
- * everybody has heard of everybody after log2 of the ranks
+ *   reduce_scatter  each sends to each what is that one's, and adds up its own
+ *   allgather       each sends to each its own
+ *   allreduce       a reduce_scatter and an allgather; a small one sends everything to everybody, who
+ *                   add it up all alike
+ *   alltoall        as it says
+ *   broadcast       down a binomial tree, the next piece arriving while one goes on
+ *   barrier         dissemination: everybody has heard of everybody after log2 of the ranks
  *
- * That is the least traffic there is, but for n ranks n-1 messages a piece and rank: made for the
- * ranks of some machines, not for thousands.
+ * That is the least traffic there is, in the fewest rounds, but a message to each rank; more ranks go
+ * by comm_rounds.c. comm.h has the number of messages.
  */
-#include "comm.h"
-#include "isa.h"
+#include "comm_job.h"
 
 #include <string.h>
 
-/* SMALL: bytes times ranks at which two rounds cost more than sending all to all. */
-enum { PIECE = 4 << 20, LINE = 64, SMALL = 16 << 10 };
+/* FEW: ranks that all talk to each other. SMALL: bytes times ranks up to which everybody gets
+ * everything. */
+enum { FEW = 8, PIECE = DS_CPU_PIECE, SMALL = 16 << 10 };
 
-typedef struct job {
-  const ds_comm *c;
-  ds_stream *s;
-  const ds_cpu_work *w;
-  const ds_cpu_limit *limit;
-  enum ds_cpu_channel channel;
-  size_t one; /* bytes of an element */
-  int count;  /* of messages */
-  ds_cpu_message *messages;
-  void **requests;
-  const void **part; /* by rank */
-  char *data;        /* PIECE + LINE * ranks bytes */
-} job;
+typedef ds_cpu_job job;
+#define add        ds_cpu_job_add
+#define exchange   ds_cpu_job_exchange
+#define nth_after  ds_cpu_job_after
+#define nth_before ds_cpu_job_before
+#define min_size   ds_cpu_min_size
 
 static ds_status job_init(job *j, const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
                           const ds_cpu_limit *limit, ds_error *err) {
   size_t n = (size_t)c->size, most = 2 * n;
-  size_t arrays = most * sizeof j->messages[0] + (most + n) * sizeof(void *);
-  arrays = (arrays + LINE - 1) / LINE * LINE;
-  char *p = ds_cpu_scratch(s, DS_CPU_SCRATCH_COMM, arrays + PIECE + LINE * n, err);
+  size_t arrays =
+      most * sizeof j->messages[0] + (most + n) * sizeof(void *) + (n + 1) * sizeof(size_t);
+  arrays = (arrays + DS_CPU_LINE - 1) / DS_CPU_LINE * DS_CPU_LINE;
+  char *p = ds_cpu_scratch(s, DS_CPU_SCRATCH_COMM, arrays + PIECE + DS_CPU_LINE * n, err);
   if (p == NULL) return DS_ERR_MEMORY;
   *j = (job){.c = c, .s = s, .w = w, .limit = limit, .one = ds_cpu_dtype_bytes(w->dtype, 1)};
   j->messages = (ds_cpu_message *)p;
   j->requests = (void **)(j->messages + most);
   j->part = (const void **)(j->requests + most);
+  j->start = (size_t *)(j->part + n);
   j->data = p + arrays;
   return DS_OK;
 }
 
-static void add(job *j, bool send, int peer, const void *data, size_t bytes) {
+void ds_cpu_job_add(job *j, bool send, int peer, const void *data, size_t bytes) {
   if (bytes == 0) return;
   j->messages[j->count++] = (ds_cpu_message){(void *)data, bytes, peer, send};
 }
 
 /* What was added, all at once. Scratch that MPI may still write to is MPI's for good. */
-static ds_status exchange(job *j, ds_error *err) {
+ds_status ds_cpu_job_exchange(job *j, ds_error *err) {
   bool left = false;
   if (j->count == 0) return DS_OK;
   ds_status st = ds_cpu_mpi_exchange(j->c->group, j->channel, j->messages, j->count, j->requests,
@@ -66,41 +62,13 @@ static ds_status exchange(job *j, ds_error *err) {
   return st;
 }
 
-static size_t min_size(size_t a, size_t b) {
-  return a < b ? a : b;
-}
-
-/* The other ranks, in an order that differs from rank to rank, so that not all begin with one. */
-static int nth_after(const job *j, int step) {
-  return (j->c->rank + step) % j->c->size;
-}
-
-static int nth_before(const job *j, int step) {
-  return (j->c->rank - step + j->c->size) % j->c->size;
-}
-
 /* Bytes of a piece that each rank gets: whole lines, at least one. */
 static size_t share(const job *j, size_t piece) {
   size_t ranks = (size_t)j->c->size, bytes = (piece + ranks - 1) / ranks;
-  return (bytes + LINE - 1) / LINE * LINE;
+  return (bytes + DS_CPU_LINE - 1) / DS_CPU_LINE * DS_CPU_LINE;
 }
 
 /* ---------------------------------------------------------------- reductions */
-
-static ds_cpu_combine_kernel *kernel_of(int isa) {
-  switch (isa) {
-#ifdef DS_CPU_HAVE_AVX512_BF16
-    case DS_ISA_AVX512_BF16: return ds_cpu_combine_avx512_bf16;
-#endif
-#ifdef DS_CPU_HAVE_AVX512
-    case DS_ISA_AVX512: return ds_cpu_combine_avx512;
-#endif
-#ifdef DS_CPU_HAVE_AVX2
-    case DS_ISA_AVX2: return ds_cpu_combine_avx2;
-#endif
-    default: return ds_cpu_combine_base;
-  }
-}
 
 /* Adds up one part: own from here, the others' as they arrive in the scratch, `stride` apart. */
 static void receive_parts(job *j, const void *own, size_t bytes, size_t stride) {
@@ -112,23 +80,25 @@ static void receive_parts(job *j, const void *own, size_t bytes, size_t stride) 
   j->part[j->c->rank] = own;
 }
 
-void ds_cpu_comm_combine(const ds_stream *s, const ds_cpu_work *w, const void *const *part,
-                         int parts, void *out, size_t bytes) {
-  int64_t n = (int64_t)(bytes / ds_cpu_dtype_bytes(w->dtype, 1));
-  ds_cpu_combine k = {out, part, parts, n, w->dtype, (ds_reduce)w->op};
-  if (n > 0) kernel_of(s->dev->isa)(&k);
-}
-
 static void combine(const job *j, void *out, size_t bytes) {
   ds_cpu_comm_combine(j->s, j->w, j->part, j->c->size, out, bytes);
 }
 
 /* One piece of an allreduce, everything to everybody. */
 static ds_status reduce_small(job *j, const char *send, char *recv, size_t bytes, ds_error *err) {
-  size_t stride = (bytes + LINE - 1) / LINE * LINE;
+  size_t stride = (bytes + DS_CPU_LINE - 1) / DS_CPU_LINE * DS_CPU_LINE;
   receive_parts(j, send, bytes, stride);
   for (int step = 1; step < j->c->size; step++) add(j, true, nth_after(j, step), send, bytes);
   ds_status st = exchange(j, err);
+  if (st == DS_OK) combine(j, recv, bytes);
+  return st;
+}
+
+/* The same by rounds. */
+static ds_status reduce_gathered(job *j, const char *send, char *recv, size_t bytes,
+                                 ds_error *err) {
+  ds_status st = ds_cpu_rounds_gather(j, send, bytes, err);
+  for (int i = 0; i < j->c->size; i++) j->part[nth_after(j, i)] = j->data + (size_t)i * bytes;
   if (st == DS_OK) combine(j, recv, bytes);
   return st;
 }
@@ -166,7 +136,10 @@ static ds_status allreduce(job *j, ds_error *err) {
   const char *send = j->w->send;
   char *recv = j->w->recv;
   ds_status st = DS_OK;
-  if (bytes * (size_t)j->c->size <= SMALL) return reduce_small(j, send, recv, bytes, err);
+  if (bytes * (size_t)j->c->size <= SMALL)
+    return j->c->size <= FEW ? reduce_small(j, send, recv, bytes, err)
+                             : reduce_gathered(j, send, recv, bytes, err);
+  if (j->c->size > FEW) return ds_cpu_rounds_allreduce(j, err);
   for (size_t at = 0; at < bytes && st == DS_OK; at += PIECE)
     st = reduce_piece(j, send + at, recv + at, min_size(PIECE, bytes - at), err);
   return st;
@@ -176,6 +149,7 @@ static ds_status reduce_scatter(job *j, ds_error *err) {
   size_t bytes = j->one * (size_t)j->w->count, stride = share(j, PIECE);
   const char *send = j->w->send;
   ds_status st = DS_OK;
+  if (j->c->size > FEW) return ds_cpu_rounds_reduce_scatter(j, err);
   for (size_t at = 0; at < bytes && st == DS_OK; at += stride) {
     size_t n = min_size(stride, bytes - at);
     receive_parts(j, send + (size_t)j->c->rank * bytes + at, n, stride);
@@ -191,6 +165,23 @@ static ds_status reduce_scatter(job *j, ds_error *err) {
 
 /* ---------------------------------------------------------------- movement */
 
+/* An alltoall of many large parts: with one rank after another. */
+static ds_status by_turns(job *j, ds_error *err) {
+  size_t bytes = j->one * (size_t)j->w->count;
+  ds_status st = DS_OK;
+  for (int step = 1; step < j->c->size; step++) {
+    size_t to = (size_t)nth_after(j, step) * bytes, from = (size_t)nth_before(j, step) * bytes;
+    for (size_t at = 0; at < bytes && st == DS_OK; at += PIECE) {
+      size_t n = min_size(PIECE, bytes - at);
+      add(j, false, nth_before(j, step), j->data, n);
+      add(j, true, nth_after(j, step), (const char *)j->w->send + to + at, n);
+      st = exchange(j, err);
+      if (st == DS_OK) memcpy((char *)j->w->recv + from + at, j->data, n);
+    }
+  }
+  return st;
+}
+
 /* Part r of recv from rank r; part r of send to rank r, or the one part of send to all. */
 static ds_status all_to_all(job *j, bool parts, ds_error *err) {
   size_t bytes = j->one * (size_t)j->w->count, stride = share(j, PIECE);
@@ -199,6 +190,8 @@ static ds_status all_to_all(job *j, bool parts, ds_error *err) {
 #define SEND_TO(r) (parts ? send + (size_t)(r)*bytes : send)
   ds_status st = DS_OK;
   if (own != SEND_TO(j->c->rank)) memcpy(own, SEND_TO(j->c->rank), bytes);
+  if (j->c->size > FEW && !parts) return ds_cpu_rounds_allgather(j, err);
+  if (j->c->size > FEW && bytes * (size_t)j->c->size > PIECE) return by_turns(j, err);
   for (size_t at = 0; at < bytes && st == DS_OK; at += stride) {
     size_t n = min_size(stride, bytes - at);
     for (int step = 1; step < j->c->size; step++) {
@@ -219,19 +212,19 @@ static ds_status all_to_all(job *j, bool parts, ds_error *err) {
 
 /* Ranks count from the root; below a rank are those that add one lower bit to it. */
 static ds_status broadcast(job *j, ds_error *err) {
-  enum { HALF = PIECE / 2 };
+  enum { STEP = PIECE / 2 };
   size_t bytes = j->one * (size_t)j->w->count;
   int size = j->c->size, root = j->w->peer, own = (j->c->rank - root + size) % size;
   int low = 1; /* the lowest bit of own; for the root, beyond all */
   char *buffer = j->w->recv;
   ds_status st = DS_OK;
   while (low < size && (own & low) == 0) low *= 2;
-  for (size_t at = 0; at < bytes + HALF && st == DS_OK; at += HALF) {
-    size_t n = at < bytes ? min_size(HALF, bytes - at) : 0;
-    size_t before = at == 0 ? 0 : min_size(HALF, bytes - (at - HALF));
+  for (size_t at = 0; at < bytes + STEP && st == DS_OK; at += STEP) {
+    size_t n = at < bytes ? min_size(STEP, bytes - at) : 0;
+    size_t before = at == 0 ? 0 : min_size(STEP, bytes - (at - STEP));
     if (own != 0) add(j, false, (own - low + root) % size, j->data, n);
     for (int bit = low / 2; bit > 0 && at > 0; bit /= 2)
-      if (own + bit < size) add(j, true, (own + bit + root) % size, buffer + (at - HALF), before);
+      if (own + bit < size) add(j, true, (own + bit + root) % size, buffer + (at - STEP), before);
     st = exchange(j, err);
     if (st == DS_OK && own != 0 && n > 0) memcpy(buffer + at, j->data, n);
   }
@@ -256,7 +249,7 @@ static ds_status barrier(job *j, ds_error *err) {
   j->channel = DS_CPU_CHANNEL_CONTROL;
   j->data[0] = 0;
   for (int step = 1; step < j->c->size && st == DS_OK; step *= 2) {
-    add(j, false, nth_before(j, step), j->data + LINE, 1);
+    add(j, false, nth_before(j, step), j->data + DS_CPU_LINE, 1);
     add(j, true, nth_after(j, step), j->data, 1);
     st = exchange(j, err);
   }
@@ -266,8 +259,7 @@ static ds_status barrier(job *j, ds_error *err) {
 ds_status ds_cpu_comm_run(const ds_comm *c, ds_stream *s, const ds_cpu_work *w,
                           const ds_cpu_limit *limit, ds_error *err) {
   job j;
-  if (c->local != NULL && w->call != DS_CPU_SEND && w->call != DS_CPU_RECV)
-    return ds_cpu_comm_run_local(c, s, w, limit, err);
+  if (c->local != NULL) return ds_cpu_comm_run_local(c, s, w, limit, err);
   ds_status st = job_init(&j, c, s, w, limit, err);
   if (st != DS_OK) return st;
   switch ((enum ds_cpu_call)w->call) {

@@ -14,7 +14,7 @@
 #define CALLS(X)                                                                                   \
   X(Cancel) X(Comm_create_group) X(Comm_dup) X(Comm_free) X(Comm_get_attr) X(Comm_group)           \
   X(Comm_rank) X(Comm_set_errhandler) X(Comm_size) X(Comm_split_type) X(Error_string) X(Finalize)  \
-  X(Finalized) X(Group_free) X(Group_incl) X(Init_thread) X(Initialized) X(Irecv)                  \
+  X(Finalized) X(Group_free) X(Group_incl) X(Init_thread) X(Initialized) X(Iprobe) X(Irecv)        \
   X(Is_thread_main) X(Isend) X(Query_thread) X(Test) X(Testall)
 
 /* Open MPI's constants are addresses of its variables. */
@@ -22,6 +22,10 @@
   X(MPI_Comm, comm_world) X(MPI_Comm, comm_null) X(MPI_Datatype, byte)                             \
   X(MPI_Errhandler, errors_return) X(MPI_Info, info_null)
 /* clang-format on */
+
+/* Tags below FIRST are for agreeing on a group by its list of ranks, END is for meeting at the end of
+ * the process; each group has STEP from FIRST on. */
+enum { DS_CPU_TAG_END = 0x3fff, DS_CPU_TAG_FIRST = 0x4000, DS_CPU_TAG_STEP = 4 };
 
 typedef struct ds_cpu_mpi_runtime {
   bool ready, ours; /* ours: we started it */

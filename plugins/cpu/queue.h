@@ -29,7 +29,8 @@ struct ds_cpu_work {
   void *recv;
   int64_t count;
   int32_t dtype, op, peer, call;
-  bool arrived; /* see ds_cpu_comm_try_local */
+  bool arrived;   /* see ds_cpu_comm_try_local */
+  int64_t number; /* of collectives on the communicator; see comm_roll.h */
 };
 
 /* Adds w and returns at once. On failure (no memory, no thread, the stream has failed) w was not

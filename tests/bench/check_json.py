@@ -3,14 +3,18 @@
 machine's description, results with every field that users read. Says nothing about speed.
 
 usage: check_json.py DS BENCHMARK RESULTS [ARGUMENT]...      RESULTS: how many are expected
+LAUNCH in the environment: what starts several ranks, such as "mpirun -n 2".
 """
 import json
 import math
+import os
 import subprocess
 import sys
 
 SPREAD = {'median', 'min', 'max'}
 FIELDS = {
+    'comm': {'op': str, 'dtype': str, 'ranks': float, 'bytes': float, 'us': SPREAD,
+             'algorithm_gbytes_per_s': SPREAD, 'bus_gbytes_per_s': SPREAD},
     'dispatch': {'ns_through_core': SPREAD, 'ns_direct': SPREAD, 'ns_dispatch': SPREAD},
     'gemm': {'layer': str, 'pass': str, 'dtype': str, 'm': float, 'n': float, 'k': float,
              'gflops': SPREAD, 'peak_fraction': float},
@@ -42,7 +46,8 @@ def check(where, value, kind):
 
 def main():
     ds, name, count, arguments = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
-    run = subprocess.run([ds, 'bench', name, '--json'] + arguments, capture_output=True, text=True)
+    launch = os.environ.get('LAUNCH', '').split()
+    run = subprocess.run(launch + [ds, 'bench', name, '--json'] + arguments, capture_output=True, text=True)
     assert run.returncode == 0, f'exit code {run.returncode}: {run.stderr}'
     report = json.loads(run.stdout)
     assert report['benchmark'] == name, report['benchmark']
@@ -52,6 +57,11 @@ def main():
     for i, result in enumerate(report['results']):
         for key, kind in FIELDS[name].items():
             check(f'results[{i}].{key}', result[key], kind)
+        if name == 'comm':  # NCCL's definitions, for two ranks
+            factor = {'allreduce': 1, 'broadcast': 1}.get(result['op'], 0.5)
+            alg, bus = result['algorithm_gbytes_per_s'], result['bus_gbytes_per_s']
+            assert abs(alg['max'] * result['us']['min'] * 1e3 / result['bytes'] - 1) < 1e-3, result
+            assert abs(bus['median'] / alg['median'] / factor - 1) < 1e-6, result
         if name == 'train':  # counted, so it must hold on any machine
             assert result['device_allocs'] == 0, result
             assert (result['host_allocs'] or {'own_calls': 0})['own_calls'] == 0, result

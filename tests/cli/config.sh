@@ -60,7 +60,7 @@ mistakes "{\"$T\": 1e40}" "$T"
 
 # Several mistakes at once, each with its key, and the nearest key where one is unknown.
 mistakes '{"train_batch_sise": 8, "bf16": {"enabeld": true}, "fp16": {"enabled": true},
-  "optimizer": {"type": "AdamX"}, "gradient_clipping": "no", "zero_optimization": {"stage": 2},
+  "optimizer": {"type": "AdamX"}, "gradient_clipping": "no", "zero_optimization": {"stage": 4},
   "scheduler": {"type": "WarmupLR", "params": {"warmup_num_step": 3}}}' \
   'errors$' 'train_batch_sise: unknown key.*did you mean "?train_batch_size' \
   'bf16.enabeld: unknown key.*did you mean "?.*enabled' 'fp16.enabled' 'AdamX' \

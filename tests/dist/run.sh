@@ -22,6 +22,7 @@ refused 'needs --hostfile' "$DS" run -n 2 --exclude a -- true
 refused 'MASTER_PORT=x' env MASTER_PORT=x "$DS" run -n 2 -- true
 refused 'started by mpirun itself' env OMPI_COMM_WORLD_SIZE=2 "$DS" run -n 2 -- true
 refused 'for what mpirun and srun start' "$DS" run --as-rank -- true
+refused 'is Open MPI installed' env PATH=/nowhere "$DS" run -n 2 -- true
 printf 'A=1\nnonsense\n' >bad_env
 refused 'bad_env:2' env DS_ENV_FILE=bad_env "$DS" run -n 2 -- true
 

@@ -6,6 +6,8 @@
 #include "unit/train/tiny.h"
 
 #include "base/file.h"
+#include "train/checkpoint_ranks.h"
+#include "train/engine.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -122,6 +124,35 @@ static void test_full_disk(const char *stage, int last) {
   CHECK_OK(ds_engine_save_checkpoint(r.engine, at("full"), "last", NULL, &err), err);
   tiny_close(&r);
   check_latest(at("full"), 2);
+}
+
+/* ---- what ranks compare */
+
+static void test_ranks(void) {
+  ds_error err;
+  tiny_run r = {0};
+  CHECK_OK(open_run(&r, "", &err), err);
+  ds_world *w = &r.engine->world;
+  static const uint64_t values[] = {0, 1, 255, 256, 0xffffffffu, 0x0102030405060708u};
+  for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+    uint64_t sum = values[i] + (uint64_t)rank, want = 0;
+    for (int k = 0; k < ranks; k++) want += values[i] + (uint64_t)k;
+    CHECK_OK(ds_ranks_sum(w, &sum, &err), err);
+    CHECK(sum == want);
+  }
+  static const char *const texts[][2] = {
+      {"a", "a"}, {"a", "b"}, {"", NULL}, {NULL, NULL}, {"ab", "ba"}};
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+    const char *x = texts[i][0], *y = texts[i][1];
+    bool same, want = x == y || (x && y && strcmp(x, y) == 0);
+    CHECK_OK(ds_ranks_same(w, texts[i][rank == ranks - 1], &same, &err), err);
+    CHECK(same == want);
+  }
+  char text[DS_WORLD_SAY] = "";
+  if (rank == 0) snprintf(text, sizeof text, "%s", "so \xc3\xa4 it is\n");
+  CHECK_OK(ds_world_say(w, text, &err), err);
+  CHECK(strcmp(text, "so \xc3\xa4 it is\n") == 0);
+  tiny_close(&r);
 }
 
 /* ---- tags, folders */
@@ -281,6 +312,7 @@ int main(int argc, char **argv) {
   if (rank == 0) remove_tree();
   test_full_disk("", ranks - 1);
   test_full_disk(", \"zero_optimization\": {\"stage\": 3}", 0);
+  test_ranks();
   test_tags();
   test_not_shared();
   test_only_rank_0();

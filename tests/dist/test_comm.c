@@ -326,6 +326,34 @@ static void test_refusals(const group *g) {
               "the caller itself");
 }
 
+/* Ranks that share memory tell each other what they call, so a difference is told at once. */
+static void test_different_calls(const ds_comm_world *w) {
+  int32_t ranks[64];
+  ds_comm *c = NULL;
+  ds_stream *s = NULL;
+  static float x[6000];
+  for (int r = 0; r < w->world_size; r++) ranks[r] = r;
+  for (int turn = 0; turn < 3; turn++) {
+    int64_t n = turn == 1 ? 20 : 10;
+    CHECK_OK(table->create(dev, ranks, w->world_size, NULL, 60000, &c, &err), err);
+    CHECK_OK(device->stream_create(dev, &s, &err), err);
+    ds_status st;
+    if (w->rank == 0)
+      st = table->allreduce(c, s, x, x, turn == 2 ? 6000 : 10, DS_F32, DS_REDUCE_SUM, &err);
+    else if (turn == 0)
+      st = table->allgather(c, s, x, x + 1000, n, DS_F32, &err);
+    else
+      st = table->allreduce(c, s, x, x, n, DS_F32, DS_REDUCE_SUM, &err);
+    if (st == DS_OK) st = device->stream_sync(s, &err);
+    /* With more ranks one may hear first that another gave up. */
+    CHECK(st == DS_ERR_INVALID || (w->world_size > 2 && st == DS_ERR_TIMEOUT));
+    CHECK(w->world_size > 2 || strstr(err.message, "same calls") != NULL);
+    CHECK(w->world_size > 2 || strstr(err.message, "allreduce of 10 f32") != NULL || turn == 2);
+    table->destroy(c);
+    device->stream_destroy(s);
+  }
+}
+
 static void test_bad_groups(const ds_comm_world *w) {
   ds_comm *c = NULL;
   const int32_t beyond[] = {w->rank, w->world_size}, twice[] = {w->rank, w->rank};
@@ -424,6 +452,7 @@ int main(int argc, char **argv) {
   CHECK(w.local_size == w.world_size && w.local_rank == w.rank);
   test_bad_groups(&w);
   test_all_groups(&w);
+  if (argc == 3 && w.world_size > 1) test_different_calls(&w);
   table->destroy(NULL);
   device->stream_destroy(stream);
   device->close(dev);

@@ -155,7 +155,8 @@ static void compare(const char *name, run *whole, run *part, const setting *s) {
     double d = distance(a, b, n);
     /* Gradients of key biases are 0 but for rounding: softmax doesn't see them. */
     bool nothing = strstr(ds_params_name(part->params, i), "k_proj.bias") != NULL;
-    /* bf16 has 8 bits; the ranks' gradients are summed in f32, those of one process in one product. */
+    /* bf16 has 8 bits; the ranks' gradients are summed in f32, those of one process in one product.
+     * */
     if (!nothing && !(d <= (s->bf16 ? 3e-2 : 4e-6))) {
       fprintf(stderr, "%.40s, %d ranks, batch %d, ignored %d, bf16 %d: %s: %g\n", name, ranks,
               s->batch, s->ignored, s->bf16, ds_params_name(part->params, i), d);
@@ -265,8 +266,8 @@ static const char *config_of(char *out, size_t size, const char *where, int sequ
 
 #define SUM ", \"gradient_allreduce_op\": \"sum\""
 
-/* Steps of ranks, of which `sequence` share each sequence and as many times `parts` a batch, and of one
- * process. */
+/* Steps of ranks, of which `sequence` share each sequence and as many times `parts` a batch, and of
+ * one process. */
 static void check_engine(const char *section, int sequence, int parts, int stage, bool ignoring,
                          const char *more) {
   char text[1024];
@@ -348,7 +349,7 @@ int main(int argc, char **argv) {
   if (argc < 3) return 2;
   char section[512];
   const ds_logger silent = {NULL, NULL};
-  const ds_world_args args = {-1, -1, -1, NULL};
+  const ds_world_args args = {-1, -1, -1, NULL, 0};
   plugins = argv[1];
   ranks = atoi(argv[2]);
   snprintf(section, sizeof section,

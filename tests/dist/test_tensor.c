@@ -19,6 +19,7 @@
 enum { BATCH = 2, LENGTH = 6, ROWS = BATCH * LENGTH, MAX_PARAMS = 48 };
 
 static ds_error err;
+static int ranks;
 static ds_backend *alone, *backend;
 static ds_world world;
 static ds_topology topology;
@@ -215,6 +216,45 @@ static void compare_gradients(const char *name, run *whole, run *here, const ds_
   CHECK_NEAR(sum, all_squares, bound(s, 1e-5, 4e-2) * all_squares);
 }
 
+/* What the ranks exchange in a step: for each of 2 layers two sums of [R,C] forward and two backward,
+ * one more for the embedding and one for the head's input, however many linears read one value; and
+ * for the loss a number a row and one for all. Rows scattered and gathered move as much. */
+static void check_traffic(const model_case *c, run *r, ds_model *model, const ds_shard *shards,
+                          bool sequence) {
+  int64_t width;
+  ds_group *g = topology.tensor.group;
+  ds_group_counter before[DS_GROUP_OPS], now[DS_GROUP_OPS];
+  int norm = ds_params_find(r->params, "model.norm.weight");
+  if (norm < 0) norm = ds_params_find(r->params, "transformer.ln_f.weight");
+  ds_params_shape(r->params, norm, &width);
+  uint64_t sums = 5, value = (uint64_t)(ROWS * width) * 4, lse = (uint64_t)(ROWS * ranks) * 4;
+  uint64_t extra = 0, extra_bytes = 0; /* gradients that the whole group sums */
+  for (int i = 0; i < ds_params_count(r->params); i++) {
+    if (shards[i].sum != g) continue;
+    extra++;
+    extra_bytes += 4 * numel(r, i);
+  }
+  for (int i = 0; i < DS_GROUP_OPS; i++) before[i] = ds_group_count(g, (ds_group_op)i);
+  loss_of(r, model, true, true);
+  for (int i = 0; i < DS_GROUP_OPS; i++) now[i] = ds_group_count(g, (ds_group_op)i);
+#define CALLS(op)   (now[op].calls - before[op].calls)
+#define PAYLOAD(op) (now[op].payload - before[op].payload)
+  if (!sequence) {
+    CHECK(CALLS(DS_GROUP_ALLREDUCE) == 2 * sums + 1 + extra);
+    CHECK(PAYLOAD(DS_GROUP_ALLREDUCE) == 2 * sums * value + 4 + extra_bytes);
+    CHECK(CALLS(DS_GROUP_ALLGATHER) == 1 && PAYLOAD(DS_GROUP_ALLGATHER) == lse);
+    CHECK(CALLS(DS_GROUP_REDUCE_SCATTER) == 0);
+  } else {
+    CHECK(CALLS(DS_GROUP_ALLREDUCE) == 1 + extra);
+    CHECK(PAYLOAD(DS_GROUP_ALLREDUCE) == 4 + extra_bytes);
+    CHECK(CALLS(DS_GROUP_REDUCE_SCATTER) == 2 * sums);
+    CHECK(PAYLOAD(DS_GROUP_REDUCE_SCATTER) == 2 * sums * value);
+    CHECK(CALLS(DS_GROUP_ALLGATHER) == 2 * sums + 1);
+    CHECK(PAYLOAD(DS_GROUP_ALLGATHER) == 2 * sums * value + lse);
+  }
+  if (test_failures) fprintf(stderr, "... %s, sequence %d\n", c->name, sequence);
+}
+
 static void check_model(const model_case *c, const setting *s) {
   ds_model *model;
   ds_params *params, *local;
@@ -252,6 +292,7 @@ static void check_model(const model_case *c, const setting *s) {
     loss_of(&here, model, true, true);
   }
   compare_gradients(c->name, &whole, &here, shards, s);
+  if (!s->bf16) check_traffic(c, &here, model, shards, s->sequence);
   CHECK_NEAR(loss_of(&here, model, false, false), a, within * fabs((double)a));
 
   size_t n = (size_t)(ROWS * info.vocab_size);
@@ -280,11 +321,12 @@ static void open_backend(const char *config_json, ds_backend **out) {
 
 int main(int argc, char **argv) {
   if (argc < 3) return 2;
-  int ranks = atoi(argv[2]);
+  ranks = atoi(argv[2]);
   char text[1024];
-  const ds_world_args args = {-1, -1, -1, NULL};
-  snprintf(text, sizeof text, "{\"name\": \"%s\", \"plugin_path\": \"%s\"}",
-           argc > 3 ? argv[3] : "cpu", argv[1]);
+  const ds_world_args args = {-1, -1, -1, NULL, 0};
+  /* one thread: there are more ranks than cores */
+  snprintf(text, sizeof text, "{\"name\": \"%s\", \"plugin_path\": \"%s\"%s}",
+           argc > 3 ? argv[3] : "cpu", argv[1], argc > 3 ? "" : ", \"options\": {\"threads\": 1}");
   open_backend("\"reference\"", &alone);
   open_backend(text, &backend);
   if (!alone || !backend) return TEST_RESULT();

@@ -88,8 +88,9 @@ int main(int argc, char **argv) {
   if (argc < 3) return 2;
   ranks = atoi(argv[2]);
   char text[1024];
-  const ds_world_args args = {-1, -1, -1, NULL};
-  snprintf(text, sizeof text, "{\"name\": \"cpu\", \"plugin_path\": \"%s\"}", argv[1]);
+  const ds_world_args args = {-1, -1, -1, NULL, 0};
+  snprintf(text, sizeof text,
+           "{\"name\": \"cpu\", \"plugin_path\": \"%s\", \"options\": {\"threads\": 1}}", argv[1]);
   ds_backend_config config;
   cJSON *section = cJSON_Parse(text);
   CHECK_OK(ds_backend_config_parse(section, &config, &err), err);

@@ -101,6 +101,8 @@ static void make_data(void) {
 
 /* ---- a run */
 
+#define ONE_THREAD "\"options\": {\"threads\": 1}" /* there are more ranks than cores */
+
 typedef struct run {
   ds_model *model;
   ds_dataset *dataset;
@@ -168,14 +170,17 @@ static bool train(const char *model, const char *config, result *out) {
   "\"train_batch_size\": 12, \"gradient_accumulation_steps\": 2, \"gradient_clipping\": 0.5, "     \
   "\"optimizer\": {\"type\": \"AdamW\", \"params\": {\"lr\": 0.05, \"eps\": 1e-3}}"
 
+/* Where rows aren't scattered, sums are overlapped at every other stage. */
 static const char *config(char *out, size_t size, int tensor, int stage, bool sequence, bool bf16) {
+  bool overlap = !sequence && stage % 2 == (ranks > 2);
   snprintf(
       out, size,
-      "{\"backend\": {\"name\": \"cpu\", \"plugin_path\": \"%s\"}, " REST
+      "{\"backend\": {\"name\": \"cpu\", \"plugin_path\": \"%s\", " ONE_THREAD "}, " REST
       ", \"bf16\": {\"enabled\": %s}, \"zero_optimization\": {\"stage\": %d, "
       "\"stage3_param_persistence_threshold\": 30}, \"tensor_parallel\": {\"autotp_size\": %d, "
-      "\"sequence_parallel\": %s}}",
-      plugins, bf16 ? "true" : "false", stage, tensor, sequence ? "true" : "false");
+      "\"sequence_parallel\": %s, \"tp_overlap_comm\": %s}}",
+      plugins, bf16 ? "true" : "false", stage, tensor, sequence ? "true" : "false",
+      overlap ? "true" : "false");
   return out;
 }
 
@@ -299,11 +304,20 @@ static void check_refused(void) {
   char text[1024];
   float loss;
   snprintf(text, sizeof text,
-           "{\"backend\": {\"name\": \"cpu\", \"plugin_path\": \"%s\"}, " REST
+           "{\"backend\": {\"name\": \"cpu\", \"plugin_path\": \"%s\", " ONE_THREAD "}, " REST
            ", \"tensor_parallel\": {\"tp_size\": %d}}",
            plugins, ranks + 1);
   CHECK_FAILS(open_run(&r, gpt2, false, text), DS_ERR_INVALID, err, "must divide the number");
   close_run(&r);
+  if (ranks == 4) { /* one tensor rank has 3 heads, the other 2 */
+    snprintf(text, sizeof text,
+             "{\"backend\": {\"name\": \"cpu\", \"plugin_path\": \"%s\", " ONE_THREAD "}, " REST
+             ", \"tensor_parallel\": {\"tp_size\": 2}, \"sequence_parallel_size\": 2}",
+             plugins);
+    CHECK_FAILS(open_run(&r, gpt2, false, text), DS_ERR_INVALID, err,
+                "tensor parallel 2 gives rank 0 3 of 5 heads");
+    close_run(&r);
+  }
   config(text, sizeof text, ranks, 0, false, false);
   CHECK_OK(open_run(&r, NULL, true, text), err);
   CHECK_FAILS(ds_engine_train_batch(r.engine, &loss, &err), DS_ERR_UNSUPPORTED, err,

@@ -3,8 +3,8 @@
  *
  * usage: [mpirun -n N] test_trace PLUGIN_FOLDER N [BACKEND]
  * Overlap is proved by order, not by time: each rank joins the allreduce only when it got a message
- * that the one before sends from its computing stream, after it gave its own part of the allreduce to
- * the stream beside.
+ * that the one before sends from its computing stream, after it gave its own part of the allreduce
+ * to the stream beside.
  */
 #include "unit/test.h"
 
@@ -113,8 +113,8 @@ static void close_setting(setting *s) {
   ds_comms_log_destroy(s->comms);
 }
 
-/* A backward pass: what is reduced beside it ends within it, and not before the message that is sent
- * meanwhile has come. */
+/* A backward pass: what is reduced beside it ends within it, and not before the message that is
+ * sent meanwhile has come. */
 static void step(setting *s) {
   ds_error err;
   int rank = s->world.rank;

@@ -1,6 +1,6 @@
-/* test_traffic.c - what ZeRO's stages communicate in a step, counted by the comms logger, held to the
- * formulas of the paper (Rajbhandari et al. 2020, sec. 7): with P parameters, gradients of 4 bytes and
- * weights of w bytes, in a step of G micro batches
+/* test_traffic.c - what ZeRO's stages communicate in a step, counted by the comms logger, held to
+ * the formulas of the paper (Rajbhandari et al. 2020, sec. 7): with P parameters, gradients of 4
+ * bytes and weights of w bytes, in a step of G micro batches
  *
  *     stage 0    all-reduce       4 P
  *     stage 1    reduce-scatter   4 P        all-gather  w P
@@ -91,9 +91,9 @@ static bytes sum(run *r, const char *op) {
   return sum_of(r, op, "zero");
 }
 
-/* Elements that stage 3 doesn't gather twice in a step: what is used again at once stays. At the turn
- * from forward to backward these are the last units - the head, and that of the norm before it - and
- * from one micro batch to the next the first. */
+/* Elements that stage 3 doesn't gather twice in a step: what is used again at once stays. At the
+ * turn from forward to backward these are the last units - the head, and that of the norm before it
+ * - and from one micro batch to the next the first. */
 static uint64_t kept(const ds_unit_layout *l) {
   uint64_t out = 0;
   for (int i = 0; i < l->n_units; i++) {
@@ -140,8 +140,8 @@ static void test_stage(int stage, bool bf16) {
 }
 
 /* Ulysses (Jacobs et al. 2023, sec. 3.3): in each layer q, k, v and the output go once between all
- * ranks forward, and once backward, a rank's tokens of each: N h / s elements, of N tokens and width h.
- * Key and value heads fewer than ranks go to several. */
+ * ranks forward, and once backward, a rank's tokens of each: N h / s elements, of N tokens and
+ * width h. Key and value heads fewer than ranks go to several. */
 static void test_ulysses(bool bf16) {
   ds_error err;
   run r;

@@ -27,7 +27,7 @@ INLINE vf leaf(const ds_cpu_combine *k, int v, int pairs, int64_t at, int n, int
 }
 
 INLINE vf finished(const ds_cpu_combine *k, vf x, ds_reduce op) {
-  return op == DS_REDUCE_MEAN ? x / (float)k->parts : x;
+  return op == DS_REDUCE_MEAN ? x / (float)k->divisor : x;
 }
 
 /* done[l] holds the sum of 2^l leaves that waits for its like: as one adds to a binary number. */
@@ -62,6 +62,22 @@ INLINE void combine_floats(const ds_cpu_combine *k, int dtype, ds_reduce op) {
     combine_two(k, dtype, op);
   else
     combine_many(k, dtype, op);
+}
+
+INLINE void convert_floats(const ds_cpu_combine *k, int dtype, int out_dtype) {
+  VLOOP(c, n, 0, k->n,
+        { st(k->out, c, n, out_dtype, finished(k, ld(k->part[0], c, n, dtype), k->op)); });
+}
+
+static void conversions(const ds_cpu_combine *k) {
+  if (k->dtype == DS_BF16)
+    convert_floats(k, DS_BF16, DS_F32);
+  else if (k->dtype == DS_F16)
+    convert_floats(k, DS_F16, DS_F32);
+  else if (k->out_dtype == DS_BF16)
+    convert_floats(k, DS_F32, DS_BF16);
+  else
+    convert_floats(k, DS_F32, DS_F16);
 }
 
 static void floats(const ds_cpu_combine *k, int dtype) {
@@ -109,7 +125,7 @@ static void floats(const ds_cpu_combine *k, int dtype) {
       }                                                                                            \
       T *out = (T *)k->out + at;                                                                   \
       if (k->op == DS_REDUCE_MEAN)                                                                 \
-        for (int i = 0; i < n; i++) out[i] = (T)(x[i] / k->parts);                                 \
+        for (int i = 0; i < n; i++) out[i] = (T)(x[i] / k->divisor);                               \
       else                                                                                         \
         memcpy(out, x, (size_t)n * sizeof(T));                                                     \
     }                                                                                              \
@@ -120,6 +136,10 @@ PLAIN(longs, int64_t, uint64_t)
 PLAIN(bytes, int8_t, uint8_t)
 
 void K(combine)(const ds_cpu_combine *k) {
+  if (k->out_dtype != k->dtype) {
+    conversions(k);
+    return;
+  }
   switch (k->dtype) {
     case DS_F64: doubles(k); break;
     case DS_I32: ints(k); break;

@@ -21,7 +21,7 @@ static void test_defaults(void) {
     CHECK(c.n_names == 1 && strcmp(c.names[0], "auto") == 0);
     CHECK(c.device == -1 && c.n_plugin_path == 0 && !c.options);
     CHECK(c.fallback == DS_FALLBACK_WARN);
-    CHECK(c.graph == DS_GRAPH_AUTO);
+    CHECK(c.graph == DS_GRAPH_AUTO && c.comm_timeout == 0);
     ds_backend_config_finish(&c);
     ds_backend_config_finish(&c); /* harmless twice */
   }
@@ -33,16 +33,18 @@ static void test_names(void) {
   CHECK_OK(parse("[\"one\", \"two\"]", &c, &err), err);
   CHECK(c.n_names == 2 && strcmp(c.names[0], "one") == 0 && strcmp(c.names[1], "two") == 0);
   ds_backend_config_finish(&c);
-  CHECK_OK(parse("{\"name\": [\"x\"], \"device\": 3, \"plugin_path\": \"/a:/b:\", \"options\": "
-                 "{\"threads\": 2}, \"fallback\": \"error\", \"graph\": true}",
-                 &c, &err),
-           err);
+  CHECK_OK(
+      parse("{\"name\": [\"x\"], \"device\": 3, \"plugin_path\": \"/a:/b:\", \"options\": "
+            "{\"threads\": 2}, \"fallback\": \"error\", \"graph\": true, \"comm_timeout\": 2.5}",
+            &c, &err),
+      err);
   CHECK(c.n_names == 1 && strcmp(c.names[0], "x") == 0);
   CHECK(c.device == 3);
   CHECK(c.n_plugin_path == 2 && strcmp(c.plugin_path[1], "/b") == 0);
   CHECK(c.options && strcmp(c.options, "{\"threads\":2}") == 0);
   CHECK(c.fallback == DS_FALLBACK_ERROR);
   CHECK(c.graph == DS_GRAPH_ON);
+  CHECK(c.comm_timeout == 2.5);
   ds_backend_config_finish(&c);
   CHECK_OK(parse("{\"plugin_path\": [\"/with:colon\"], \"fallback\": \"allow\", \"graph\": false}",
                  &c, &err),
@@ -75,6 +77,9 @@ static void test_mistakes(void) {
       {"{\"plugin_path\": [true]}", "plugin_path: must have only strings, not a boolean"},
       {"{\"options\": [1]}", "options: must be an object, not an array"},
       {"{\"fallback\": \"eror\"}", "allow|warn|error"},
+      {"{\"comm_timeout\": 0}", "comm_timeout"},
+      {"{\"comm_timeout\": -1}", "comm_timeout"},
+      {"{\"comm_timeout\": \"2\"}", "comm_timeout: must be a number, not a string"},
       {"{\"graph\": \"on\"}", "\"auto\", true or false"},
       {"{\"trace\": \"\"}", "trace: must name a file"},
       {"{\"trace\": true}", "trace: must be a string, not a boolean"},

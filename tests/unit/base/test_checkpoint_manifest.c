@@ -163,6 +163,7 @@ static void test_lines(void) {
       "00 3-5 small",
       "00 0-2 small\n00 3-5 small",
       "00 0-9 small",
+      "00 5 ../small",
   };
   ds_error err;
   char text[256];
@@ -179,8 +180,34 @@ static void test_lines(void) {
               "manifest");
 }
 
+/* Noise with a right last line: an answer, whatever it is, and no step outside (under sanitizers). */
+static void test_noise(void) {
+  static const char base[] =
+      "a8b1d5e2f0c39417 0-16777216 large\n0123456789abcdef 16777216-33566777 "
+      "large\n0123456789abcdef 5 small\n";
+  ds_error err;
+  unsigned seed = 7;
+  for (int i = 0; i < 1000; i++) {
+    char text[256];
+    int n = (int)sizeof base - 1;
+    memcpy(text, base, sizeof base);
+    for (int k = 0; k < 1 + i % 4; k++) {
+      seed = seed * 1664525u + 1013904223u;
+      text[(seed >> 8) % (unsigned)n] = "0123456789af- \n\0xl\xff."[(seed >> 24) % 20];
+    }
+    n += snprintf(text + n, sizeof text - (size_t)n, "%016" PRIx64 "\n",
+                  ds_checksum(text, (size_t)n));
+    CHECK_OK(ds_file_write(temp_path("manifest"), text, (size_t)n, &err), err);
+    err.message[0] = '\0';
+    ds_status status = ds_checkpoint_manifest_verify(folder(), 0, 1, &err);
+    CHECK(status != DS_OK && err.message[0]);
+  }
+}
+
 int main(void) {
   ds_error err;
+  /* In memory where there is such a place: all of it is synced. */
+  if (access("/dev/shm", W_OK) == 0) setenv("TMPDIR", "/dev/shm", 0);
   if (!temp_folder_create()) return 1;
   write_large();
   CHECK_OK(ds_file_write(temp_path("small"), "hello", 5, &err), err);
@@ -188,6 +215,7 @@ int main(void) {
   test_damage();
   test_old_form();
   test_lines();
+  test_noise();
   temp_folder_destroy();
   return TEST_RESULT();
 }

@@ -113,6 +113,9 @@ static void test_head_tables(void) {
       CHECK_OK(ds_shard_plan(p, 2, &heads, rank, table[i].size, false, s, &err), err);
       CHECK(s[0].shape[0] == table[i].q[rank] * DIM);
       CHECK(s[1].shape[0] == table[i].g[rank] * DIM);
+      int64_t query, kv;
+      ds_shard_count_heads(&heads, rank, table[i].size, &query, &kv);
+      CHECK(query == table[i].q[rank] && kv == table[i].g[rank]);
     }
 }
 

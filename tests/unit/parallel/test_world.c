@@ -62,7 +62,7 @@ static void test_alone(void) {
   ds_backend_config config;
   ds_backend *b = NULL;
   ds_world w;
-  ds_world_args args = {-1, -1, -1, NULL};
+  ds_world_args args = {-1, -1, -1, NULL, 0};
   float x = 3;
   cJSON *section = cJSON_CreateString("reference");
   CHECK_OK(ds_backend_config_parse(section, &config, &err), err);
@@ -101,6 +101,24 @@ static void test_alone(void) {
   setenv("MASTER_PORT", "70000", 1);
   CHECK_FAILS(ds_world_init(&w, b, &args, &silent, &err), DS_ERR_INVALID, err, "MASTER_PORT");
   unsetenv("MASTER_PORT");
+
+  /* How long ranks wait: half an hour, the environment's minutes, the config's seconds. */
+  CHECK_OK(ds_world_init(&w, b, &args, &silent, &err), err);
+  CHECK(w.timeout_ms == 1800000);
+  ds_world_finish(&w);
+  setenv("DEEPSPEED_TIMEOUT", "2", 1);
+  CHECK_OK(ds_world_init(&w, b, &args, &silent, &err), err);
+  CHECK(w.timeout_ms == 120000);
+  ds_world_finish(&w);
+  setenv("DEEPSPEED_TIMEOUT", "soon", 1);
+  CHECK_FAILS(ds_world_init(&w, b, &args, &silent, &err), DS_ERR_INVALID, err,
+              "DEEPSPEED_TIMEOUT=soon");
+  args.comm_timeout = 2.5;
+  CHECK_OK(ds_world_init(&w, b, &args, &silent, &err), err);
+  CHECK(w.timeout_ms == 2500);
+  ds_world_finish(&w);
+  unsetenv("DEEPSPEED_TIMEOUT");
+
   args.dist_init_required = 2;
   CHECK_FAILS(ds_world_init(&w, b, &args, &silent, &err), DS_ERR_INVALID, err, "-1, 0 or 1");
   args.dist_init_required = 0; /* (with MPI running: tests/dist/test_owner.c) */
@@ -118,6 +136,7 @@ int main(void) {
   unsetenv("LOCAL_RANK");
   unsetenv("OMPI_COMM_WORLD_SIZE"); /* in case a launcher runs the tests */
   unsetenv("PMI_SIZE");
+  unsetenv("DEEPSPEED_TIMEOUT");
   unsetenv("SLURM_STEP_NUM_TASKS");
   test_environment();
   test_alone();

@@ -14,7 +14,7 @@ static ds_error err;
 static void test_defaults(void) {
   setenv("OMP_NUM_THREADS", "3,2", 1);
   CHECK_OK(ds_cpu_options_parse(NULL, &o, &err), err);
-  CHECK(o.threads == 3 && o.isa == DS_ISA_BASE && o.huge_pages);
+  CHECK(o.threads == 3 && o.isa == DS_ISA_BASE && o.huge_pages && o.shared_memory);
   setenv("OMP_NUM_THREADS", "many", 1);
   CHECK_OK(ds_cpu_options_parse("", &o, &err), err);
   CHECK(o.threads >= 1 && o.threads <= sysconf(_SC_NPROCESSORS_CONF));
@@ -43,6 +43,7 @@ static void test_refusals(void) {
   refused("{\"isa\": \"mmx\"}", "must be \"auto\"");
   refused("{\"isa\": 2}", "must be \"auto\"");
   refused("{\"huge_pages\": 1}", "true or false");
+  refused("{\"shared_memory\": 1}", "true or false");
   refused("[]", "must be a JSON object");
   refused("{\"threads\": 1} x", "not JSON from \"x\"");
   refused("{\"threads\":", "not JSON");

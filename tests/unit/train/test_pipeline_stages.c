@@ -56,6 +56,9 @@ static void test_shards(void) {
       CHECK_OK(ds_stages_tied(&s, m, i, &twice, &err), err);
       CHECK(twice == table);
       counts[i] += shards[i].counted;
+      int first = -1;
+      CHECK_OK(ds_stages_first(&s, m, i, &first, &err), err);
+      CHECK(shards[i].counted == (stage == first));
       CHECK(shards[i].present || (!shards[i].counted && shards[i].shape[0] == 0));
       if (table) CHECK(shards[i].present == (stage != 1) && shards[i].counted == (stage == 0));
       if (sscanf(name, "transformer.h.%d.", &layer) == 1)
