@@ -146,7 +146,8 @@ static double activations(const ds_estimate_model *m, const ds_estimate_layout *
   if (pipe_stage == l->pipe - 1) /* the last norm, and logits: later their gradient */
     extra += tokens * (c * w + 8 + ceil((double)m->vocab / l->tensor) * w);
 
-  return arena(kept * flying + extra, tokens * (double)m->inner / l->tensor * w);
+  /* A pipeline's micro batches have an arena each. */
+  return flying * arena(kept + extra, tokens * (double)m->inner / l->tensor * w);
 }
 
 /* What offload keeps where (zero/offload.c): on the host also gradients, the weights that the

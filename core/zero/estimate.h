@@ -55,7 +55,8 @@ typedef struct ds_estimate_bytes {
 } ds_estimate_bytes;
 
 typedef struct ds_estimate_layout {
-  int data, sequence, tensor, pipe; /* ranks along each axis (parallel/topology.h) */
+  int data, sequence, tensor, pipe; /* ranks along each axis (parallel/topology.h); stages have as
+                                       many blocks each (pipeline.partition "uniform") */
   int stage;                        /* ZeRO over data x sequence: 0 to 3 */
   int64_t micro_batch;              /* sequences that a data-parallel replica takes at once */
   int64_t accumulation;             /* micro batches a step; those that a pipeline has on its way */
