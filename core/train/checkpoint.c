@@ -219,6 +219,7 @@ static void adopt(ds_engine *e, const ds_checkpoint_state *s) {
   e->micro_steps = s->micro_steps;
   e->skipped_steps = s->skipped_steps;
   e->grad_norm = s->grad_norm;
+  if (s->has_scaler) e->scaler = s->scaler;
   e->seed = s->seed;
   e->applied = false;
   ds_engine_drop_gradients(e);
