@@ -302,6 +302,7 @@ static bool is_pair(const ds_cpu_work *w) {
 static ds_status perform(ds_comm *c, ds_stream *s, const ds_cpu_work *w, ds_cpu_wait *wait,
                          ds_error *err) {
   ds_cpu_limit limit = is_pair(w) ? limit_of(c) : limit_of_all(c);
+  limit.host_waits = !ds_cpu_queue_is_thread(s);
   wait_begin(wait);
   ds_status st = ds_cpu_comm_run(c, s, w, &limit, err);
   wait_end(wait);
