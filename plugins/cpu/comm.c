@@ -375,7 +375,8 @@ static ds_status give(ds_comm *c, ds_stream *s, ds_cpu_work w, ds_error *err) {
   bool now = c->local == NULL && !ds_cpu_mpi_asynchronous();
   if (c->group != NULL) return enqueue(c, s, &w, now, err);
   ds_status st = ds_cpu_ready(s, err);
-  if (st == DS_OK && w.send != NULL && w.send != w.recv) memcpy(w.recv, w.send, bytes);
+  if (st == DS_OK && w.send != NULL && w.recv != NULL && w.send != w.recv)
+    memcpy(w.recv, w.send, bytes);
   return st;
 }
 
