@@ -1,4 +1,4 @@
-/* ds_abi.h - the dscore backend ABI, version 0.10: the candidate for 1.0
+/* ds_abi.h - the dscore backend ABI, version 0.11: the candidate for 1.0
  *
  * The only header a backend plugin includes. Plain C11 data, also valid C++17.
  *
@@ -58,7 +58,7 @@ extern "C" {
 #endif
 
 #define DS_ABI_MAJOR 0
-#define DS_ABI_MINOR 10
+#define DS_ABI_MINOR 11
 /* The oldest minor that this header only appends to: code compiled with it works with every minor
  * from here on, as long as it asks DS_HAS before it uses what came later. */
 #define DS_ABI_COMPAT_MINOR 9

@@ -55,7 +55,7 @@ static ds_status take_config(const ds_config *c, plan_request *r, ds_error *err)
   if (optimizer) states = (int)optimizer->vtable->n_states;
   ds_optimizer_destroy(optimizer);
   ds_estimate_layout *l = &r->base;
-  l->bytes = ds_estimate_bytes_of(c->bf16, states);
+  l->bytes = ds_estimate_bytes_of(c->bf16 || c->fp16, states);
   const ds_zero_rules *z = &c->zero;
   l->reduce_bucket = z->reduce_bucket;
   l->gather_bucket = z->gather_bucket;

@@ -59,7 +59,7 @@ DS_API ds_status ds_ctx_status(const ds_ctx *ctx, ds_error *err);
  * a forward function can `return ds_ctx_fail(...)`. */
 DS_API ds_value *ds_ctx_fail(ds_ctx *ctx, ds_status status, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-/* The dtype activations are computed in: DS_F32 or DS_BF16. */
+/* The dtype activations are computed in: DS_F32, DS_BF16 or DS_F16. */
 DS_API int32_t ds_ctx_dtype(const ds_ctx *ctx);
 /* Whether gradients will be asked for. */
 DS_API bool ds_ctx_training(const ds_ctx *ctx);
@@ -69,7 +69,8 @@ DS_API const ds_tensor *ds_value_tensor(const ds_value *v);
 /* Copies the elements to host memory, converted to f32 (integers too); n must be the number of
  * elements. Waits. */
 DS_API ds_status ds_value_read(ds_ctx *ctx, const ds_value *v, float *out, size_t n, ds_error *err);
-/* A new value from host data: contiguous, of dtype DS_F32, DS_BF16 (from f32 data) or DS_I32. */
+/* A new value from host data: contiguous, of dtype DS_F32, DS_BF16 or DS_F16
+ * (both from f32 data), or DS_I32. */
 DS_API ds_value *ds_input(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_t *shape,
                           const void *host);
 /* i32[batch,length]: 0, 1, ..., length-1 in every row; under sequence parallelism, from the first
@@ -353,7 +354,7 @@ typedef struct ds_param_group {
 typedef struct ds_optimizer_slice {
   float *param;      /* master weights */
   const float *grad; /* multiply by grad_scale first (clipping, accumulation) */
-  void *param16;     /* bf16 copy to write, or NULL */
+  void *param16;     /* bf16 copy to write, or NULL (in fp16 the engine writes it) */
   float *state[4];   /* as many as the optimizer asked for, zeroed before the first step */
   int64_t count;
   int group; /* which parameter group */
@@ -504,7 +505,9 @@ DS_API ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value
 DS_API ds_status ds_engine_backward(ds_engine *e, ds_value *loss, ds_error *err);
 /* At an accumulation boundary: clips, updates, steps the schedule. Otherwise only counts the micro
  * step. A non-finite gradient norm: with bf16.check_grad_overflow or fp32, DS_ERR_NUMERIC naming
- * the first such parameter; parameters are untouched. */
+ * the first such parameter; parameters are untouched. With fp16 the step is left out: DS_OK,
+ * parameters, moments and schedule as before, skipped_steps one more, and the loss scale goes the
+ * way of DeepSpeed's DynamicLossScaler; DS_ERR_NUMERIC where it is at min_loss_scale already. */
 DS_API ds_status ds_engine_step(ds_engine *e, ds_error *err);
 /* All of a step: loader -> forward, backward, step over the accumulation steps; *loss is the mean
  * of the micro batches'. In a pipeline (the config's "pipeline": {"stages": N}) every stage calls it,
@@ -529,7 +532,8 @@ DS_API bool ds_engine_was_step_applied(const ds_engine *e);
 DS_API double ds_engine_get_lr(const ds_engine *e); /* of group 0, for the next update */
 DS_API double ds_engine_get_global_grad_norm(
     const ds_engine *e); /* of the last step, before clipping; NAN before the first */
-DS_API double ds_engine_loss_scale(const ds_engine *e); /* 1 without fp16 */
+/* For the next backward; 1 without fp16. */
+DS_API double ds_engine_loss_scale(const ds_engine *e);
 DS_API int64_t ds_engine_train_batch_size(const ds_engine *e);
 DS_API int64_t ds_engine_train_micro_batch_size_per_gpu(const ds_engine *e);
 DS_API int64_t ds_engine_gradient_accumulation_steps(const ds_engine *e);
@@ -539,8 +543,8 @@ DS_API ds_status ds_engine_set_train_batch_size(ds_engine *e, int64_t train_batc
                                                 ds_error *err);
 
 DS_API const ds_params *ds_engine_params(const ds_engine *e);
-/* Reads (writes) a parameter's f32 master weights, or its accumulated gradient, to (from) host
- * memory; n elements. */
+/* Reads (writes) a parameter's f32 master weights, or its accumulated gradient (without the loss
+ * scale), to (from) host memory; n elements. */
 DS_API ds_status ds_engine_read_param(ds_engine *e, int index, float *out, size_t n, ds_error *err);
 DS_API ds_status ds_engine_write_param(ds_engine *e, int index, const float *in, size_t n,
                                        ds_error *err);
@@ -559,8 +563,8 @@ DS_API ds_status ds_engine_save_checkpoint(ds_engine *e, const char *dir, const 
  * is the same and epochs are whole batches. */
 DS_API ds_status ds_engine_load_checkpoint(ds_engine *e, const char *dir, const char *tag,
                                            char **client_state, ds_error *err);
-/* A Hugging Face folder: config.json and model.safetensors in bf16 (save_16bit_model) or f32. All
- * ranks call it. */
+/* A Hugging Face folder: config.json and model.safetensors in bf16 (save_16bit_model; in fp16 training
+ * too, since masters may lie beyond its range) or f32. All ranks call it. */
 DS_API ds_status ds_engine_save_model(ds_engine *e, const char *folder, bool bits16, ds_error *err);
 
 /* One kind of work. name (static): an op of ds_ops.def; "gemm"; "quantize", "dequantize", "quant

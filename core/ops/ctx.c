@@ -7,8 +7,8 @@
 
 ds_status ds_ctx_create(ds_backend *b, int32_t dtype, ds_ctx **out, ds_error *err) {
   *out = NULL;
-  if (dtype != DS_F32 && dtype != DS_BF16)
-    return ds_fail(err, DS_ERR_UNSUPPORTED, "compute dtype %s; f32 and bf16 are there",
+  if (dtype != DS_F32 && dtype != DS_BF16 && dtype != DS_F16)
+    return ds_fail(err, DS_ERR_UNSUPPORTED, "compute dtype %s; f32, bf16 and f16 are there",
                    ds_dtype_name(dtype));
   ds_ctx *ctx = calloc(1, sizeof *ctx);
   if (!ctx) return ds_fail_memory(err, "a context");

@@ -36,7 +36,7 @@ typedef struct ds_param_hooks {
   ds_status (*done)(void *self, int param, ds_error *err);
 } ds_param_hooks;
 
-/* dtype of activations: DS_F32 or DS_BF16. The backend stays the caller's. */
+/* dtype of activations: DS_F32, DS_BF16 or DS_F16. The backend stays the caller's. */
 DS_MUST_USE ds_status ds_ctx_create(ds_backend *b, int32_t dtype, ds_ctx **out, ds_error *err);
 void ds_ctx_destroy(ds_ctx *ctx);
 /* slots: one per parameter index; stays the caller's and must stay valid. */
@@ -71,7 +71,7 @@ bool ds_ctx_needs_gradient(const ds_value *v);
 
 /* Room that ds_record_begin needs for what the work since the last begin took from the host. */
 size_t ds_ctx_input_bytes(const ds_ctx *ctx);
-/* n elements of host data as ds_input takes it (f32, which may become bf16, or i32) to device memory;
+/* n elements of host data as ds_input takes it (f32, which may become bf16 or f16, or i32) to device memory;
  * and the range of ids. */
 DS_MUST_USE ds_status ds_input_write(ds_ctx *ctx, void *dst, int32_t dtype, const void *host,
                                      size_t n, ds_error *err);

@@ -66,7 +66,7 @@ struct ds_node {
 
 /* A new contiguous value in the arena; NULL after recording the failure. */
 ds_value *ds_value_new(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_t *shape);
-/* Host data (f32 for a bf16 value) into a new value, which then may lie elsewhere: see record.h. */
+/* Host data (f32 for a bf16 or f16 value) into a new value, which then may lie elsewhere: see record.h. */
 DS_MUST_USE ds_status ds_value_fill(ds_ctx *ctx, ds_value *v, const void *host, ds_error *err);
 /* A view of x with descriptor t: t.data lies within x's memory. */
 ds_value *ds_value_view(ds_ctx *ctx, ds_value *x, const ds_tensor *t);

@@ -75,9 +75,13 @@ ds_value *ds_param(ds_ctx *ctx, int index) {
   return v;
 }
 
+static bool is_half(int32_t dtype) {
+  return dtype == DS_BF16 || dtype == DS_F16;
+}
+
 static bool check_input(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_t *shape) {
-  if (dtype != DS_F32 && dtype != DS_BF16 && dtype != DS_I32) {
-    ds_ctx_fail(ctx, DS_ERR_INVALID, "input of dtype %s; f32, bf16 and i32 are allowed",
+  if (dtype != DS_I32 && dtype != DS_F32 && !is_half(dtype)) {
+    ds_ctx_fail(ctx, DS_ERR_INVALID, "input of dtype %s; f32, bf16, f16 and i32 are allowed",
                 ds_dtype_name(dtype));
     return false;
   }
@@ -99,19 +103,20 @@ static ds_status record_host_data(ds_ctx *ctx, ds_value *v, const void *host, si
                                   ds_error *err) {
   void *to;
   DS_TRY(ds_record_input(ctx->backend, n * ds_dtype_size(v->t.dtype), &v->t.data, &to, err));
-  if (v->t.dtype == DS_BF16)
-    ds_convert_from_f32(to, DS_BF16, host, n);
+  if (is_half(v->t.dtype))
+    ds_convert_from_f32(to, v->t.dtype, host, n);
   else
     memcpy(to, host, 4 * n);
   return DS_OK;
 }
 
-/* bf16 from the host's f32, a stretch at a time. */
-static ds_status upload_bf16(ds_ctx *ctx, void *dst, const float *src, size_t n, ds_error *err) {
+/* bf16 or f16 from the host's f32, a stretch at a time. */
+static ds_status upload_half(ds_ctx *ctx, void *dst, int32_t dtype, const float *src, size_t n,
+                             ds_error *err) {
   uint16_t part[4096];
   for (size_t at = 0; at < n; at += sizeof part / sizeof *part) {
     size_t count = n - at < sizeof part / sizeof *part ? n - at : sizeof part / sizeof *part;
-    ds_convert_from_f32(part, DS_BF16, src + at, count);
+    ds_convert_from_f32(part, dtype, src + at, count);
     DS_TRY(ds_backend_upload(ctx->backend, (char *)dst + 2 * at, part, 2 * count, err));
   }
   return DS_OK;
@@ -119,7 +124,7 @@ static ds_status upload_bf16(ds_ctx *ctx, void *dst, const float *src, size_t n,
 
 ds_status ds_input_write(ds_ctx *ctx, void *dst, int32_t dtype, const void *host, size_t n,
                          ds_error *err) {
-  if (dtype == DS_BF16) return upload_bf16(ctx, dst, host, n, err);
+  if (is_half(dtype)) return upload_half(ctx, dst, dtype, host, n, err);
   return ds_backend_upload(ctx->backend, dst, host, 4 * n, err);
 }
 

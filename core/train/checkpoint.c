@@ -85,14 +85,14 @@ static ds_status check(saving *s, const char *tag, ds_error *err) {
 /* Rank 0 makes the folder; all see it, by the name that rank 0 says. Collective. */
 static ds_status meet(saving *s, ds_error *err) {
   ds_engine *e = s->e;
-  char text[DS_WORLD_SAY] = "";
+  char text[DS_RANKS_TEXT] = "";
   ds_status status = DS_OK;
   if (e->world.rank == 0) {
     status = ds_checkpoint_folder_begin(s->dir, s->tag, &s->folder, err);
     if (status == DS_OK) snprintf(text, sizeof text, "%s\n%s", s->tag, strrchr(s->folder, '/') + 1);
   }
   ds_error other;
-  ds_status told = ds_world_say(&e->world, text, status == DS_OK ? err : &other);
+  ds_status told = ds_tell_all(&e->world, 0, text, sizeof text, status == DS_OK ? err : &other);
   if (status == DS_OK) status = told;
   char *name = strchr(text, '\n');
   if (status != DS_OK || e->world.rank == 0 || !name) return status;
@@ -183,7 +183,7 @@ static void identify(const char *folder, char *out, size_t size) {
  * Collective. */
 static ds_status find(loading *l, ds_engine *e, const char *dir, const char *tag, char **path,
                       bool *shared, ds_error *err) {
-  char text[DS_WORLD_SAY] = "", here[96];
+  char text[DS_RANKS_TEXT] = "", here[96];
   ds_status status = DS_OK;
   *path = NULL;
   *shared = true;
@@ -193,7 +193,7 @@ static ds_status find(loading *l, ds_engine *e, const char *dir, const char *tag
     if (status == DS_OK) snprintf(text, sizeof text, "%s\n%s", l->tag, here);
   }
   ds_error other;
-  ds_status told = ds_world_say(&e->world, text, status == DS_OK ? err : &other);
+  ds_status told = ds_tell_all(&e->world, 0, text, sizeof text, status == DS_OK ? err : &other);
   if (status == DS_OK) status = told;
   if (status != DS_OK || e->world.rank == 0) return status;
   char *there = strchr(text, '\n');
@@ -219,6 +219,7 @@ static void adopt(ds_engine *e, const ds_checkpoint_state *s) {
   e->micro_steps = s->micro_steps;
   e->skipped_steps = s->skipped_steps;
   e->grad_norm = s->grad_norm;
+  if (s->has_scaler) e->scaler = s->scaler;
   e->seed = s->seed;
   e->applied = false;
   ds_engine_drop_gradients(e);

@@ -26,7 +26,7 @@ static bool add_counters(const ds_engine *e, cJSON *root) {
          cJSON_AddNumberToObject(root, "global_samples", (double)e->global_samples) &&
          cJSON_AddNumberToObject(root, "micro_steps", (double)e->micro_steps) &&
          cJSON_AddNumberToObject(root, "skipped_steps", (double)e->skipped_steps) &&
-         (isnan(e->grad_norm) || cJSON_AddNumberToObject(root, "grad_norm", e->grad_norm)) &&
+         (!isfinite(e->grad_norm) || cJSON_AddNumberToObject(root, "grad_norm", e->grad_norm)) &&
          add_u64(root, "seed", e->seed) &&
          cJSON_AddNumberToObject(root, "world_size", e->world.size) &&
          cJSON_AddNumberToObject(root, "train_batch_size", (double)e->config.batch.train);
@@ -48,6 +48,16 @@ static bool add_optimizer(const ds_engine *e, cJSON *root) {
   return lr && (!schedule || cJSON_AddStringToObject(root, "scheduler", schedule));
 }
 
+static bool add_scaler(const ds_engine *e, cJSON *root) {
+  const ds_loss_scaler *s = &e->scaler;
+  if (!ds_loss_scaler_dynamic(s)) return true;
+  cJSON *o = cJSON_AddObjectToObject(root, "loss_scaler");
+  return o && cJSON_AddNumberToObject(o, "scale", s->scale) &&
+         cJSON_AddNumberToObject(o, "step", (double)s->step) &&
+         cJSON_AddNumberToObject(o, "overflow", (double)s->overflow) &&
+         cJSON_AddNumberToObject(o, "left", (double)s->left);
+}
+
 static bool add_loader(const ds_engine *e, cJSON *root) {
   if (!e->loader) return true;
   ds_dataloader_state s;
@@ -63,7 +73,7 @@ ds_status ds_checkpoint_state_write(const ds_engine *e, const char *folder,
   cJSON *root = cJSON_CreateObject();
   bool good = root && cJSON_AddStringToObject(root, "format", FORMAT_NAME) &&
               cJSON_AddNumberToObject(root, "version", FORMAT_VERSION) && add_counters(e, root) &&
-              add_optimizer(e, root) && add_loader(e, root) &&
+              add_optimizer(e, root) && add_scaler(e, root) && add_loader(e, root) &&
               (!client_state || cJSON_AddStringToObject(root, "client_state", client_state));
   cJSON *config = good ? cJSON_Duplicate(e->config.root, 1) : NULL;
   if (!config || !cJSON_AddItemToObject(root, "config", config)) {
@@ -132,6 +142,24 @@ static ds_status get_optimizer(ds_checkpoint_state *s, const ds_engine *e, const
   return DS_OK;
 }
 
+/* One that was saved without a dynamic scale leaves the engine's own as it is. */
+static ds_status get_scaler(ds_checkpoint_state *s, const ds_engine *e, const cJSON *root,
+                            const char *name, ds_error *err) {
+  const cJSON *o = cJSON_GetObjectItemCaseSensitive(root, "loss_scaler");
+  const int64_t most = (int64_t)1 << 53;
+  s->scaler = e->scaler;
+  s->has_scaler = o && ds_loss_scaler_dynamic(&e->scaler);
+  if (!s->has_scaler) return DS_OK;
+  DS_TRY(ds_json_number(o, "scale", 0, &s->scaler.scale, name, err));
+  DS_TRY(ds_json_int(o, "step", -1, 0, most, &s->scaler.step, name, err));
+  DS_TRY(ds_json_int(o, "overflow", -1, -1, most, &s->scaler.overflow, name, err));
+  DS_TRY(ds_json_int(o, "left", 0, 0, most, &s->scaler.left, name, err));
+  if (s->scaler.scale > 0 && s->scaler.scale <= DS_LOSS_SCALE_MAX && s->scaler.step >= 0 &&
+      s->scaler.overflow < s->scaler.step && s->scaler.left > 0)
+    return DS_OK;
+  return ds_fail(err, DS_ERR_FORMAT, "%s: \"loss_scaler\" is not a training run's", name);
+}
+
 static ds_status get_loader(ds_checkpoint_state *s, const cJSON *root, const char *name,
                             ds_error *err) {
   const cJSON *l = cJSON_GetObjectItemCaseSensitive(root, "loader");
@@ -158,6 +186,7 @@ static ds_status get_all(ds_checkpoint_state *s, const ds_engine *e, const cJSON
                    (long long)version, FORMAT_VERSION);
   DS_TRY(get_counters(s, root, name, err));
   DS_TRY(get_optimizer(s, e, root, name, err));
+  DS_TRY(get_scaler(s, e, root, name, err));
   DS_TRY(get_loader(s, root, name, err));
   DS_TRY(ds_json_string(root, "client_state", NULL, &client, name, err));
   s->client_state = client ? strdup(client) : NULL;

@@ -10,7 +10,9 @@ typedef struct ds_checkpoint_state {
   uint64_t seed;
   double grad_norm; /* NAN: none yet */
   int n_groups;
-  double *lr; /* of the groups, for the next update */
+  double *lr;      /* of the groups, for the next update */
+  bool has_scaler; /* of a dynamic loss scale; its rules are the engine's */
+  ds_loss_scaler scaler;
   bool has_loader;
   ds_dataloader_state loader;
   char *client_state; /* NULL = none */

@@ -132,11 +132,6 @@ static void check_together(const cJSON *root, ds_schema_errors *errors) {
         !cJSON_GetObjectItemCaseSensitive(params, needed[i][1]))
       ds_schema_error(errors, "scheduler.params.%s: is missing; %s needs it", needed[i][1],
                       needed[i][0]);
-  const cJSON *fp16 = cJSON_GetObjectItemCaseSensitive(root, "fp16");
-  const cJSON *bf16 = cJSON_GetObjectItemCaseSensitive(root, "bf16");
-  if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(fp16, "enabled")) &&
-      cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(bf16, "enabled")))
-    ds_schema_error(errors, "fp16.enabled and bf16.enabled: can't both be true");
 }
 
 /* ---- from the tree to the struct */
@@ -210,6 +205,7 @@ ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config 
     check_together(out->root, errors);
     ds_comms_logger_check(out->root, errors);
     extract(tree, out);
+    ds_config_read_fp16(out, errors);
     ds_config_read_zero(out, errors);
     ds_config_read_tensor(out, errors);
     ds_config_read_pipeline(out, errors);

@@ -10,6 +10,7 @@
 #include "backend/backend.h"
 #include "base/schema.h"
 #include "ds.h"
+#include "optim/loss_scaler.h"
 #include "train/batch.h"
 #include "zero/zero.h"
 #include "train/elasticity.h"
@@ -22,9 +23,10 @@ typedef struct ds_config {
   bool batch_auto;
   double gradient_clipping; /* 0 = off */
   int64_t steps_per_print;  /* 0 = never */
-  bool bf16, check_grad_overflow, drop_last, sum_gradients;
-  bool ignore_unused;         /* zero_optimization.ignore_unused_parameters */
-  ds_zero_rules zero;         /* without the optimizer's n_states */
+  bool fp16, bf16, check_grad_overflow, drop_last, sum_gradients;
+  bool ignore_unused;              /* zero_optimization.ignore_unused_parameters */
+  ds_loss_scaler_rules loss_scale; /* with fp16 */
+  ds_zero_rules zero;              /* without the optimizer's n_states */
   int tensor, sequence, pipe; /* ranks that share a model, or a sequence (parallel/topology.h) */
   bool tensor_overlap;        /* tensor_parallel.tp_overlap_comm */
   bool sequence_parallel;     /* tensor_parallel.sequence_parallel: norms on parts of the rows */
@@ -48,6 +50,8 @@ bool ds_config_set_ranks(ds_config *config, int ranks, const char *origin,
                          ds_schema_errors *errors);
 void ds_config_finish(ds_config *config);
 
+/* config_fp16.c: "fp16" of the resolved tree; before config_zero.c's. */
+void ds_config_read_fp16(ds_config *config, ds_schema_errors *errors);
 /* config_zero.c: "zero_optimization" of the resolved tree into config->zero; what doesn't go together
  * goes to errors. */
 void ds_config_read_zero(ds_config *config, ds_schema_errors *errors);

@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "optim/loss_scaler.h"
+
 #define BOOL(path, state, fallback)                                                                \
   { path, DS_SCHEMA_BOOL, DS_SCHEMA_##state, fallback, 0, 0, NULL, NULL }
 #define INT(path, state, fallback, min)                                                            \
@@ -110,14 +112,14 @@ static const ds_schema_key keys[] = {
     NUMBER("@one_cycle.decay_mom_rate", HERE, "0", 0, INFINITY),
 
     SECTION("fp16"),
-    BOOL("fp16.enabled", LATER, "false"),
-    BOOL("fp16.auto_cast", IDLE, "false"),
-    NUMBER("fp16.loss_scale", IDLE, "0", 0, INFINITY),
-    INT("fp16.initial_scale_power", IDLE, "16", 0),
-    INT("fp16.loss_scale_window", IDLE, "1000", 1),
-    INT("fp16.hysteresis", IDLE, "2", 1),
-    BOOL("fp16.consecutive_hysteresis", IDLE, "false"),
-    NUMBER("fp16.min_loss_scale", IDLE, "1", 0, INFINITY),
+    BOOL("fp16.enabled", HERE, "false"),
+    BOOL("fp16.auto_cast", IDLE, "false"), /* inputs are always cast */
+    NUMBER("fp16.loss_scale", HERE, "0", 0, DS_LOSS_SCALE_MAX),
+    {"fp16.initial_scale_power", DS_SCHEMA_INT, DS_SCHEMA_HERE, "16", 0, 126, NULL, NULL},
+    INT("fp16.loss_scale_window", HERE, "1000", 1),
+    INT("fp16.hysteresis", HERE, "2", 1),
+    BOOL("fp16.consecutive_hysteresis", HERE, "false"),
+    NUMBER("fp16.min_loss_scale", HERE, "1", 0, DS_LOSS_SCALE_MAX),
     BOOL("fp16.fused_mode", IDLE, "true"),
     BOOL("fp16.fp16_master_weights_and_grads", LATER, "false"),
 

@@ -59,6 +59,11 @@ static void read_plusplus(ds_zero_rules *r, const cJSON *z, ds_schema_errors *er
   if (r->quantized_weights && r->offload_param)
     ds_schema_error(errors,
                     "zero_optimization.zero_quantized_weights: not together with offload_param");
+  if (r->dtype == DS_F16 && (r->quantized_weights || r->quantized_gradients))
+    ds_schema_error(errors,
+                    "zero_optimization.%s: not together with fp16 (int8 would hide an overflow); "
+                    "use bf16",
+                    r->quantized_weights ? "zero_quantized_weights" : "zero_quantized_gradients");
 }
 
 void ds_config_read_zero(ds_config *c, ds_schema_errors *errors) {
@@ -70,7 +75,9 @@ void ds_config_read_zero(ds_config *c, ds_schema_errors *errors) {
   int64_t sequence = whole(c->root, "sequence_parallel_size");
   c->sequence = sequence < INT_MAX ? (int)sequence : INT_MAX;
   c->zero = (ds_zero_rules){.stage = stage,
-                            .bf16 = c->bf16,
+                            .dtype = c->fp16   ? DS_F16
+                                     : c->bf16 ? DS_BF16
+                                               : DS_F32,
                             /* As there: by itself at stage 3 only. */
                             .overlap = overlap ? cJSON_IsTrue(overlap) : stage == 3,
                             .reduce_scatter = on(z, "reduce_scatter"),

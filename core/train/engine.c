@@ -116,8 +116,7 @@ double ds_engine_get_global_grad_norm(const ds_engine *e) {
   return e->grad_norm;
 }
 double ds_engine_loss_scale(const ds_engine *e) {
-  (void)e; /* fp16 would have one */
-  return 1;
+  return e->scaler.scale;
 }
 int64_t ds_engine_train_batch_size(const ds_engine *e) {
   return e->config.batch.train;
@@ -162,8 +161,13 @@ static ds_status check(const ds_engine *e, const char *who, int index, const voi
 enum { GRADIENT = -1 }; /* beside the kinds of zero/zero.h */
 
 static ds_status read_here(ds_engine *e, int kind, int index, float *out, ds_error *err) {
-  if (kind == GRADIENT && e->slots[index].has_grad)
-    return ds_zero_read_grad(e->zero, index, out, err);
+  if (kind == GRADIENT && e->slots[index].has_grad) {
+    DS_TRY(ds_zero_read_grad(e->zero, index, out, err));
+    int64_t n = ds_params_numel(e->local, index);
+    for (int64_t i = 0; e->config.fp16 && i < n; i++)
+      out[i] = (float)((double)out[i] / e->scaler.scale);
+    return DS_OK;
+  }
   if (kind == GRADIENT) {
     memset(out, 0, (size_t)ds_params_numel(e->local, index) * sizeof *out);
     return DS_OK;
@@ -201,7 +205,7 @@ ds_status ds_engine_read_param(ds_engine *e, int index, float *out, size_t n, ds
 ds_status ds_engine_write_param(ds_engine *e, int index, const float *in, size_t n, ds_error *err) {
   ds_error inner = {DS_OK, ""};
   DS_TRY(check(e, "ds_engine_write_param", index, in, n, err));
-  e->halfway = true; /* the master is new, its bf16 copy still old */
+  e->halfway = true; /* the master is new, its copy in 16 bits still old */
   ds_status status = write_whole(e, index, in, &inner);
   if (status == DS_OK) e->halfway = false;
   return ds_engine_settle(e, status, &inner, err);

@@ -7,6 +7,7 @@
 #include "model/params.h"
 #include "ops/ctx.h"
 #include "ops/parallel.h"
+#include "optim/loss_scaler.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "parallel/shard.h"
@@ -60,7 +61,8 @@ struct ds_engine {
   bool applied;       /* the last step() updated */
   int64_t micro_in_step; /* micro steps since the last boundary */
   int64_t global_steps, global_samples, micro_steps, skipped_steps;
-  double grad_norm; /* NAN before the first */
+  double grad_norm;      /* NAN before the first */
+  ds_loss_scaler scaler; /* gradients on the device are multiplied by its scale */
 
   bool halfway;     /* amid changing parameters: a failure now leaves them undefined */
   bool lost;        /* no stream can be made on the device any more */

@@ -344,7 +344,8 @@ static ds_status prepare(ds_engine *e, const ds_initialize_args *a, ds_error *er
   int n_groups = 0;
   DS_TRY(set_world(e, err));
   DS_TRY(ds_observe_init(e, err));
-  DS_TRY(ds_ctx_create(e->backend, e->config.bf16 ? DS_BF16 : DS_F32, &e->ctx, err));
+  e->scaler = e->config.fp16 ? ds_loss_scaler_begin(&e->config.loss_scale) : ds_loss_scaler_off();
+  DS_TRY(ds_ctx_create(e->backend, e->config.zero.dtype, &e->ctx, err));
   ds_ctx_bind_sequence(e->ctx, e->topology.sequence.group);
   ds_engine_train(e, true);
   DS_TRY(declare(e, err));
@@ -409,9 +410,12 @@ ds_status ds_initialize(const ds_initialize_args *args, ds_engine **engine,
   ds_log(&logger, DS_LOG_INFO,
          "training \"%s\" on %s (%s) in %s: %lld parameters, batch %lld = %lld x %lld x %d",
          ds_model_name(e->model), ds_backend_name(e->backend), ds_backend_device(e->backend),
-         e->config.bf16 ? "bf16" : "fp32", (long long)ds_params_total(e->params),
-         (long long)e->config.batch.train, (long long)e->config.batch.micro,
-         (long long)e->config.batch.accumulation, e->topology.data.size);
+         e->config.fp16   ? "fp16"
+         : e->config.bf16 ? "bf16"
+                          : "fp32",
+         (long long)ds_params_total(e->params), (long long)e->config.batch.train,
+         (long long)e->config.batch.micro, (long long)e->config.batch.accumulation,
+         e->topology.data.size);
   *engine = e;
   if (optimizer) *optimizer = e->optimizer;
   if (training_dataloader) *training_dataloader = e->loader;

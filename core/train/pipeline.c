@@ -55,6 +55,10 @@ ds_status ds_pipeline_run(ds_pipeline *p, int64_t micros, int64_t step, ds_pipel
   return run(p, loss, err);
 }
 
+void ds_pipeline_set_scale(ds_pipeline *p, double scale) {
+  p->scale = scale;
+}
+
 int ds_pipeline_peak(const ds_pipeline *p) {
   return p->peak;
 }
@@ -98,6 +102,7 @@ ds_status ds_pipeline_create(const ds_pipeline_args *args, ds_pipeline **out, ds
   ds_pipeline *p = calloc(1, sizeof *p);
   if (!p) return ds_fail_memory(err, "a pipeline stage");
   p->a = *args;
+  p->scale = 1;
   p->stage = args->pipe->rank;
   p->stages = args->pipe->size;
   ds_status status = make(p, err);

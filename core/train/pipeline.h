@@ -40,6 +40,9 @@ DS_MUST_USE ds_status ds_pipeline_create(const ds_pipeline_args *args, ds_pipeli
 /* Waits for messages in flight. The groups end before the memory. NULL is allowed. */
 void ds_pipeline_destroy(ds_pipeline *p);
 
+/* From the next step on gradients are multiplied by this, that of the loss in fp16; 1 at first. */
+void ds_pipeline_set_scale(ds_pipeline *p, double scale);
+
 /* Gives the next micro batch; its data stays valid until the next call. */
 typedef ds_status (*ds_pipeline_source)(void *ctx, ds_batch *batch, ds_error *err);
 

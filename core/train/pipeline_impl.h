@@ -39,6 +39,7 @@ struct ds_pipeline {
 
   /* a step's */
   int64_t step;
+  double scale;
   ds_pipeline_source source;
   void *source_ctx;
   ds_batch batch; /* of micro batch `loaded` */

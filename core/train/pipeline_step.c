@@ -63,6 +63,7 @@ ds_status ds_pipeline_step_run(ds_engine *e, ds_error *err) {
   e->applied = false;
   /* Stages are summed over ranks at the end: tied gradients aren't complete before. */
   DS_TRY(ds_zero_begin(e->zero, false, err));
+  ds_pipeline_set_scale(e->pipeline, e->scaler.scale);
   DS_TRY(
       ds_pipeline_run(e->pipeline, micros, e->global_steps + 1, next_batch, e, e->loss_sum, err));
   DS_TRY(sum_tied(e, err));

@@ -103,7 +103,7 @@ static ds_status compute_forward(ds_pipeline *p, ds_flight *f, int64_t micro, ds
 }
 
 static ds_status compute_backward(ds_pipeline *p, ds_flight *f, ds_error *err) {
-  double scale = 1.0 / ((double)p->micros * p->a.share);
+  double scale = p->scale / ((double)p->micros * p->a.share);
   if (ds_pipeline_last(p)) return ds_ctx_backward(f->ctx, f->out, scale, err);
   return ds_ctx_needs_gradient(f->out) ? ds_ctx_backward_from(f->ctx, f->out, err) : DS_OK;
 }

@@ -77,7 +77,8 @@ ds_status ds_recorded_init(ds_engine *e, ds_error *err) {
        joins = ds_zero_in_backward(e->zero) || e->shards || e->topology.sequence.size > 1;
   if (offered && joins)
     why = "weights, gradients or activations are exchanged with other ranks amid the passes";
-  offered = offered && !joins;
+  if (offered && e->config.fp16) why = "in fp16 the loss scale changes from step to step";
+  offered = offered && !joins && !e->config.fp16;
   const char *no_update = !offered ? why
                           : parts  ? "the norm is of gradients on several ranks"
                                    : lacks_update(e);

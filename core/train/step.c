@@ -58,7 +58,7 @@ ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss
 
 static ds_status run_backward(ds_engine *e, ds_value *loss, ds_error *err) {
   size_t nodes = e->ctx->n_nodes;
-  double scale = 1.0 / ((double)e->config.batch.accumulation * ds_stretch_share(e));
+  double scale = e->scaler.scale / ((double)e->config.batch.accumulation * ds_stretch_share(e));
   e->begin_next = true;
   ds_span *span = ds_span_begin(e->backend, NULL, DS_SPAN_COMPUTE, "backward");
   ds_status status = ds_ctx_backward(e->ctx, loss, scale, err);
@@ -151,7 +151,7 @@ static void end_step(ds_engine *e, bool applied) {
   ds_engine_drop_gradients(e);
 }
 
-static ds_status skip(ds_engine *e, double loss, ds_error *err) {
+static ds_status fail_step(ds_engine *e, double loss, ds_error *err) {
   const char *name;
   DS_TRY(first_nonfinite(e, &name, err));
   end_step(e, false);
@@ -159,10 +159,27 @@ static ds_status skip(ds_engine *e, double loss, ds_error *err) {
   if (name[0])
     snprintf(where, sizeof where, "; the first parameter with a non-finite gradient is \"%s\"",
              name);
+  char scale[96] = "";
+  if (e->config.fp16)
+    snprintf(scale, sizeof scale, " at the least loss scale, %g (fp16.min_loss_scale)",
+             e->scaler.scale);
   bool of_loss = !isfinite(loss);
-  return ds_fail(err, DS_ERR_NUMERIC, "step %lld: the %s is %s%s; no parameter was changed",
+  return ds_fail(err, DS_ERR_NUMERIC, "step %lld: the %s is %s%s%s; no parameter was changed",
                  (long long)e->global_steps, of_loss ? "loss" : "gradient norm",
-                 isnan(of_loss ? loss : e->grad_norm) ? "nan" : "infinite", where);
+                 isnan(of_loss ? loss : e->grad_norm) ? "nan" : "infinite", scale, where);
+}
+
+/* fp16: an overflow is no failure while the scale can give way. Every rank decides alike, from the
+ * same norm and loss. */
+static ds_status skip(ds_engine *e, double loss, ds_error *err) {
+  double before = e->scaler.scale;
+  if (!e->config.fp16 || !ds_loss_scaler_update(&e->scaler, true)) return fail_step(e, loss, err);
+  end_step(e, false);
+  if (e->world.rank == 0)
+    ds_log(&e->logger, DS_LOG_INFO,
+           "step %lld overflowed in fp16 and was left out; the loss scale was %g and is %g",
+           (long long)e->global_steps, before, e->scaler.scale);
+  return DS_OK;
 }
 
 static void print_step(const ds_engine *e) {
@@ -200,10 +217,11 @@ static ds_status norm_then_update(ds_engine *e, float *loss, bool *sound, ds_err
   DS_TRY(ds_zero_squares(e->zero, &mine.squares, err));
   if (!counts(e)) mine.squares = 0;
   DS_TRY(exchange(e, &mine, err));
-  e->grad_norm = sqrt(mine.squares);
+  e->grad_norm = sqrt(mine.squares) / e->scaler.scale;
   *sound = isfinite(e->grad_norm) && (!loss || isfinite(*loss));
   if (e->config.check_grad_overflow && !*sound) return DS_OK;
-  return update(e, ds_clip_factor(e->grad_norm, e->config.gradient_clipping), err);
+  return update(e, ds_clip_factor(e->grad_norm, e->config.gradient_clipping) / e->scaler.scale,
+                err);
 }
 
 /* loss: the world's mean loss lies in e->loss_sum, and is read to there; whether it is a number
@@ -220,6 +238,7 @@ static ds_status boundary_step(ds_engine *e, float *loss, ds_error *err) {
   if (status != DS_OK) return status;
   if (e->config.check_grad_overflow && !sound) return skip(e, loss ? (double)*loss : 0, err);
   end_step(e, true);
+  if (e->config.fp16) (void)!ds_loss_scaler_update(&e->scaler, false);
   ds_engine_apply_schedule(e);
   print_step(e);
   return DS_OK;

@@ -158,11 +158,11 @@ ds_status ds_zero_gather(ds_zero *z, ds_error *err) {
   return gather(z, false, err);
 }
 
-/* The bf16 copies of the own part. */
-static ds_status refresh(ds_zero *z, int unit, ds_error *err) {
-  int64_t n = ds_layout_shard(&z->layout, unit);
-  ds_tensor from = ds_tensor_make(ds_zero_own_masters(z, unit), DS_F32, 1, &n);
-  ds_tensor to = ds_tensor_make(ds_zero_own_weights(z, unit), DS_BF16, 1, &n);
+/* The copies in 16 bits of n elements of the own part, of masters that aren't offloaded. */
+ds_status ds_zero_refresh(ds_zero *z, int unit, int64_t at, int64_t n, ds_error *err) {
+  char *weights = ds_zero_own_weights(z, unit);
+  ds_tensor from = ds_tensor_make(ds_zero_own_masters(z, unit) + at, DS_F32, 1, &n);
+  ds_tensor to = ds_tensor_make(weights + (size_t)at * z->element, z->dtype, 1, &n);
   return ds_run_raw(z->ctx, DS_OP_COPY, (const ds_tensor *[]){&from}, 1, (const ds_tensor *[]){&to},
                     1, 0, NULL, 0, err);
 }
@@ -170,6 +170,6 @@ static ds_status refresh(ds_zero *z, int unit, ds_error *err) {
 ds_status ds_zero_settle(ds_zero *z, ds_error *err) {
   if (z->offloads) DS_TRY(ds_zero_offload_settle(z, err));
   for (int u = 0; z->masters && !z->offloads && u < z->layout.n_units; u++)
-    DS_TRY(refresh(z, u, err));
+    DS_TRY(ds_zero_refresh(z, u, 0, ds_layout_shard(&z->layout, u), err));
   return gather(z, true, err);
 }

@@ -83,7 +83,7 @@ static ds_status make_weights(ds_zero *z, ds_error *err) {
     }
     return DS_OK;
   }
-  if (!z->rules.bf16 && z->masters) { /* the same numbers */
+  if (z->dtype == DS_F32 && z->masters) { /* the same numbers */
     z->host_weights = (char *)z->masters;
     return DS_OK;
   }

@@ -112,7 +112,7 @@ static ds_status read_place(ds_zero *z, int param, const float *all, float *host
 
 ds_status ds_zero_read_all(ds_zero *z, int kind, int param, float *host, ds_error *err) {
   ds_range part = ds_layout_part(&z->layout, z->params, param, z->rank);
-  if (kind == DS_ZERO_MASTER && !z->rules.bf16 && !z->partial_weights)
+  if (kind == DS_ZERO_MASTER && z->dtype == DS_F32 && !z->partial_weights)
     return read_place(z, param, z->weights, host, err);
   if (part.begin < part.end)
     DS_TRY(read(z, kind, param, part.begin, part.end - part.begin, host + part.begin, err));

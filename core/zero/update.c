@@ -27,8 +27,16 @@ static int64_t longest(const ds_zero *z) {
 
 /* ---- slices */
 
-static bool continues(const ds_zero *z, const ds_optimizer_slice *a, const ds_optimizer_slice *b) {
+/* The optimizer writes copies in bf16 along; in f16 they are made after it, by unit. */
+static bool copies_later(const ds_zero *z) {
+  return z->dtype == DS_F16 && !z->offloads;
+}
+
+/* b is of `unit`. */
+static bool continues(const ds_zero *z, const ds_optimizer_slice *a, const ds_optimizer_slice *b,
+                      int unit) {
   if (z->offloads) return false; /* each is of one unit */
+  if (copies_later(z) && z->places[z->n_slices - 1].unit != unit) return false;
   return a->group == b->group && a->param + a->count == b->param && a->grad + a->count == b->grad &&
          (!a->param16 || (uint16_t *)a->param16 + a->count == (uint16_t *)b->param16) &&
          (!a->state[0] || a->state[0] + a->count == b->state[0]);
@@ -36,7 +44,7 @@ static bool continues(const ds_zero *z, const ds_optimizer_slice *a, const ds_op
 
 /* Where the bf16 copies of a unit's own part are written. */
 static uint16_t *copies(const ds_zero *z, int unit) {
-  if (!z->rules.bf16) return NULL;
+  if (z->dtype != DS_BF16) return NULL;
   if (!z->offloads) return ds_zero_own_weights(z, unit);
   return z->host_weights ? (uint16_t *)(void *)z->host_weights + ds_layout_local(&z->layout, unit)
                          : NULL;
@@ -56,7 +64,7 @@ static void add_slices(ds_zero *z, int unit, ds_range part, int group) {
                             .group = group};
     for (int i = 0; i < 4; i++) s.state[i] = z->states[i] ? z->states[i] + local + at : NULL;
     ds_optimizer_slice *last = z->n_slices > 0 ? &z->slices[z->n_slices - 1] : NULL;
-    if (last && continues(z, last, &s) && last->count + count <= most) {
+    if (last && continues(z, last, &s, unit) && last->count + count <= most) {
       last->count += count;
       continue;
     }
@@ -172,11 +180,17 @@ static ds_status update_offloaded(ds_zero *z, int i, ds_zero_update_fn fn, void 
   return z->disk ? write_slice(z, i, err) : DS_OK;
 }
 
+static ds_status update_here(ds_zero *z, int i, ds_zero_update_fn fn, void *arg, ds_error *err) {
+  const ds_optimizer_slice *s = &z->slices[i];
+  DS_TRY(fn(arg, z->ctx, s, err));
+  if (!copies_later(z)) return DS_OK;
+  return ds_zero_refresh(z, z->places[i].unit, z->places[i].at, s->count, err);
+}
+
 ds_status ds_zero_update(ds_zero *z, ds_zero_update_fn fn, void *arg, ds_error *err) {
   if (z->offloads && z->side) DS_TRY(ds_side_follow(z->side, err));
   for (int i = 0; i < z->n_slices; i++)
-    DS_TRY(z->offloads ? update_offloaded(z, i, fn, arg, err)
-                       : fn(arg, z->ctx, &z->slices[i], err));
+    DS_TRY(z->offloads ? update_offloaded(z, i, fn, arg, err) : update_here(z, i, fn, arg, err));
   if (z->disk && z->n_slices > 0)
     DS_TRY(ds_disk_wait(z->disk, z->stages[(z->n_slices - 1) % z->n_stages].written, err));
   return ds_zero_gather(z, err);

@@ -68,7 +68,7 @@ static ds_status make_all(ds_zero *z, ds_error *err) {
   int64_t own = l->total / l->shards, own_trained = l->trained / l->shards;
   DS_TRY(make(z, weights_here(z), z->element, &z->bytes.weights, &z->weights, err));
   DS_TRY(make(z, grads_here(z), sizeof(float), &z->bytes.gradients, &z->grads, err));
-  if (z->rules.bf16 && !z->offloads)
+  if (z->dtype != DS_F32 && !z->offloads)
     DS_TRY(make(z, own, sizeof(float), &z->bytes.masters, &z->masters, err));
   for (int i = 0; i < z->rules.n_states && !z->offloads; i++)
     DS_TRY(make(z, own_trained, sizeof(float), &z->bytes.states, &z->states[i], err));
@@ -198,8 +198,8 @@ ds_status ds_zero_create(const ds_zero_rules *rules, ds_ctx *ctx, ds_backend *ho
                  .group = ds_group_size(group) > 1 ? group : NULL,
                  .params = params,
                  .frozen = frozen,
-                 .dtype = rules->bf16 ? DS_BF16 : DS_F32,
-                 .element = rules->bf16 ? sizeof(uint16_t) : sizeof(float),
+                 .dtype = rules->dtype,
+                 .element = ds_dtype_size(rules->dtype),
                  .offloads = rules->offload_optimizer != DS_OFFLOAD_NONE,
                  .offloads_params = rules->offload_param != DS_OFFLOAD_NONE};
   ds_buffers_init(&z->buffers, z->backend);

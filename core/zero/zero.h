@@ -7,8 +7,8 @@
  *       2     all       own part    own part                       the same, for each micro batch
  *       3     own part  own part    own part                       all-gather forward and backward, reduce-scatter
  *
- * What lies where is layout.h's. Gradients and masters are f32. In bf16 weights are the bf16 copy of
- * the masters that is computed with; in f32 the weights are the masters, so that at stages 1 and 2
+ * What lies where is layout.h's. Gradients and masters are f32. In bf16 and f16 weights are the copy of
+ * the masters in 16 bits that is computed with; in f32 the weights are the masters, so that at stages 1 and 2
  * the own part of them lies within all of them.
  *
  * The engine tells what happens: ds_zero_begin before a forward, ds_zero_reduce after the backward,
@@ -34,7 +34,7 @@
 
 typedef struct ds_zero_rules {
   int stage;
-  bool bf16;
+  int32_t dtype;       /* of weights: DS_F32, DS_BF16 or DS_F16 */
   int n_states;        /* of the optimizer; 0 without one */
   bool overlap;        /* overlap_comm */
   bool reduce_scatter; /* false: all-reduce and keep the own part */

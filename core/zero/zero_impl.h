@@ -122,6 +122,7 @@ void ds_zero_host_free(ds_zero *z, void *p);
 
 /* gather.c: makes all of a unit's weights at `whole` from every rank's own part, on the side stream. */
 DS_MUST_USE ds_status ds_zero_gather_unit(ds_zero *z, int unit, void *whole, ds_error *err);
+DS_MUST_USE ds_status ds_zero_refresh(ds_zero *z, int unit, int64_t at, int64_t n, ds_error *err);
 /* Hooks. */
 ds_status ds_zero_need(void *self, const int *params, int n, ds_error *err);
 void ds_zero_release_all(ds_zero *z);

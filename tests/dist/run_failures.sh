@@ -15,7 +15,7 @@ signal_of() {
   case $1 in kill-any) echo KILL ;; stop-any) echo STOP ;; esac
 }
 
-case $scene$more in start* | *unsaved*) saved= ;; *) saved=yes ;; esac
+case $scene$more in start* | end* | *unsaved*) saved= ;; *) saved=yes ;; esac
 [ ! "$saved" ] || healthy "$@" -n 3 "$test" "$plugins" "$scratch" "$options" "$more" straight
 
 # The launcher must not end the others itself.

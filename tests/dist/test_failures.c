@@ -8,6 +8,7 @@
  *   kill, stop, leave   the victim does that to itself amid step DEATH
  *   wait     the victim writes its process id to FOLDER/victim, and all train until one is killed
  *   start    the victim stops before ds_initialize
+ *   end      the victim stops once all have trained
  *   resume   from the checkpoint, whose losses must be those of straight
  * MORE that begins with "unsaved" is without a checkpoint.
  * Survivors print "rank R survives".
@@ -176,6 +177,18 @@ static void start_without(void) {
   tiny_close(&r);
 }
 
+/* The others end as well, though the launcher's runtime would wait for ever. */
+static void end(void) {
+  ds_error err = {DS_OK, ""};
+  tiny_run r = {0};
+  float loss;
+  CHECK_OK(start(&r, &err), err);
+  for (int i = 0; r.engine && i < SAVED; i++)
+    CHECK_OK(ds_engine_train_batch(r.engine, &loss, &err), err);
+  tiny_close(&r);
+  if (rank == victim) raise(SIGSTOP);
+}
+
 int main(int argc, char **argv) {
   const char *text = getenv("OMPI_COMM_WORLD_RANK"), *size = getenv("OMPI_COMM_WORLD_SIZE");
   if (argc < 6 || !text || !size) return 2;
@@ -198,6 +211,8 @@ int main(int argc, char **argv) {
     resume();
   else if (strcmp(scene, "start") == 0)
     start_without();
+  else if (strcmp(scene, "end") == 0)
+    end();
   else
     train(scene);
   if (rank != victim) printf("rank %d %s\n", rank, test_failures == 0 ? "survives" : "FAILED");

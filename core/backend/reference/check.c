@@ -78,8 +78,8 @@ static ds_status check_dtype(ds_reference_args *a, const ds_reference_tensor *sp
                    : spec->type != DS_REFERENCE_FLOAT && spec->type != DS_REFERENCE_PLAIN;
   switch (spec->type) {
     case DS_REFERENCE_X:
-      if (a->x < 0 && (d == DS_F32 || d == DS_BF16)) a->x = d;
-      if (a->x < 0 || d != a->x) allowed = a->x < 0 ? "f32 or bf16" : dtype_name(a->x);
+      if (a->x < 0 && (d == DS_F32 || d == DS_BF16 || d == DS_F16)) a->x = d;
+      if (a->x < 0 || d != a->x) allowed = a->x < 0 ? "f32, bf16 or f16" : dtype_name(a->x);
       break;
     case DS_REFERENCE_F32: allowed = d == DS_F32 ? NULL : "f32"; break;
     case DS_REFERENCE_F64: allowed = d == DS_F64 ? NULL : "f64"; break;

@@ -1,4 +1,4 @@
-/* gemm.c - the gemm table: any mix of f32 and bf16, and of the two fp8 in A and B; batches,
+/* gemm.c - the gemm table: any mix of f32, bf16 and f16, and of the two fp8 in A and B; batches,
  * epilogues, scales. */
 #include <string.h>
 
@@ -26,6 +26,10 @@ static int is_fp8(int32_t dtype) {
   return dtype == DS_F8E4M3 || dtype == DS_F8E5M2;
 }
 
+static int is_float(int32_t dtype) {
+  return dtype == DS_F32 || dtype == DS_BF16 || dtype == DS_F16;
+}
+
 static ds_status check_dtypes(const ds_gemm *g, ds_error *err) {
   const struct {
     const char *name;
@@ -34,10 +38,11 @@ static ds_status check_dtypes(const ds_gemm *g, ds_error *err) {
   } all[] = {
       {"A", g->dtype_a, 1}, {"B", g->dtype_b, 1}, {"C", g->dtype_c, 0}, {"bias", g->dtype_bias, 0}};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-    if (all[i].dtype == DS_F32 || all[i].dtype == DS_BF16) continue;
+    if (is_float(all[i].dtype)) continue;
     if (all[i].fp8 && is_fp8(all[i].dtype)) continue;
-    return ds_fail(err, DS_ERR_UNSUPPORTED, "gemm: %s has dtype %d; f32 and bf16%s are offered",
-                   all[i].name, (int)all[i].dtype, all[i].fp8 ? ", and fp8," : "");
+    return ds_fail(err, DS_ERR_UNSUPPORTED,
+                   "gemm: %s has dtype %d; f32, bf16 and f16%s are offered", all[i].name,
+                   (int)all[i].dtype, all[i].fp8 ? ", and fp8," : "");
   }
   return DS_OK;
 }

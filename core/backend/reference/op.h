@@ -15,7 +15,7 @@
 
 /* Which element types a tensor may have. */
 typedef enum ds_reference_type {
-  DS_REFERENCE_X,     /* f32 or bf16, the same for all X of one op */
+  DS_REFERENCE_X,     /* f32, bf16 or f16, the same for all X of one op */
   DS_REFERENCE_F32,   /* f32 */
   DS_REFERENCE_F64,   /* f64 */
   DS_REFERENCE_I32,   /* i32 */

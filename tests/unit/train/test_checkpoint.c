@@ -17,6 +17,7 @@ enum { N = TINY_OUT * TINY_IN + TINY_OUT };
 
 #define F32  ""
 #define BF16 ", \"bf16\": {\"enabled\": true}"
+#define FP16 ", \"fp16\": {\"enabled\": true, \"initial_scale_power\": 20}"
 #define CONFIG(more)                                                                               \
   "{" TINY_BACKEND ", \"train_batch_size\": 12, \"gradient_accumulation_steps\": 3, "              \
   "\"optimizer\": {\"type\": \"AdamW\", \"params\": {\"lr\": 0.05}}, "                             \
@@ -335,6 +336,7 @@ int main(void) {
   if (!mkdtemp(root)) return 1;
   test_resume(CONFIG(F32), at("resume"));
   test_resume(CONFIG(BF16), at("resume"));
+  test_resume(CONFIG(FP16), at("resume"));
   test_refusals();
   test_damage();
   test_full_disk();
