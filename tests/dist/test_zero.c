@@ -360,6 +360,11 @@ static void train_by_hand(const char *zero, bool ignore, bool alike, by_hand *ou
   CHECK_OK(ds_engine_step(r.engine, &err), err);
   uses = false;
   CHECK_OK(pass(&r, 3, &err), err);
+  float values[V * C], masters[V * C];
+  ds_ctx *ctx = ds_engine_ctx(r.engine);
+  CHECK_OK(ds_value_read(ctx, ds_param(ctx, WTE), values, V * C, &err), err);
+  CHECK_OK(ds_engine_read_param(r.engine, WTE, masters, V * C, &err), err);
+  CHECK(memcmp(values, masters, sizeof masters) == 0);
   if (!ignore && !alike && ranks > 1) {
     CHECK_FAILS(ds_engine_step(r.engine, &err), DS_ERR_STATE, err, "unused.weight");
   } else {
