@@ -85,11 +85,13 @@ static ds_status share_some(ds_zero *z, float *host, int64_t n, int root, ds_err
 ds_status ds_zero_share(ds_zero *z, float *host, int64_t n, int root, ds_error *err) {
   if (!z->group) return DS_OK;
   DS_TRY(ds_buffers_take(&z->buffers, BOUNCE * sizeof *host, NULL, &z->bounce, err));
-  ds_status status = DS_OK;
+  /* The group's calls are in one order, whichever stream they are on. */
+  ds_status status = z->side ? ds_side_join(z->side, err) : DS_OK;
   for (int64_t at = 0, count; at < n && status == DS_OK; at += count) {
     count = n - at < BOUNCE ? n - at : BOUNCE;
     status = share_some(z, host + at, count, root, err);
   }
+  if (status == DS_OK && z->side) status = ds_side_follow(z->side, err);
   ds_error ignored;
   ds_status given = ds_buffers_give(&z->buffers, z->bounce, NULL, status == DS_OK ? err : &ignored);
   return status == DS_OK ? given : status;
@@ -123,13 +125,23 @@ ds_status ds_zero_read_grad(ds_zero *z, int param, float *host, ds_error *err) {
   const ds_unit_layout *l = &z->layout;
   ds_range part = ds_layout_part(l, z->params, param, z->rank);
   int unit = l->unit_of[param];
-  if (!z->partial_grads) return read_place(z, param, z->grads, host, err);
+  bool trained = !z->frozen[param];
+  bool parted = trained && (z->partial_grads || (z->summed && l->shards > 1));
+  if (!parted && trained && (z->slots[param].has_grad || z->summed))
+    return read_place(z, param, z->grads, host, err);
+  /* Ranks whose micro batches used other parameters than ours read along. */
+  if (!parted || (z->partial_grads && !z->units[unit].added)) {
+    memset(host, 0, (size_t)ds_params_numel(z->params, param) * sizeof *host);
+    return DS_OK;
+  }
   if (part.begin < part.end) {
     int64_t in_own = local_place(z, param, part.begin) - ds_layout_local(l, unit);
-    const float *x = ds_zero_step_grads(z, unit) + in_own;
+    bool on_device = !z->offloads || !z->partial_grads;
+    const float *x =
+        (on_device ? ds_zero_own_grads(z, unit) : ds_zero_step_grads(z, unit)) + in_own;
     size_t bytes = (size_t)(part.end - part.begin) * sizeof *host;
-    if (z->side) DS_TRY(ds_side_sync(z->side, err));
-    if (!z->offloads)
+    DS_TRY(ds_zero_sync(z, err));
+    if (on_device)
       DS_TRY(ds_backend_download(z->backend, host + part.begin, x, bytes, err));
     else
       memcpy(host + part.begin, x, bytes);

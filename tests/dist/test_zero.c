@@ -18,7 +18,8 @@ enum { WTE, FROZEN, FIRST, LN_W = 0, LN_B, FC_W, FC_B, OUT_W, LAYER_PARAMS };
 enum { UNUSED = FIRST + LAYERS * LAYER_PARAMS, N_PARAMS };
 
 static int ranks;
-static const char *plugins;
+static const char *plugins, *tested = "cpu";
+static bool uses; /* the unused parameter, after all */
 
 /* ---- the model: blocks of x + out(gelu(fc(norm(x)))) */
 
@@ -66,8 +67,9 @@ static ds_value *forward(void *self, ds_ctx *ctx, ds_value *const *inputs, int n
   const ds_tensor *ids = ds_value_tensor(inputs[0]);
   int64_t rows = ids->shape[0] * ids->shape[1];
   x = ds_reshape(ctx, x, 2, (int64_t[]){rows, C});
-  return ds_cross_entropy(ctx, ds_linear(ctx, x, wte, NULL), ds_reshape(ctx, inputs[1], 1, &rows),
-                          -100);
+  x = ds_cross_entropy(ctx, ds_linear(ctx, x, wte, NULL), ds_reshape(ctx, inputs[1], 1, &rows),
+                       -100);
+  return uses ? ds_add(ctx, x, ds_mean(ctx, ds_param(ctx, UNUSED))) : x;
 }
 
 static const ds_model_vtable vtable = {
@@ -228,12 +230,12 @@ enum { N_STAGES = sizeof stages / sizeof *stages };
 static void test_stages(int accumulation, const char *more, double tolerance, double one_process) {
   static result zero, one, r;
   char text[2048];
-  train(config("cpu", accumulation, more), &zero);
+  train(config(tested, accumulation, more), &zero);
   train(config("reference", 1, more), &one);
   compare("one process", &zero, &one, one_process);
   for (int i = 0; i < N_STAGES; i++) {
     snprintf(text, sizeof text, "%s%s", stages[i], more);
-    train(config("cpu", accumulation, text), &r);
+    train(config(tested, accumulation, text), &r);
     /* Micro batches are added before or after ranks are: other orders, where there are both. */
     compare(text, &r, &zero, tolerance);
   }
@@ -248,14 +250,14 @@ static void test_fp16(void) {
   char text[2048];
   test_stages(1, fp16, 0, 2e-3);
   train(config("reference", 1, ""), &f32);
-  train(config("cpu", 1, fp16), &r);
+  train(config(tested, 1, fp16), &r);
   f32.scale = r.scale;
   compare("f32 for fp16", &r, &f32, 5e-3);
-  train(config("cpu", 1, high), &base);
+  train(config(tested, 1, high), &base);
   CHECK(base.skipped > 0 && base.skipped < STEPS && base.scale == ldexp(1, 22 - (int)base.skipped));
   for (int i = 0; i < N_STAGES; i++) {
     snprintf(text, sizeof text, "%s%s", stages[i], high);
-    train(config("cpu", 1, text), &r);
+    train(config(tested, 1, text), &r);
     compare(text, &r, &base, 0);
   }
 }
@@ -266,14 +268,14 @@ static void test_less_traffic(void) {
   char text[4096];
   const char *base = ", \"zero_optimization\": {\"stage\": %d, \"reduce_bucket_size\": 900, "
                      "\"stage3_param_persistence_threshold\": 30, %s}";
-  train(config("cpu", 1, ""), &zero);
+  train(config(tested, 1, ""), &zero);
   char near[64];
   snprintf(near, sizeof near, "\"zero_hpz_partition_size\": %d", ranks == 4 ? 2 : ranks);
   snprintf(text, sizeof text, base, 3, near);
-  train(config("cpu", 1, text), &r);
+  train(config(tested, 1, text), &r);
   compare(text, &r, &zero, 0);
   if (BATCH % (ranks * 2) == 0) {
-    train(config("cpu", 2, text), &r);
+    train(config(tested, 2, text), &r);
     compare(text, &r, &zero, 1e-6);
   }
   static const char *const int8[] = {"\"zero_quantized_weights\": true",
@@ -283,7 +285,7 @@ static void test_less_traffic(void) {
                                      "\"overlap_comm\": false"};
   for (size_t i = 0; i < sizeof int8 / sizeof *int8; i++) {
     snprintf(text, sizeof text, base, 3, int8[i]);
-    train(config("cpu", 1, text), &r);
+    train(config(tested, 1, text), &r);
     int before = test_failures;
     for (int k = 0; k < STEPS; k++) {
       CHECK_NEAR(r.losses[k], zero.losses[k], 0.03 * fabs((double)zero.losses[k]));
@@ -296,21 +298,117 @@ static void test_less_traffic(void) {
   ds_error err;
   if (ranks == 4) {
     snprintf(text, sizeof text, base, 3, "\"zero_hpz_partition_size\": 3");
-    CHECK_FAILS(open_run(&wrong, config("cpu", 1, text), &err), DS_ERR_INVALID, err,
+    CHECK_FAILS(open_run(&wrong, config(tested, 1, text), &err), DS_ERR_INVALID, err,
                 "zero_hpz_partition_size is 3, but 4 ranks");
     close_run(&wrong);
   }
   snprintf(text, sizeof text, base, 1, "\"zero_quantized_gradients\": true");
-  CHECK_FAILS(open_run(&wrong, config("cpu", 1, text), &err), DS_ERR_INVALID, err,
+  CHECK_FAILS(open_run(&wrong, config(tested, 1, text), &err), DS_ERR_INVALID, err,
               "needs \"stage\" 2 or 3");
   close_run(&wrong);
 }
 
+/* ---- forward, backward and step by hand, where ranks and micro batches use other parameters */
+
+static ds_status pass(run *r, int at, ds_error *err) {
+  int i = (at * ranks + ds_engine_global_rank(r->engine)) % SAMPLES;
+  ds_batch batch = {.n = 2,
+                    .tensors = {{DS_I32, 2, {1, T}, ids[i]}, {DS_I32, 2, {1, T}, labels[i]}}};
+  ds_value *loss;
+  DS_TRY(ds_engine_forward(r->engine, &batch, &loss, err));
+  return ds_engine_backward(r->engine, loss, err);
+}
+
+/* Of every parameter, from ds_engine_read_param or ds_engine_read_grad. */
+static void read_all(run *r, bool gradients, float *out) {
+  ds_error err;
+  for (int i = 0, at = 0; i < N_PARAMS; i++) {
+    int64_t shape[DS_MAX_RANK], n = 1;
+    int32_t rank = ds_params_shape(ds_engine_params(r->engine), i, shape);
+    for (int32_t d = 0; d < rank; d++) n *= shape[d];
+    CHECK_OK(gradients ? ds_engine_read_grad(r->engine, i, out + at, (size_t)n, &err)
+                       : ds_engine_read_param(r->engine, i, out + at, (size_t)n, &err),
+             err);
+    at += (int)n;
+  }
+}
+
+typedef struct by_hand {
+  float gradients[ELEMENTS], amid[ELEMENTS], weights[ELEMENTS];
+} by_hand;
+
+/* Two micro batches a step. Of the first step the unused parameter takes part in the first one; of
+ * the second step on rank 0 alone, unless ranks are to be alike. */
+static void train_by_hand(const char *zero, bool ignore, bool alike, by_hand *out) {
+  char text[4096];
+  ds_error err;
+  run r;
+  snprintf(text, sizeof text,
+           "{\"backend\": {\"name\": \"%s\", \"plugin_path\": \"%s\"}, \"train_batch_size\": %d, "
+           "\"gradient_accumulation_steps\": 2, \"optimizer\": {\"type\": \"AdamW\", \"params\": "
+           "{\"lr\": 0.01}}, %.*s, \"ignore_unused_parameters\": %s}}",
+           tested, plugins, 2 * ranks, (int)strlen(zero) - 3, zero + 2, ignore ? "true" : "false");
+  CHECK_OK(open_run(&r, text, &err), err);
+  if (!r.engine) return;
+  for (int micro = 0; micro < 2; micro++) {
+    uses = micro == 0;
+    CHECK_OK(pass(&r, micro, &err), err);
+    CHECK_OK(ds_engine_step(r.engine, &err), err);
+  }
+  uses = alike || ds_engine_global_rank(r.engine) == 0;
+  CHECK_OK(pass(&r, 2, &err), err);
+  CHECK_OK(ds_engine_step(r.engine, &err), err);
+  uses = false;
+  CHECK_OK(pass(&r, 3, &err), err);
+  float values[V * C], masters[V * C];
+  ds_ctx *ctx = ds_engine_ctx(r.engine);
+  CHECK_OK(ds_value_read(ctx, ds_param(ctx, WTE), values, V * C, &err), err);
+  CHECK_OK(ds_engine_read_param(r.engine, WTE, masters, V * C, &err), err);
+  CHECK(memcmp(values, masters, sizeof masters) == 0);
+  if (!ignore && !alike && ranks > 1) {
+    CHECK_FAILS(ds_engine_step(r.engine, &err), DS_ERR_STATE, err, "unused.weight");
+  } else {
+    read_all(&r, true, out->gradients);
+    CHECK_OK(ds_engine_step(r.engine, &err), err);
+    read_all(&r, false, out->amid);
+    CHECK_OK(pass(&r, 4, &err), err);
+    CHECK_OK(ds_engine_step(r.engine, &err), err);
+    CHECK_OK(pass(&r, 5, &err), err);
+    CHECK_OK(ds_engine_zero_grad(r.engine, &err), err); /* all of it: a step of zeros */
+    if (ignore) CHECK_OK(ds_engine_step(r.engine, &err), err);
+    read_all(&r, false, out->weights);
+  }
+  close_run(&r);
+}
+
+static void test_by_hand(void) {
+  static by_hand zeros[2], r;
+  for (int alike = 0; alike < 2; alike++) train_by_hand(stages[0], true, alike, &zeros[alike]);
+  for (int i = 0; i < N_STAGES; i++) {
+    int before = test_failures;
+    bool summed =
+        strstr(stages[i], "\"stage\": 1}") == NULL; /* else in the step: nobody overlaps */
+    /* Weights that are gathered for use are gathered by all ranks. */
+    bool alike = strstr(stages[i], "\"stage\": 3") != NULL;
+    const by_hand *zero = &zeros[alike];
+    train_by_hand(stages[i], true, alike, &r);
+    for (int k = 0; k < ELEMENTS; k++) {
+      if (summed) CHECK_NEAR(r.gradients[k], zero->gradients[k], 1e-6);
+      CHECK_NEAR(r.amid[k], zero->amid[k], 1e-5);
+      CHECK_NEAR(r.weights[k], zero->weights[k], 2e-5);
+    }
+    train_by_hand(stages[i], false, alike, &r);
+    if (test_failures != before) fprintf(stderr, "  by hand with %s\n", stages[i]);
+  }
+}
+
 int main(int argc, char **argv) {
-  if (argc != 3) return 2;
+  if (argc != 3 && argc != 4) return 2;
   plugins = argv[1];
   ranks = atoi(argv[2]);
+  if (argc == 4) tested = argv[3];
   make_data();
+  test_by_hand();
   test_stages(1, "", 0, 2e-5);
   if (BATCH % (ranks * 2) == 0) test_stages(2, "", 1e-6, 2e-5);
   test_stages(1, ", \"bf16\": {\"enabled\": true}", 0, 2e-2);
