@@ -24,7 +24,8 @@ typedef struct train_bench {
   const char *model_path, *dtype_text, *peer_unit;
   bench_peer peer;
   option_list seq_list;
-  int64_t batch, steps, seq[BENCH_LIST_MAX];
+  int64_t batch, steps, stage, seq[BENCH_LIST_MAX];
+  bool alone; /* communication waits for the passes */
   int n_seq, n_dtypes;
   int32_t dtypes[2];
 } train_bench;
@@ -37,8 +38,10 @@ typedef struct train_times {
 
 static char *config_text(const train_bench *t, int32_t dtype) {
   return ds_format("{\"train_batch_size\":%lld,\"bf16\":{\"enabled\":%s},"
+                   "\"zero_optimization\":{\"stage\":%lld,\"overlap_comm\":%s},"
                    "\"optimizer\":{\"type\":\"AdamW\",\"params\":{\"lr\":1e-4}},\"backend\":%s}",
-                   (long long)t->batch, dtype == DS_BF16 ? "true" : "false", t->b.section);
+                   (long long)t->batch, dtype == DS_BF16 ? "true" : "false", (long long)t->stage,
+                   t->alone ? "false" : "true", t->b.section);
 }
 
 /* Random tokens, enough for every step to see new ones. */
@@ -242,6 +245,10 @@ static bool check(train_bench *t, const char *who, const option_list *words) {
     fprintf(stderr, "ds %s: unexpected \"%s\" (ds %s --help)\n", who, words->values[0], who);
     return false;
   }
+  if (t->stage < 0 || t->stage > 3) {
+    fprintf(stderr, "ds %s: --stage may be 0 to 3\n", who);
+    return false;
+  }
   if (t->batch < 1 || t->batch > 4096 || t->steps < 1 || t->steps > BENCH_SAMPLES_MAX) {
     fprintf(stderr, "ds %s: --batch may be 1 to 4096, --steps 1 to %d\n", who, BENCH_SAMPLES_MAX);
     return false;
@@ -272,12 +279,15 @@ int bench_train(int argc, char **argv) {
       "[--model M] [--batch B] [--seq-len T...] [--dtype f32|bf16|both] [--steps N] [--json]",
       "A peer's command runs before and after ours for each length; {B}, {T} and {threads} in it "
       "are\n"
-      "filled in. bench/compare-llmc uses this.",
+      "filled in. bench/compare-llmc uses this. Under mpirun the ranks train together, each times\n"
+      "the same steps, and rank 0 prints; --batch is that of all ranks (bench/compare-ranks).",
       {{"--model", OPTION_STRING, &t.model_path, "M", "a Hugging Face folder or config.json"},
        {"--batch", OPTION_INT, &t.batch, "B", "sequences a step (4)"},
        {"--seq-len", OPTION_LIST, &t.seq_list, "T", "tokens a sequence (64 256)"},
        {"--dtype", OPTION_STRING, &t.dtype_text, "TYPE", "f32, bf16 or both (both)"},
        {"--steps", OPTION_INT, &t.steps, "N", "steps to time (5)"},
+       {"--stage", OPTION_INT, &t.stage, "S", "ZeRO's stage (0)"},
+       {"--no-overlap", OPTION_FLAG, &t.alone, NULL, "no communication beside the passes"},
        {"--peer", OPTION_STRING, &t.peer.command, "COMMAND", "another program, to compare with"},
        {"--peer-pattern", OPTION_STRING, &t.peer.pattern, "REGEX",
         "finds its figures; group 1 is the number\n(took ([0-9.]+) ms)"},
@@ -286,6 +296,8 @@ int bench_train(int argc, char **argv) {
   parsed p = options_parse(&c, argc, argv, &words);
   if (p != PARSED_RUN) return p == PARSED_HELP ? 0 : 2;
   if (!check(&t, c.name, &words)) return 2;
+  const char *rank = getenv("OMPI_COMM_WORLD_RANK");
+  if (rank && strcmp(rank, "0") != 0 && !freopen("/dev/null", "w", stdout)) return 1;
   ds_status status = bench_open("train", &t.common, &t.b, &err);
   if (status == DS_OK) {
     status = measure_all(&t, &err);

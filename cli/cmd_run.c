@@ -3,11 +3,10 @@
 
 #include "base/file.h"
 #include "base/str.h"
+#include "run_again.h"
 #include "run_env.h"
-#include "run_hosts.h"
 #include "run_job.h"
 #include "run_rank.h"
-#include "train/config.h"
 
 #include <sched.h>
 #include <stdlib.h>
@@ -121,77 +120,19 @@ static ds_status look_around(run *r, ds_error *err) {
   return read_master(r, err);
 }
 
-/* ---- fewer ranks */
-
-/* The config that the command trains with, where it says so as ds train and DeepSpeed's scripts do. */
-static const char *find_config(const run *r) {
-  static const char *const names[] = {"--config", "--deepspeed_config"};
-  if (r->config) return r->config;
-  for (char **word = r->command; *word; word++)
-    for (size_t i = 0; i < 2; i++) {
-      const size_t n = strlen(names[i]);
-      if (strncmp(*word, names[i], n) != 0) continue;
-      if ((*word)[n] == '=') return *word + n + 1;
-      if (!(*word)[n]) return word[1];
-    }
-  return NULL;
-}
-
-/* How many of `slots` may be used where the first start had more. */
-static ds_status fewer(const run *r, int slots, int *out, ds_error *err) {
-  const char *config = find_config(r);
-  ds_error inner;
-  if (!config)
-    return ds_fail(err, DS_ERR_STATE,
-                   "%d slots are left for %d ranks, and nothing says whether fewer will do: give "
-                   "--deepspeed_config FILE, whose elasticity says it",
-                   slots, r->ranks);
-  ds_status status = ds_config_elastic_ranks(config, slots, out, &inner);
-  if (status != DS_OK)
-    return ds_fail(err, status, "%d slots are left for %d ranks: %s", slots, r->ranks,
-                   inner.message);
-  if (*out > 0) return DS_OK;
-  return ds_fail(err, DS_ERR_STATE,
-                 "%d slots are left for %d ranks; with fewer it may go on if elasticity is enabled "
-                 "in %s",
-                 slots, r->ranks, config);
-}
-
-/* A start after a failure: on the hosts that are there. */
-static ds_status plan_again(const run *r, run_plan *out, ds_error *err) {
-  const char *agent = getenv("OMPI_MCA_plm_rsh_agent");
-  run_options o = r->o;
-  run_hosts left = {0};
-  ds_status status = hostfile_copy(&r->hosts, &left, err);
-  if (status == DS_OK)
-    status = run_hosts_drop_gone(&left, agent && agent[0] ? agent : "ssh", r->this_host, err);
-  if (status == DS_OK && left.count == 0)
-    status = ds_fail(err, DS_ERR_NOT_FOUND, "no host of the hostfile answers");
-  int slots = hostfile_slots(&left), ranks = r->ranks;
-  for (int i = 0; i < left.count && o.num_gpus > 0; i++)
-    if (left.at[i].n_slots > o.num_gpus) slots -= left.at[i].n_slots - (int)o.num_gpus;
-  if (status == DS_OK && slots < ranks) status = fewer(r, slots, &ranks, err);
-  /* Whatever chose among all the hosts is now a number of ranks on those that are left. */
-  for (int i = 0; i < left.count && o.num_gpus > 0; i++)
-    if (left.at[i].n_slots > o.num_gpus) left.at[i].n_slots = (int)o.num_gpus;
-  o.num_gpus = o.num_nodes = -1;
-  o.include = o.exclude = NULL;
-  o.ranks = ranks;
-  if (status == DS_OK) status = run_plan_openmpi(&o, &left, r->this_host, out, err);
-  hostfile_finish(&left);
-  return status;
-}
+/* ---- a start */
 
 static ds_status make_plan(const run *r, int restarts, run_plan *out, ds_error *err) {
   const bool several = r->hosts.count > 1;
   if (r->slurm) return run_plan_slurm(&r->o, out, err);
-  if (restarts > 0 && several) return plan_again(r, out, err);
+  if (restarts > 0 && several) {
+    const run_before before = {&r->hosts, r->ranks, r->this_host, r->config, r->command};
+    return run_again(&r->o, &before, out, err);
+  }
   run_options o = r->o;
   if (r->hosts.count > 0 && !r->hostfile) o.include = NULL; /* they are its slots */
   return run_plan_openmpi(&o, r->hosts.count > 0 ? &r->hosts : NULL, r->this_host, out, err);
 }
-
-/* ---- a start */
 
 static ds_status set(const char *name, long long value, ds_error *err) {
   char text[32];

@@ -52,7 +52,8 @@ typedef struct plan_result {
   plan_choice nearest; /* where nothing fits: the least that is missing */
 } plan_result;
 
-/* plan_hardware.c. By name ("a100-80gb"); false where there is none, after telling what there is. */
+/* plan_hardware.c. By name ("a100-80gb"); false where there is none, after telling what there
+ * is. */
 bool plan_hardware_find(const char *name, bool bf16, plan_request *r);
 void plan_hardware_names(char *out, size_t size); /* "a100-40gb, a100-80gb, ..." */
 

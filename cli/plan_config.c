@@ -26,8 +26,11 @@ cJSON *plan_config(const plan_choice *c) {
     cJSON_AddNumberToObject(tensor, "autotp_size", l->tensor);
     if (l->split_norms) cJSON_AddBoolToObject(tensor, "sequence_parallel", true);
   }
-  if (l->pipe > 1)
-    cJSON_AddNumberToObject(cJSON_AddObjectToObject(root, "pipeline"), "stages", l->pipe);
+  if (l->pipe > 1) {
+    cJSON *pipeline = cJSON_AddObjectToObject(root, "pipeline");
+    cJSON_AddNumberToObject(pipeline, "stages", l->pipe);
+    cJSON_AddStringToObject(pipeline, "partition", "uniform"); /* as estimates have it */
+  }
   if (l->sequence > 1) cJSON_AddNumberToObject(root, "sequence_parallel_size", l->sequence);
   return root;
 }

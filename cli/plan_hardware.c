@@ -2,12 +2,12 @@
 
 #include <string.h>
 
-/* Dense peaks without sparsity, bandwidths one way, GB = 1e9 bytes; a rank is one GPU. From NVIDIA's and
- * AMD's datasheets of the accelerators (peaks, memory, links) and of the node they are sold in (DGX,
- * or the reference platform: network ports per GPU, host memory, links to it). The host memory's
- * bandwidth is that of its processors' channels. Files: what such a node's drives read; half of it
- * is counted, as writing is slower. f32 peaks are those of matrix units where f32 inputs may use them
- * at full precision, else of plain units: not tf32. */
+/* Dense peaks without sparsity, bandwidths one way, GB = 1e9 bytes; a rank is one GPU. From
+ * NVIDIA's and AMD's datasheets of the accelerators (peaks, memory, links) and of the node they are
+ * sold in (DGX, or the reference platform: network ports per GPU, host memory, links to it). The
+ * host memory's bandwidth is that of its processors' channels. Files: what such a node's drives
+ * read; half of it is counted, as writing is slower. f32 peaks are those of matrix units where f32
+ * inputs may use them at full precision, else of plain units: not tf32. */
 static const struct {
   const char *name;
   int per_node;

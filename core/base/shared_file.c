@@ -88,6 +88,8 @@ ds_status ds_shared_file_open(ds_shared_file *f, const char *path, uint64_t size
   f->room = malloc(DS_SHARED_FILE_ROOM);
   struct stat st;
   ds_status status = f->path && f->room ? DS_OK : ds_fail_memory(err, path);
+  /* Write only: NFS then sends what was written, and not the whole page, of which others may write
+   * another part. */
   if (status == DS_OK && (f->fd = open(path, O_WRONLY | O_CLOEXEC)) < 0)
     status = fail_errno(err, "open", path);
   if (status == DS_OK && fstat(f->fd, &st) != 0) status = fail_errno(err, "open", path);

@@ -75,16 +75,14 @@ bool ds_ctx_training(const ds_ctx *ctx) {
 }
 
 ds_status ds_ctx_begin(ds_ctx *ctx, ds_error *err) {
-  (void)err; /* nothing can fail today; a stream that must be waited for could */
   ds_arena_reset(ctx->arena);
   ctx->pool.chunk = ctx->pool.offset = 0;
   ctx->n_nodes = 0;
   for (size_t i = 0; i < ctx->uses_capacity; i++) ctx->uses[i] = 0;
   ctx->n_scopes = 0;
   ctx->input_bytes = 0;
-  ds_parallel_begin(ctx);
   ctx->failure.status = DS_OK;
-  return DS_OK;
+  return ds_parallel_begin(ctx, err);
 }
 
 ds_status ds_ctx_status(const ds_ctx *ctx, ds_error *err) {

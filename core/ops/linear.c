@@ -88,6 +88,7 @@ static ds_status linear_backward(ds_ctx *ctx, ds_node *node, ds_error *err) {
   int64_t all;
   ds_tensor_as_rows(dy.t, &dy.rows, &all, &dy.ld);
   DS_TRY(linear_dx(ctx, x, w, &dy, err));
+  DS_TRY(ds_parallel_added(ctx, x, err));
   DS_TRY(linear_dw(ctx, x, w, &dy, err));
   return b && b->needs_grad ? linear_db(ctx, b, &dy, err) : DS_OK;
 }

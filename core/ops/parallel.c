@@ -11,6 +11,10 @@ void ds_ctx_bind_tensor(ds_ctx *ctx, ds_group *group, const ds_param_split *spli
   ctx->tensor.sequence = sequence;
 }
 
+void ds_ctx_bind_tensor_side(ds_ctx *ctx, ds_side *side) {
+  ctx->tensor.side = side;
+}
+
 const ds_param_split *ds_parallel_split(const ds_ctx *ctx, const ds_value *w) {
   const ds_value *root = w->base ? w->base : w;
   if (!ctx->tensor.group || root->param < 0) return NULL;
@@ -58,10 +62,28 @@ static ds_status close_plain(ds_ctx *ctx, ds_grad *g, const ds_tensor *from, ds_
   return ds_grad_close(ctx, g, err);
 }
 
+ds_status ds_parallel_added(ds_ctx *ctx, ds_value *x, ds_error *err) {
+  if (!x->shared || !ctx->tensor.side || --x->uses > 0 || !x->grad) return DS_OK;
+  const ds_tensor *t = &x->grad->t;
+  DS_TRY(ds_side_follow(ctx->tensor.side, err));
+  x->on_way = ctx->tensor.busy = true;
+  return ds_group_allreduce(ctx->tensor.group, ctx->tensor.side, t->data, t->data,
+                            ds_tensor_numel(t), t->dtype, DS_REDUCE_SUM, err);
+}
+
+ds_status ds_parallel_join(ds_ctx *ctx, ds_error *err) {
+  if (ctx->tensor.busy) DS_TRY(ds_side_join(ctx->tensor.side, err));
+  ctx->tensor.busy = false;
+  return DS_OK;
+}
+
 /* Each rank has the gradient of what it made of x; what reads x alone is all linears of this group,
  * so the memory is no one else's. */
 static ds_status enter_backward(ds_ctx *ctx, ds_node *node, ds_error *err) {
-  DS_TRY(sum_in_place(ctx, ds_grad_out(node), err));
+  if (node->out[0]->on_way)
+    DS_TRY(ds_parallel_join(ctx, err));
+  else
+    DS_TRY(sum_in_place(ctx, ds_grad_out(node), err));
   return ds_grad_pass(ctx, node->in[0], node, err);
 }
 
@@ -78,6 +100,8 @@ static ds_value *enter_whole(ds_ctx *ctx, ds_value *x) {
   y->base = y->grad = y->entered = NULL;
   y->base_offset = 0;
   y->param = -1;
+  y->shared = true;
+  y->on_way = false;
   y->keep = false;
   y->uses = 0;
   return ds_record(ctx, enter_backward, &x, 1, &y, 1, NULL, 0);

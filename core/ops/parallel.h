@@ -36,6 +36,11 @@ typedef struct ds_param_split {
  * parameter index; both stay the caller's and must stay valid. sequence: sequence parallelism. */
 void ds_ctx_bind_tensor(ds_ctx *ctx, ds_group *group, const ds_param_split *splits, bool sequence);
 
+/* Sums over the group of gradients of column-parallel products' inputs go to this stream, while the
+ * backend's computes the gradients of their weights. NULL: all goes to the backend's stream. The
+ * caller's; it must outlive the context's work. Without sequence parallelism only. */
+void ds_ctx_bind_tensor_side(ds_ctx *ctx, ds_side *side);
+
 /* What this rank has of a value. */
 typedef enum ds_part {
   DS_PART_WHOLE,
@@ -62,11 +67,15 @@ bool ds_parallel_check(ds_ctx *ctx, uint32_t op, ds_value *const *in, int n_in,
 bool ds_parallel_check_linear(ds_ctx *ctx, const ds_value *x, const ds_value *w);
 /* x, whole, as the input of a column-parallel product. */
 ds_value *ds_parallel_enter(ds_ctx *ctx, ds_value *x);
+/* In the walk: a product that read x has added to its gradient. */
+DS_MUST_USE ds_status ds_parallel_added(ds_ctx *ctx, ds_value *x, ds_error *err);
+/* The backend's stream waits for what the side has. */
+DS_MUST_USE ds_status ds_parallel_join(ds_ctx *ctx, ds_error *err);
 /* The sum over ranks of y [...,C], in place; or this rank's rows of it. */
 ds_value *ds_parallel_leave(ds_ctx *ctx, ds_value *y);
 /* This rank's rows of contiguous ids, flat, where each has its own rows; else ids. */
 ds_value *ds_parallel_ids(ds_ctx *ctx, ds_value *ids);
-void ds_parallel_begin(ds_ctx *ctx); /* a new tape */
+DS_MUST_USE ds_status ds_parallel_begin(ds_ctx *ctx, ds_error *err); /* a new tape */
 /* Of a parameter whose gradient is summed over ranks, where this walk's goes; *existed: something is
  * there. False: where a gradient always goes. */
 bool ds_parallel_summed(const ds_ctx *ctx, int param);

@@ -15,9 +15,13 @@ void ds_parallel_drop(ds_ctx *ctx, ds_value *v) {
  * parallelism all that is undivided. A gradient so far is the sum already, so this walk's is apart
  * until it is one too. */
 
-void ds_parallel_begin(ds_ctx *ctx) {
+ds_status ds_parallel_begin(ds_ctx *ctx, ds_error *err) {
   ctx->tensor.n_ids = 0;
   for (size_t i = 0; i < ctx->tensor.pending_capacity; i++) ctx->tensor.pending[i] = NULL;
+  /* A walk failed amid sums, whose memory is used again from here on. */
+  if (ctx->tensor.busy) DS_TRY(ds_side_revive(ctx->tensor.side, err));
+  ctx->tensor.busy = false;
+  return DS_OK;
 }
 
 bool ds_parallel_summed(const ds_ctx *ctx, int param) {

@@ -47,6 +47,8 @@ struct ds_value {
   ds_part part;
   const ds_param_split *vocab; /* of DS_PART_VOCAB: which */
   ds_value *entered;           /* in training: what column-parallel products read in its place */
+  bool shared;                 /* is such a one, and whole: its gradient is summed over ranks */
+  bool on_way;                 /* its gradient is being summed */
   size_t host;                 /* of an i32 input: where its elements are in the context's ids, + 1;
                                   0: not there */
 };
@@ -155,6 +157,8 @@ struct ds_ctx {
     ds_group *group; /* NULL: nothing is divided */
     const ds_param_split *splits;
     bool sequence;
+    ds_side *side; /* NULL: sums go to the backend's stream */
+    bool busy;     /* the side has work that nobody waited for */
     int32_t *ids; /* host copies of i32 inputs since the last begin */
     size_t n_ids, id_capacity;
     ds_value **pending; /* by parameter: this walk's gradient, until it is summed over ranks */

@@ -13,6 +13,7 @@
 #include "train/checkpoint_files.h"
 #include "train/checkpoint_ranks.h"
 #include "train/checkpoint_state.h"
+#include "train/parts.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,14 +85,14 @@ static ds_status check(saving *s, const char *tag, ds_error *err) {
 /* Rank 0 makes the folder; all see it, by the name that rank 0 says. Collective. */
 static ds_status meet(saving *s, ds_error *err) {
   ds_engine *e = s->e;
-  char text[DS_WORLD_SAY] = "";
+  char text[DS_RANKS_TEXT] = "";
   ds_status status = DS_OK;
   if (e->world.rank == 0) {
     status = ds_checkpoint_folder_begin(s->dir, s->tag, &s->folder, err);
     if (status == DS_OK) snprintf(text, sizeof text, "%s\n%s", s->tag, strrchr(s->folder, '/') + 1);
   }
   ds_error other;
-  ds_status told = ds_world_say(&e->world, text, status == DS_OK ? err : &other);
+  ds_status told = ds_tell_all(&e->world, 0, text, sizeof text, status == DS_OK ? err : &other);
   if (status == DS_OK) status = told;
   char *name = strchr(text, '\n');
   if (status != DS_OK || e->world.rank == 0 || !name) return status;
@@ -182,7 +183,7 @@ static void identify(const char *folder, char *out, size_t size) {
  * Collective. */
 static ds_status find(loading *l, ds_engine *e, const char *dir, const char *tag, char **path,
                       bool *shared, ds_error *err) {
-  char text[DS_WORLD_SAY] = "", here[96];
+  char text[DS_RANKS_TEXT] = "", here[96];
   ds_status status = DS_OK;
   *path = NULL;
   *shared = true;
@@ -192,7 +193,7 @@ static ds_status find(loading *l, ds_engine *e, const char *dir, const char *tag
     if (status == DS_OK) snprintf(text, sizeof text, "%s\n%s", l->tag, here);
   }
   ds_error other;
-  ds_status told = ds_world_say(&e->world, text, status == DS_OK ? err : &other);
+  ds_status told = ds_tell_all(&e->world, 0, text, sizeof text, status == DS_OK ? err : &other);
   if (status == DS_OK) status = told;
   if (status != DS_OK || e->world.rank == 0) return status;
   char *there = strchr(text, '\n');
@@ -240,7 +241,9 @@ static ds_status apply(loading *l, ds_engine *e, ds_error *err) {
   DS_TRY(ds_world_agree(&e->world, set_loader(l, e, err), "loading the checkpoint", err));
   e->halfway = true;
   /* What a checkpoint doesn't hold - padding, gradients - may be as undefined as the rest. */
-  ds_status status = e->failure.status != DS_OK ? ds_zero_clear(e->zero, err) : DS_OK;
+  bool broken = e->failure.status != DS_OK;
+  ds_status status = broken ? ds_zero_clear(e->zero, err) : DS_OK;
+  if (status == DS_OK && broken) status = ds_parts_revive(e, err);
   if (status == DS_OK) status = ds_checkpoint_files_read(&l->files, e, err);
   DS_TRY(ds_world_agree(&e->world, status, "loading the checkpoint", err));
   DS_TRY(ds_zero_settle(e->zero, err));

@@ -7,7 +7,10 @@
 #ifndef DS_TRAIN_CHECKPOINT_RANKS_H
 #define DS_TRAIN_CHECKPOINT_RANKS_H
 
-#include "parallel/world.h"
+#include "parallel/tell.h"
+
+/* Room for what rank 0 says with ds_tell_all: the names of a tag and a folder. */
+enum { DS_RANKS_TEXT = 512 };
 
 /* Whether all ranks have the same text, of any length. NULL is one too. */
 DS_MUST_USE ds_status ds_ranks_same(ds_world *w, const char *text, bool *same, ds_error *err);

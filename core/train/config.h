@@ -28,6 +28,7 @@ typedef struct ds_config {
   ds_loss_scaler_rules loss_scale; /* with fp16 */
   ds_zero_rules zero;              /* without the optimizer's n_states */
   int tensor, sequence, pipe; /* ranks that share a model, or a sequence (parallel/topology.h) */
+  bool tensor_overlap;        /* tensor_parallel.tp_overlap_comm */
   bool sequence_parallel;     /* tensor_parallel.sequence_parallel: norms on parts of the rows */
   bool elastic;               /* elasticity chooses the batch sizes */
   ds_elasticity elasticity;   /* checked; without micro batches when it is wrong */

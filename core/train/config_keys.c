@@ -139,7 +139,9 @@ static const ds_schema_key keys[] = {
     BOOL("zero_optimization.allgather_partitions", HERE, "true"),
     INT("zero_optimization.allgather_bucket_size", HERE, "500000000", 0),
     BOOL("zero_optimization.overlap_comm", HERE, NULL),
-    BOOL("zero_optimization.load_from_fp32_weights", IDLE, "true"),
+    {"zero_optimization.load_from_fp32_weights", DS_SCHEMA_BOOL, DS_SCHEMA_LATER, "true", 0, 0,
+     NULL,
+     "a checkpoint's weights are f32, and what was trained in them would be lost; leave it true"},
     BOOL("zero_optimization.elastic_checkpoint", IDLE, "false"), /* every one is */
     SECTION("zero_optimization.offload_param"),
     STRING("zero_optimization.offload_param.device", HERE, "\"none\"", "none|cpu|nvme"),
@@ -171,6 +173,7 @@ static const ds_schema_key keys[] = {
     INT("zero_optimization.stage3_model_persistence_threshold", IDLE, NULL, 0),
     INT("zero_optimization.stage3_max_live_parameters", HERE, "1000000000", 0),
     INT("zero_optimization.stage3_max_reuse_distance", HERE, "1000000000", 0),
+    /* ds_engine_save_model gathers nothing: ranks write their own pieces, at any stage */
     BOOL("zero_optimization.stage3_gather_16bit_weights_on_model_save", IDLE, "false"),
     BOOL("zero_optimization.stage3_gather_fp16_weights_on_model_save", IDLE, "false"),
     INT("zero_optimization.stage3_module_granularity_threshold", HERE, "0", 0),
@@ -250,7 +253,7 @@ static const ds_schema_key keys[] = {
     BOOL("tensor_parallel.sequence_parallel", HERE, "false"), /* dscore's own */
     SECTION("tensor_parallel.tp"),
     INT("tensor_parallel.tp.tp_size", HERE, "1", 1),
-    BOOL("tensor_parallel.tp_overlap_comm", IDLE, "false"),
+    BOOL("tensor_parallel.tp_overlap_comm", HERE, "false"),
     SECTION("elasticity"),
     BOOL("elasticity.enabled", HERE, "false"),
     INT("elasticity.max_train_batch_size", HERE, NULL, 1),

@@ -15,6 +15,7 @@ void ds_config_read_tensor(ds_config *c, ds_schema_errors *errors) {
                                size_at(tp, "tp_size")};
   int given = -1;
   c->tensor = 1;
+  c->tensor_overlap = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(section, "tp_overlap_comm"));
   c->sequence_parallel =
       cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(section, "sequence_parallel"));
   for (int i = 0; i < NAMES; i++) {
@@ -30,6 +31,9 @@ void ds_config_read_tensor(ds_config *c, ds_schema_errors *errors) {
   if (given >= 0) c->tensor = (int)sizes[given];
   const cJSON *enabled = cJSON_GetObjectItemCaseSensitive(section, "enabled");
   if (cJSON_IsFalse(enabled)) c->tensor = 1;
+  if (c->sequence_parallel && c->tensor_overlap)
+    ds_schema_error(errors, "tensor_parallel.tp_overlap_comm: with sequence_parallel gradients are "
+                            "scattered, which isn't overlapped; leave one of them out");
   if (c->sequence_parallel && c->tensor == 1)
     ds_schema_error(errors, "tensor_parallel.sequence_parallel: needs tensor parallelism "
                             "(tensor_parallel.autotp_size above 1)");

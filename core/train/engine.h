@@ -35,6 +35,7 @@ struct ds_engine {
   ds_stages stages;       /* of a pipeline; without bounds: there is none */
   ds_group *tied;         /* the two stages that have tied parameters; NULL: not this one */
   ds_group *replicas;     /* ranks that have the same key/value heads; NULL: none */
+  ds_side *tensor_side;   /* tensor_parallel.tp_overlap_comm; else NULL */
   ds_param_split *splits; /* the context's */
   bool *counted;          /* by parameter: in the gradient norm of this rank; NULL: all are */
   ds_param_slot *slots;   /* by parameter; zero's */

@@ -41,13 +41,13 @@ static ds_status check(saving *s, ds_error *err) {
 
 /* Rank 0 says under what name the file is made. Collective. */
 static ds_status meet(saving *s, ds_error *err) {
-  char text[DS_WORLD_SAY] = "";
+  char text[DS_RANKS_TEXT] = "";
   struct timespec t;
   clock_gettime(CLOCK_REALTIME, &t);
   snprintf(text, sizeof text, "tmp.%llx.%ld",
            (unsigned long long)t.tv_sec * 1000000000u + (unsigned long long)t.tv_nsec,
            (long)getpid());
-  DS_TRY(ds_world_say(&s->e->world, text, err));
+  DS_TRY(ds_tell_all(&s->e->world, 0, text, sizeof text, err));
   s->temporary = ds_format("%s.%s", s->path, text);
   return s->temporary ? DS_OK : ds_fail_memory(err, s->folder);
 }

@@ -43,6 +43,9 @@ static ds_status connect_tensor(ds_engine *e, ds_error *err) {
   DS_TRY(ds_shard_connect(e->shards, e->n_params, tensor, &e->replicas, err));
   DS_TRY(ds_local_splits(e->params, e->shards, &e->splits, err));
   ds_ctx_bind_tensor(e->ctx, tensor, e->splits, e->config.sequence_parallel);
+  if (!e->config.tensor_overlap) return DS_OK;
+  DS_TRY(ds_side_create(e->backend, &e->tensor_side, err));
+  ds_ctx_bind_tensor_side(e->ctx, e->tensor_side);
   return DS_OK;
 }
 
@@ -71,7 +74,12 @@ ds_status ds_parts_init(ds_engine *e, ds_error *err) {
   return DS_OK;
 }
 
+ds_status ds_parts_revive(ds_engine *e, ds_error *err) {
+  return e->tensor_side ? ds_side_revive(e->tensor_side, err) : DS_OK;
+}
+
 void ds_parts_finish(ds_engine *e) {
+  ds_side_destroy(e->tensor_side);
   ds_group_destroy(e->replicas);
   ds_group_destroy(e->tied);
   ds_stages_finish(&e->stages);

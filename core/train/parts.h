@@ -8,6 +8,8 @@
 /* Once the parameters are declared and the topology is connected. Collective over the model group. */
 DS_MUST_USE ds_status ds_parts_init(ds_engine *e, ds_error *err);
 void ds_parts_finish(ds_engine *e);
+/* After a failure: the stream beside the backend's works again. */
+DS_MUST_USE ds_status ds_parts_revive(ds_engine *e, ds_error *err);
 
 /* This rank's part of a parameter's elements, numel(params) floats, to numel(local) of them; they may
  * be the same memory. */

@@ -2,7 +2,9 @@
  *
  * A checkpoint's tensors are whole, whatever the ranks' layout was when it was written: each rank
  * writes the pieces that are its own to their places in one file, and reads those that it needs. A
- * rank never holds more of them in host memory than one block.
+ * rank never holds more of them in host memory than one block. Reading goes through a map of the
+ * file, of which a rank touches the pages that have its elements: its share, but of a matrix that is
+ * stored transposed all, once ranks have fewer rows than a page has elements (1,024).
  */
 #ifndef DS_TRAIN_PIECES_H
 #define DS_TRAIN_PIECES_H

@@ -107,8 +107,8 @@ static double block_bytes(const ds_estimate_model *m, const ds_estimate_layout *
   return tokens * (values * l->bytes.weight + statistics);
 }
 
-/* The arena grows by chunks of 32 MiB, later by half of what it has (backend/arena.h); at the end of
- * each chunk about half an MLP value is left free. */
+/* The arena grows by chunks of 32 MiB, later by half of what it has (backend/arena.h); at the end
+ * of each chunk about half an MLP value is left free. */
 static double arena(double bytes, double tensor) {
   const double chunk = 32 << 20;
   double total = 0, used = 0;
@@ -146,11 +146,12 @@ static double activations(const ds_estimate_model *m, const ds_estimate_layout *
   if (pipe_stage == l->pipe - 1) /* the last norm, and logits: later their gradient */
     extra += tokens * (c * w + 8 + ceil((double)m->vocab / l->tensor) * w);
 
-  return arena(kept * flying + extra, tokens * (double)m->inner / l->tensor * w);
+  /* A pipeline's micro batches have an arena each. */
+  return flying * arena(kept + extra, tokens * (double)m->inner / l->tensor * w);
 }
 
-/* What offload keeps where (zero/offload.c): on the host also gradients, the weights that the update
- * makes, and room to add a unit's gradients; for files, room to pass through. */
+/* What offload keeps where (zero/offload.c): on the host also gradients, the weights that the
+ * update makes, and room to add a unit's gradients; for files, room to pass through. */
 static void offload(const ds_estimate_layout *l, const ds_estimate_held *h, double own,
                     ds_estimate_memory *out) {
   const double stage = 1 << 22; /* elements of a slice that goes through (zero/update.c) */

@@ -2,20 +2,19 @@
  *
  * How much of a model a rank holds, and what for. The parts and their partition are those of ZeRO
  * (Rajbhandari et al. 2020, "ZeRO: memory optimizations toward training trillion parameter models",
- * sec. 5); tensor parallelism splits matrices as Megatron does (Shoeybi et al. 2019), pipelines hold
- * what 1F1B holds (Narayanan et al. 2021, sec. 2.2); sequence parallelism is Ulysses (Jacobs et al.
- * 2023); the secondary partition is ZeRO++'s hpZ (Wang et al. 2023). estimate_traffic.h counts what
- * is sent, estimate_time.h how long a step takes, estimate_model.h fills a model in.
+ * sec. 5); tensor parallelism splits matrices as Megatron does (Shoeybi et al. 2019), pipelines
+ * hold what 1F1B holds (Narayanan et al. 2021, sec. 2.2); sequence parallelism is Ulysses (Jacobs
+ * et al. 2023); the secondary partition is ZeRO++'s hpZ (Wang et al. 2023). estimate_traffic.h
+ * counts what is sent, estimate_time.h how long a step takes, estimate_model.h fills a model in.
  *
  * Bytes and elements are doubles: whole numbers, exact to 2^53. One rank is one device.
  */
 #ifndef DS_ZERO_ESTIMATE_H
 #define DS_ZERO_ESTIMATE_H
 
-#include "zero/offload.h"
-
 #include "base/status.h"
 #include "parallel/shard.h"
+#include "zero/offload.h"
 
 enum { DS_ESTIMATE_PARAMS = 40 };
 
@@ -56,16 +55,17 @@ typedef struct ds_estimate_bytes {
 } ds_estimate_bytes;
 
 typedef struct ds_estimate_layout {
-  int data, sequence, tensor, pipe; /* ranks along each axis (parallel/topology.h) */
+  int data, sequence, tensor, pipe; /* ranks along each axis (parallel/topology.h); stages have as
+                                       many blocks each (pipeline.partition "uniform") */
   int stage;                        /* ZeRO over data x sequence: 0 to 3 */
   int64_t micro_batch;              /* sequences that a data-parallel replica takes at once */
   int64_t accumulation;             /* micro batches a step; those that a pipeline has on its way */
   int64_t seq_len;
   ds_estimate_bytes bytes;
   ds_offload offload_optimizer, offload_param;
-  int64_t
-      align; /* a rank's part of a unit is a multiple of this many elements: 64, with quantization
-                    256; 1: nothing is padded */
+  /* A rank's part of a unit is a multiple of so many elements: 64, with quantization 256; 1:
+   * nothing is padded. */
+  int64_t align;
   /* The config's limits, in elements: see ds_zero_rules in zero/zero.h. */
   bool overlap; /* overlap_comm */
   int64_t reduce_bucket, gather_bucket;
@@ -91,16 +91,16 @@ typedef struct ds_estimate_memory {
   double device, host, nvme;                  /* sums; host and nvme: what is offloaded to there */
 } ds_estimate_memory;
 
-/* What a rank holds of the model, in elements, padded as it is kept: in the units of zero/layout.h. */
+/* What a rank holds of the model, in elements, padded as it is kept: in the units of
+ * zero/layout.h. */
 typedef struct ds_estimate_held {
   double partitioned;             /* in units that stage 3 partitions */
   double persistent;              /* in units that it doesn't */
   double units, persistent_units; /* how many */
-  double largest_persistent;
-  double largest_unit; /* of the former */
-  double gathered;     /* stage 3: elements of buffers that weights are gathered into */
-  double distinct;     /* elements of one unit of each size */
-  double lent;         /* elements of buffers that gradients wait in until they are reduced */
+  double largest_unit, largest_persistent;
+  double gathered;   /* stage 3: elements of buffers that weights are gathered into */
+  double distinct;   /* elements of one unit of each size */
+  double lent;       /* elements of buffers that gradients wait in until they are reduced */
   double entry_unit; /* the unit that the first block begins in: the last one of a backward pass */
   double blocks;     /* of this pipeline stage */
 } ds_estimate_held;

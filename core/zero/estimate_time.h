@@ -1,8 +1,8 @@
 /* estimate_time.h - how long a step takes, from what a machine can do. Pure arithmetic.
  *
- * Work is counted as Narayanan et al. 2021 do (eq. 3 and its appendix): products of 2 M flop a token
- * for a matrix of M elements, and 4 T C for attention's two, not halved for causality; twice that
- * backward; forward once more with recomputation. A rank's time is then
+ * Work is counted as Narayanan et al. 2021 do (eq. 3 and its appendix): products of 2 M flop a
+ * token for a matrix of M elements, and 4 T C for attention's two, not halved for causality; twice
+ * that backward; forward once more with recomputation. A rank's time is then
  *
  *     (G + pipe - 1) * micro batch  +  gradients and weights not hidden  +  the update
  *
@@ -45,8 +45,8 @@ typedef struct ds_estimate_time {
   double total;
 } ds_estimate_time;
 
-/* The factors that published runs agree with (tests/unit/zero/test_estimate_time.c): products
- * reach 0.68 of the peak, links 0.75, memory 0.8; 0.65 of the work beside them hides collectives. */
+/* The factors that published runs agree with (tests/unit/zero/test_estimate_time.c): products reach
+ * 0.68 of the peak, links 0.75, memory 0.8; 0.65 of the work beside them hides collectives. */
 ds_estimate_machine ds_estimate_machine_init(void);
 
 /* Flop of one step of the whole model: all replicas. `again`: with what recomputation repeats. */

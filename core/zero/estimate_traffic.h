@@ -2,10 +2,11 @@
  *
  * Rings: of n bytes a reduce-scatter or an all-gather sends n (N-1)/N per rank, an all-reduce twice
  * that. So data parallelism and ZeRO 1 and 2 send 2 P per step, ZeRO 3 sends 3 P (Rajbhandari et
- * al. 2020, sec. 7); of these ZeRO++ makes one leave out the network between nodes and quantizes the
- * others (Wang et al. 2023, sec. 3; zero/plusplus.h). Tensor parallelism all-reduces B T C twice per block and direction (Shoeybi et al. 2019, sec. 3; Narayanan et
- * al. 2021, sec. 3.2), a pipeline hands B T C on once per direction, Ulysses exchanges queries, keys,
- * values and results (Jacobs et al. 2023, sec. 3.2): 4 B T C / N for each rank.
+ * al. 2020, sec. 7); of these ZeRO++ makes one leave out the network between nodes and quantizes
+ * the others (Wang et al. 2023, sec. 3; zero/plusplus.h). Tensor parallelism all-reduces B T C
+ * twice per block and direction (Shoeybi et al. 2019, sec. 3; Narayanan et al. 2021, sec. 3.2), a
+ * pipeline hands B T C on once per direction, Ulysses exchanges queries, keys, values and results
+ * (Jacobs et al. 2023, sec. 3.2): 4 B T C / N for each rank.
  */
 #ifndef DS_ZERO_ESTIMATE_TRAFFIC_H
 #define DS_ZERO_ESTIMATE_TRAFFIC_H

@@ -1,5 +1,6 @@
 /* What a rank holds, put into units by the rules of zero/layout.c - without making a list of all
- * parameters: blocks are alike, so once a block begins as the one before began, all others follow. */
+ * parameters: blocks are alike, so once a block begins as the one before began, all others
+ * follow. */
 #include "model/params.h"
 #include "zero/estimate.h"
 

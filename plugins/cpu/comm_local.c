@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,6 +110,7 @@ ds_status ds_cpu_local_create(const ds_cpu_mpi_group *g, int rank, int size, boo
   }
   l->rank = rank;
   l->size = size;
+  l->crowded = size > sysconf(_SC_NPROCESSORS_ONLN);
   l->sent = (uint32_t *)(l->pid + n);
   l->received = l->sent + n;
   cards[rank].pid = wanted ? (int32_t)getpid() : 0;
@@ -222,7 +224,9 @@ static ds_status await_slowly(ds_cpu_local *l, int rank, _Atomic uint32_t *word,
       st = DS_ERR_TIMEOUT;
       break;
     }
-    if (now - begin < SPIN_NS)
+    if (now - begin < SPIN_NS && l->crowded)
+      (void)sched_yield();
+    else if (now - begin < SPIN_NS)
       for (int i = 0; i < LOOKS && !reached(word, value); i++) relax();
     else
       sleep_on(l, rank, word, value,
@@ -237,7 +241,7 @@ static ds_status await_slowly(ds_cpu_local *l, int rank, _Atomic uint32_t *word,
 static ds_status await(ds_cpu_local *l, int rank, _Atomic uint32_t *word, uint32_t value,
                        const ds_cpu_limit *limit) {
   enum { LOOKS = 200 };
-  for (int i = 0; i < LOOKS; i++) {
+  for (int i = 0; i < (l->crowded ? 1 : LOOKS); i++) {
     if (reached(word, value)) return DS_OK;
     relax();
   }
@@ -303,7 +307,7 @@ ds_status ds_cpu_local_await_room(ds_cpu_local *l, const ds_cpu_limit *limit) {
 bool ds_cpu_local_soon(ds_cpu_local *l, int rank) {
   enum { LOOKS = 200 };
   int there = rank < 0 ? 0 : rank, end = rank < 0 ? l->size : rank + 1;
-  for (int i = 0; i < LOOKS && there < end; i++) {
+  for (int i = 0; i < (l->crowded ? 1 : LOOKS) && there < end; i++) {
     while (there < end && reached(arrival(l, there, l->turn), l->turn)) there++;
     if (there < end) relax();
   }

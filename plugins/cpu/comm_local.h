@@ -18,7 +18,8 @@
  *
  * send and recv have numbers of their own, by sender and receiver; a send waits until it is received.
  *
- * Waiting: some 20 microseconds of looking, then asleep on a futex until the other rank wakes the
+ * Waiting: some 20 microseconds of looking (where there are more ranks than processors, of letting other
+ * threads run), then asleep on a futex until the other rank wakes the
  * sleepers: who waits takes no time from who computes on the same processor, and is back at once.
  *
  * Failure: a rank that gives up says `lost` before its call returns, and publishes no more. Who read
@@ -67,6 +68,7 @@ typedef struct ds_cpu_local_pair {
 
 typedef struct ds_cpu_local {
   int rank, size;
+  bool crowded;                /* more ranks than processors: who looks, keeps others from coming */
   uint32_t turn;               /* the last one that this rank has arrived at */
   uint32_t seen;               /* the last one that all are known to have arrived at */
   uint32_t pieces;             /* as in the member's, when this turn began */

@@ -1,11 +1,13 @@
 #!/bin/sh
 # A training run that changes its layout of ranks at every checkpoint has the losses of one that doesn't.
 #
-# usage: elastic.sh TEST_ELASTIC PLUGIN_FOLDER SCRATCH MODEL TOLERANCE KEYS MPIRUN...
+# usage: elastic.sh TEST_ELASTIC PLUGIN_FOLDER SCRATCH CHAIN TOLERANCE KEYS MPIRUN...
 # TOLERANCE: of losses, relative; of gradient norms ten times that. KEYS: more of the config, for all. Layouts stand below: number of ranks and keys of the config.
 set -u
-link=$1 plugins=$2 scratch=$3 model=$4 tolerance=$5 keys=$6
+link=$1 plugins=$2 scratch=$3 chain=$4 tolerance=$5 keys=$6
 shift 6
+model=gpt2
+[ "$chain" = llama ] && model=llama
 rm -rf "$scratch" && mkdir -p "$scratch/one" "$scratch/chain" || exit 1
 
 fail() {
@@ -32,10 +34,16 @@ MPIRUN=$1
 shift
 EXTRA=$*
 
+offload() { # offload STAGE DEVICE
+  to_device="{\"device\": \"$2\", \"nvme_path\": \"$scratch\"}"
+  params=
+  [ "$1" = 3 ] && params=", \"offload_param\": $to_device"
+  echo "\"zero_optimization\": {\"stage\": $1, \"offload_optimizer\": $to_device$params}${keys:+, $keys}"
+}
 tensor() { echo "\"tensor_parallel\": {\"autotp_size\": $1}"; }
 pipe() { echo "\"pipeline\": {\"stages\": $1}, \"gradient_accumulation_steps\": 3"; }
 
-case $model in
+case $chain in
 gpt2)
   go 2 "$(zero 3)"
   go 1 "$keys"
@@ -50,9 +58,19 @@ gpt2)
   go 3 "$(zero 1), $(tensor 3)"
   go 4 "$(zero 1), $(pipe 2)"
   go 4 "$(zero 1), $(tensor 2), $(pipe 2)"
+  go 2 "$(offload 2 cpu)"
+  go 2 "$(offload 3 nvme)"
   go 2 "$(zero 3), \"sequence_parallel_size\": 2"
   go 4 "$(zero 1), $(tensor 2), \"sequence_parallel_size\": 2"
   go 1 "$(zero 3)"
+  ;;
+short)
+  go 2 "$(zero 3)"
+  go 1 "$keys"
+  go 4 "$(zero 1), $(tensor 2)"
+  go 3 "$(zero 2)"
+  go 4 "$(zero 1), $(pipe 2)"
+  go 2 "$(offload 3 cpu)"
   ;;
 llama) # two key/value heads, which three and four ranks have to share
   go 3 "$(zero 0), $(tensor 3)"

@@ -2,13 +2,11 @@
 # One of three ranks dies: the others end in time and say what happened, and the last checkpoint goes on.
 #
 # usage: run_failures.sh TEST PLUGIN_FOLDER SCRATCH OPTIONS MORE SCENE VICTIM MPIRUN...
-# SCENE is one of test_failures.c's, or kill-any, stop-any: at whatever the victim does at the moment.
+# MORE and SCENE are test_failures.c's, SCENE also kill-any, stop-any: at whatever the victim does at the moment.
 set -eu
 test=$1 plugins=$2 scratch=$3 options=$4 more=$5 scene=$6 victim=$7
 shift 7
 rm -rf "$scratch" && mkdir -p "$scratch"
-if [ "$more" = none ]; then more=; fi
-
 healthy() {
   out=$(timeout 60 "$@" 2>&1) || { echo "$out"; exit 1; }
   [ "$(echo "$out" | grep -c 'survives$')" = 3 ] || { echo "$out"; exit 1; }
@@ -17,7 +15,8 @@ signal_of() {
   case $1 in kill-any) echo KILL ;; stop-any) echo STOP ;; esac
 }
 
-[ "$scene" = start ] || healthy "$@" -n 3 "$test" "$plugins" "$scratch" "$options" "$more" straight
+case $scene$more in start* | end* | *unsaved*) saved= ;; *) saved=yes ;; esac
+[ ! "$saved" ] || healthy "$@" -n 3 "$test" "$plugins" "$scratch" "$options" "$more" straight
 
 # The launcher must not end the others itself.
 run="timeout 60 $* --mca orte_abort_on_non_zero_status 0 -n 3"
@@ -40,4 +39,4 @@ cat "$scratch/out"
 [ "$(grep -c 'survives$' "$scratch/out")" = 2 ] || { echo 'two were to survive'; exit 1; }
 if grep -E 'Sanitizer|Segmentation|Signal: (Seg|Abort|Bus)' "$scratch/out"; then exit 1; fi
 
-[ "$scene" = start ] || healthy "$@" -n 3 "$test" "$plugins" "$scratch" "$options" "$more" resume
+[ ! "$saved" ] || healthy "$@" -n 3 "$test" "$plugins" "$scratch" "$options" "$more" resume

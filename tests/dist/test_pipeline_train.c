@@ -6,7 +6,7 @@
  */
 #include "pipe_model.h"
 #include "train/engine.h"
-#include "unit/train/tiny.h"
+#include "pipe_host.h"
 
 enum { STEPS = 6, TOKENS = 601, LENGTH = 8, BATCH = 12 };
 
@@ -20,8 +20,7 @@ typedef struct run {
 } run;
 
 /* more: a config's further keys, each with a comma in front. */
-static ds_status open_run(run *r, const char *model, const char *backend, const char *more,
-                          ds_error *err) {
+static ds_status open_engine(run *r, const char *backend, const char *more, ds_error *err) {
   char config[1024];
   ds_initialize_args a = DS_INITIALIZE_ARGS_INIT;
   snprintf(config, sizeof config,
@@ -29,14 +28,19 @@ static ds_status open_run(run *r, const char *model, const char *backend, const 
            "\"gradient_clipping\": 0.5, \"optimizer\": {\"type\": \"AdamW\", \"params\": "
            "{\"lr\": 0.01}}%s}",
            backend, plugins, BATCH, more);
-  *r = (run){0};
-  ds_status status = ds_model_from_config(model, &r->model, err);
   a.model = r->model;
   a.config = config;
   a.training_data = data;
   /* Rank 0's counts: for weights, and for samples, which all stages read. */
   a.seed = 11 + (strcmp(backend, "cpu") == 0 ? (uint64_t)rank : 0);
-  return status == DS_OK ? ds_initialize(&a, &r->engine, NULL, NULL, NULL, err) : status;
+  return ds_initialize(&a, &r->engine, NULL, NULL, NULL, err);
+}
+
+static ds_status open_run(run *r, const char *model, const char *backend, const char *more,
+                          ds_error *err) {
+  *r = (run){0};
+  ds_status status = ds_model_from_config(model, &r->model, err);
+  return status == DS_OK ? open_engine(r, backend, more, err) : status;
 }
 
 static void close_run(run *r) {
@@ -96,6 +100,30 @@ static void test_same(const char *model, const char *layout) {
   }
   close_run(&one);
   close_run(&many);
+}
+
+/* A host app's model, of numbers. Its shared matrix isn't of the first and the last stage, and what
+ * comes before a block that looks at nothing has gradients of zero. */
+static void test_host_model(const char *layout, bool forgetful) {
+  ds_error err;
+  run one = {0}, many = {0};
+  host self = {forgetful};
+  ds_dataset *samples = NULL, *tokens = data;
+  tiny_make_data();
+  CHECK_OK(ds_dataset_create(&tiny_dataset, NULL, &samples, &err), err);
+  CHECK_OK(ds_model_create(&host_vtable, &self, &one.model, &err), err);
+  CHECK_OK(ds_model_create(&host_vtable, &self, &many.model, &err), err);
+  data = samples;
+  CHECK_OK(open_engine(&one, "reference", ", \"gradient_accumulation_steps\": 1", &err), err);
+  CHECK_OK(open_engine(&many, "cpu", layout, &err), err);
+  data = tokens;
+  if (one.engine && many.engine) {
+    train(one.engine, many.engine, TINY_SAMPLES / BATCH);
+    check_weights(one.engine, many.engine, 1e-5);
+  }
+  close_run(&one);
+  close_run(&many);
+  ds_dataset_destroy(samples);
 }
 
 /* A weight that is written is everywhere, and reading brings it from where it is. */
@@ -257,6 +285,8 @@ int main(int argc, char **argv) {
       for (int i = k % 2; i < PIPE_MODELS; i += 2) test_same(pipe_models[i], mixed[k]);
     for (int k = 0; k < 4; k++) test_write(mixed[k]);
   }
+  test_host_model(uniform, false);
+  test_host_model(all, true);
   test_write(all);
   test_overflow(all);
   test_memory(all);

@@ -1,7 +1,7 @@
 """Seeded mistakes in core, each of which must be found on the strict plugin.
 
 A mutant is one line of one file of core, replaced in a copy; the line must be there as often as is
-said, or this fails. The copy is compiled and linked with the rest of core to test programs, of which
+said (None: at least once), or this fails. The copy is compiled and linked with the rest of core to test programs, of which
 one at least must fail, or the mutant has survived. The core as it is must pass them all.
 
 Usage: mutants.py SOURCE-ROOT CORE-ARCHIVE PLUGIN-FOLDER SCRATCH-FOLDER INCLUDES LIBS CC...
@@ -35,7 +35,9 @@ def training(*options):
 
 FAILURES = [("test_failures", [MODELS, SCRATCH + "/run", "12"])]
 GRAPHS = [("test_graphs", [MODELS, SCRATCH + "/run"])]
-ALL = engines(*TABLES, *ACCESSIBLE) + models(*TABLES) + training(*TABLES) + FAILURES + GRAPHS
+OFFLOAD = [("test_offload", [SCRATCH])]
+ALL = (engines(*TABLES, *ACCESSIBLE) + models(*TABLES) + training(*TABLES) + FAILURES + GRAPHS +
+       OFFLOAD)
 
 # name, file below core/, line (without indentation), how often it is there, its replacement, programs
 MUTANTS = [
@@ -60,9 +62,9 @@ MUTANTS = [
     ("the reference reads memory whose work is under way", "backend/stage.c",
      "ds_status status = t->stream_sync(b->stream, &e);", 1, "ds_status status = DS_OK;",
      engines(*ACCESSIBLE[1:])),
-    ("the host reads device memory", "optim/clip.c",
-     "DS_TRY(ds_backend_download(ds_ctx_backend(ctx), &squares, sum, sizeof squares, err));", 1,
-     "squares = *(double *)sum;", training('"tables": "none"')),
+    ("the host reads device memory", "zero/reduce.c",
+     "return ds_backend_download(z->host, sum, z->squares, sizeof *sum, err);", 1,
+     "*sum = *z->squares; return DS_OK;", training('"tables": "none"')),
     ("device memory leaks", "train/engine.c",
      "if (e->norm_sum) ds_backend_free(e->backend, e->norm_sum, sizeof(ds_step_scalars));", 1, "",
      training("")),
@@ -93,6 +95,18 @@ MUTANTS = [
     ("a seed of gradients is recorded as host data", "ops/tape.c",
      "if (ds_record_under_way(ctx->backend)) /* gradients are added to in place: set at each launch */", 1,
      "if (0)", GRAPHS),
+    ("weights are read before they have come", "zero/gather.c",
+     "if (z->side) DS_TRY(ds_mark_wait(u->gathered, NULL, err));", 1, "", OFFLOAD),
+    ("a buffer is lent while it is in use", "zero/buffers.c",
+     "DS_TRY(ds_mark_wait((*out)->used, on, err));", 1, "", OFFLOAD),
+    ("gradients leave before they are complete", "zero/reduce.c",
+     "if (z->side) DS_TRY(ds_side_follow(z->side, err));", None, "", OFFLOAD),
+    ("weights go to the device while it reads them", "zero/update.c",
+     "if (z->side) DS_TRY(ds_side_follow(z->side, err));", 1, "", OFFLOAD),
+    ("parameters are read into a buffer that is still sent", "zero/offload.c",
+     "return ds_mark_set(z->reads[i].used, z->side, err);", 1, "return DS_OK;", OFFLOAD),
+    ("a stage is read before its slice was written", "zero/update.c",
+     "DS_TRY(ds_disk_wait(z->disk, wanted, err));", 1, "", OFFLOAD),
     ("a recording that is given up goes on", "backend/record.c", "end_unwanted(b);", 1, "", GRAPHS),
 ]
 
@@ -108,7 +122,8 @@ def compile_file(path, out, where):
 def programs():
     """Objects of the test programs."""
     out = {}
-    for path in ["strict/test_engines.c", "strict/test_failures.c", "strict/test_graphs.c", "golden/test_models.c",
+    for path in ["strict/test_engines.c", "strict/test_failures.c", "strict/test_graphs.c", "strict/test_offload.c",
+                 "golden/test_models.c",
                  "golden/test_training.c"]:
         name = os.path.basename(path)[:-2]
         out[name] = os.path.join(SCRATCH, name + ".o")
@@ -152,7 +167,7 @@ def mutate(path, line, count, replacement):
     with open(os.path.join(SOURCE, "core", path), encoding="utf-8") as f:
         lines = f.read().split("\n")
     found = [i for i, text in enumerate(lines) if text.strip() == line]
-    if len(found) != count:
+    if len(found) != count and not (count is None and found):
         return None
     for i in found:
         lines[i] = replacement

@@ -71,20 +71,11 @@ static void test_trajectory(bool decoupled, const double table[4][N]) {
 }
 
 static void test_clip(void) {
-  ds_error err;
-  const float x[4] = {3, -4, 12, 0};
-  double norm, *sum = device(sizeof *sum);
-  float *at = device(sizeof x);
-  CHECK_OK(ds_backend_upload(backend, at, x, sizeof x, &err), err);
-  CHECK_OK(ds_clip_norm(ctx, at, 4, sum, &norm, &err), err);
-  CHECK_NEAR(norm, 13, 1e-12);
   CHECK_NEAR(ds_clip_factor(13, 1), 1 / 13.000001, 1e-15);
   CHECK_NEAR(ds_clip_factor(13, 0), 1, 0);               /* off */
   CHECK_NEAR(ds_clip_factor(0.5, 1), 1, 0);              /* never scaled up */
   CHECK_NEAR(ds_clip_factor(1, 1), 1 / 1.000001, 1e-15); /* DeepSpeed's 1e-6 */
   CHECK_NEAR(ds_clip_factor(NAN, 1), 1, 0);
-  ds_backend_free(backend, at, sizeof x);
-  ds_backend_free(backend, sum, sizeof *sum);
 }
 
 static void test_groups(void) {

@@ -113,6 +113,12 @@ static void test_good(void) {
   resolves("{" M1 ", \"comms_logger\": {\"enabled\": true, \"prof_all\": false, \"prof_ops\": "
            "[\"all_reduce\", \"allgather\", \"all_to_all_single\"]}}",
            "comms_logger.verbose", "false");
+  /* Checkpoints: every one is universal and elastic, and written by all ranks. */
+  resolves("{" M1 ", \"checkpoint\": {\"load_universal\": true, \"parallel_write\": "
+           "{\"pipeline_stage\": true}}, \"zero_optimization\": {\"elastic_checkpoint\": true, "
+           "\"pipeline_loading_checkpoint\": true, "
+           "\"stage3_gather_16bit_weights_on_model_save\": true}}",
+           "checkpoint.tag_validation", "\"WARN\"");
 }
 
 /* ---- bad ones */
@@ -130,6 +136,11 @@ static void test_bad(void) {
       {"{" M1 ", \"zero_optimization\": {\"stagee\": 1}}",
        "zero_optimization.stagee: unknown key; did you mean \"stage\"?"},
       {"{" M1 ", \"quux\": 1}", "quux: unknown key"},
+      {"{" M1 ", \"checkpoint\": {\"tag_validation\": \"maybe\"}}", "checkpoint.tag_validation: "},
+      {"{" M1 ", \"checkpoint\": {\"use_node_local_storage\": true}}",
+       "checkpoint.use_node_local_storage: a checkpoint is one folder that all ranks write"},
+      {"{" M1 ", \"zero_optimization\": {\"load_from_fp32_weights\": false}}",
+       "zero_optimization.load_from_fp32_weights: a checkpoint's weights are f32"},
       {"{" M1 ", \"sequence_parallel_size\": 3}",
        "2 ranks can't be arranged as tensor parallel 1 x sequence parallel 3 x pipeline 1"},
       {"{" M1 ", \"sequence_parallel_size\": 0}", "sequence_parallel_size: must be at least 1"},
@@ -233,6 +244,9 @@ static void test_bad(void) {
       {"{" M1 ", \"tensor_parallel\": {\"sequence_parallel\": true}}",
        "tensor_parallel.sequence_parallel: needs tensor parallelism"},
       {"{" M1 ", \"tensor_parallel\": {\"tp_size\": 3}}", "tensor parallel 3"},
+      {"{" M1 ", \"tensor_parallel\": {\"tp_size\": 2, \"sequence_parallel\": true, "
+       "\"tp_overlap_comm\": true}}",
+       "tensor_parallel.tp_overlap_comm: with sequence_parallel"},
       {"[1]", "must be an object, not an array"},
       {"  ", "empty"},
   };

@@ -14,7 +14,7 @@ static ds_elasticity make(int64_t most, const int *micro, int version) {
                      .prefer_larger = true,
                      .gpus_per_node = 1,
                      .model_parallel = 1};
-  while (*micro && e.n_micro < 4) e.micro[e.n_micro++] = *micro++;
+  while (e.n_micro < 4 && *micro) e.micro[e.n_micro++] = *micro++;
   return e;
 }
 

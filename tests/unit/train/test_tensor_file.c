@@ -387,26 +387,8 @@ static void test_blocks(int ranks) {
 
 static void test_refusals(void) {
   ds_error err;
-  ds_shared_file f;
   char path[512];
-  snprintf(path, sizeof path, "%s", temp_path("shared"));
-  CHECK_OK(ds_shared_file_create(path, 10, "head", 4, &err), err);
-  CHECK_FAILS(ds_shared_file_open(&f, path, 11, &err), DS_ERR_FORMAT, err, "10 bytes");
-  CHECK_OK(ds_shared_file_open(&f, path, 10, &err), err);
-  CHECK_OK(ds_shared_file_write(&f, 8, "ab", 2, &err), err);
-  CHECK_FAILS(ds_shared_file_write(&f, 9, "ab", 2, &err), DS_ERR_INVALID, err, "beyond its end");
-  CHECK_OK(ds_shared_file_sync(&f, &err), err);
-  ds_shared_file_close(&f);
-  char *text;
-  size_t size;
-  CHECK_OK(ds_file_read(path, 100, &text, &size, &err), err);
-  CHECK(size == 10 && memcmp(text, "head\0\0\0\0ab", 10) == 0);
-  free(text);
-  CHECK_FAILS(ds_shared_file_create(temp_path("huge"), (uint64_t)1 << 60, "", 0, &err), DS_ERR_IO,
-              err, "huge");
-  /* Another host's rank, whose file system this isn't. */
-  CHECK_FAILS(ds_shared_file_open(&f, temp_path("elsewhere"), 10, &err), DS_ERR_NOT_FOUND, err,
-              "all hosts share");
+  snprintf(path, sizeof path, "%s", temp_path("refused"));
   const ds_stored s = {.rank = 1, .whole = {4}};
   CHECK_FAILS(ds_extents_each(&s, 2, 5, NULL, NULL, &err), DS_ERR_INVALID, err, "4 are here");
   ds_tensor_file plan_of = {0};

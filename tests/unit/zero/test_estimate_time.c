@@ -1,12 +1,12 @@
 /* The model of time against runs that were published.
  *
- * Sources: Narayanan et al. 2021, "Efficient large-scale language model training on GPU clusters using
- * Megatron-LM" (arXiv 2104.04473): table 1 (weak scaling, 1.7B to 1T parameters on 32 to 3072 A100),
- * table 2 (ZeRO-3 without model parallelism, and their own, on 384 to 2240), fig. 13 (which pair of
- * tensor and pipeline sizes is best on 64), equations 2 and 3. All with sequences of 2048, a vocabulary
- * of 51200, 16-bit weights and gradients, recomputation, attention that keeps its probabilities, nodes
- * of 8. Hardware: NVIDIA's A100 80GB datasheet (312 Tflop/s, 2.039 TB/s, NVLink 300 GB/s each way) and
- * the paper's sec. 5 (one 200 Gbit/s port per GPU).
+ * Sources: Narayanan et al. 2021, "Efficient large-scale language model training on GPU clusters
+ * using Megatron-LM" (arXiv 2104.04473): table 1 (weak scaling, 1.7B to 1T parameters on 32 to 3072
+ * A100), table 2 (ZeRO-3 without model parallelism, and their own, on 384 to 2240), fig. 13 (which
+ * pair of tensor and pipeline sizes is best on 64), equations 2 and 3. All with sequences of 2048,
+ * a vocabulary of 51200, 16-bit weights and gradients, recomputation, attention that keeps its
+ * probabilities, nodes of 8. Hardware: NVIDIA's A100 80GB datasheet (312 Tflop/s, 2.039 TB/s,
+ * NVLink 300 GB/s each way) and the paper's sec. 5 (one 200 Gbit/s port per GPU).
  */
 #include "zero/estimate_model.h"
 #include "zero/estimate_time.h"
@@ -94,8 +94,8 @@ static void test_weak_scaling(void) {
   }
 }
 
-/* ZeRO-3 alone runs out of bandwidth between nodes as the batch per GPU falls; 8 x 12 and 8 x 35 ranks of
- * tensor and pipeline parallelism don't. */
+/* ZeRO-3 alone runs out of bandwidth between nodes as the batch per GPU falls; 8 x 12 and 8 x 35
+ * ranks of tensor and pipeline parallelism don't. */
 static void test_against_zero3(void) {
   static const struct {
     int hidden, layers, heads, stage, tensor, pipe, gpus, batch, micro;

@@ -1,7 +1,8 @@
 /* Bytes sent in a step, against the papers' volumes: Rajbhandari et al. 2020, sec. 7 (2 P to stage
- * 2, 3 P at stage 3); Wang et al. 2023, sec. 3 (ZeRO++: 3 M to 0.75 M across nodes); Narayanan et al.
- * 2021, sec. 3.2 (8 b s h (t-1)/t per layer and micro batch; b s h between stages); Jacobs et al. 2023,
- * sec. 3.2 (Ulysses: 4 N h / P a layer, so constant when sequence and ranks grow together). */
+ * 2, 3 P at stage 3); Wang et al. 2023, sec. 3 (ZeRO++: 3 M to 0.75 M across nodes); Narayanan et
+ * al. 2021, sec. 3.2 (8 b s h (t-1)/t per layer and micro batch; b s h between stages); Jacobs et
+ * al. 2023, sec. 3.2 (Ulysses: 4 N h / P a layer, so constant when sequence and ranks grow
+ * together). */
 #include "zero/estimate_traffic.h"
 
 #include "test.h"
@@ -75,8 +76,9 @@ static void test_reuse(void) {
   CHECK(sent(&t, DS_TRAFFIC_BACKWARD) == 2 * p * 3 / 4 * 3 / 4);
 }
 
-/* 8 nodes of 16, as in ZeRO++'s evaluation. Weights go as int8: half; backward they come from the node's
- * own copy: nothing between nodes. Gradients go as int8 in one hop (the paper: as int4 in two). */
+/* 8 nodes of 16, as in ZeRO++'s evaluation. Weights go as int8: half; backward they come from the
+ * node's own copy: nothing between nodes. Gradients go as int8 in one hop (the paper: as int4 in
+ * two). */
 static void test_zeropp(void) {
   ds_estimate_model m = transformer();
   double p = 2 * LAYERS * block_params;
