@@ -30,7 +30,7 @@ int cmd_config(int argc, char **argv) {
       "Or every\nerror in it, all in one go.",
       "FILE [--world-size N] [--json]",
       "example:\n  ds config ds_config.json --world-size 8",
-      {{"--world-size", OPTION_INT, &world, "N", "data-parallel ranks to resolve for (1)"},
+      {{"--world-size", OPTION_INT, &world, "N", "ranks in all to resolve for (1)"},
        {"--json", OPTION_FLAG, &json, NULL, "the resolved config as JSON"}}};
   parsed p = options_parse(&c, argc, argv, &words);
   if (p != PARSED_RUN) return p == PARSED_HELP ? 0 : 2;

@@ -19,6 +19,12 @@
   { path, DS_SCHEMA_OPTIONAL, DS_SCHEMA_HERE, NULL, 0, 0, NULL, NULL }
 #define OPEN(path, state)                                                                          \
   { path, DS_SCHEMA_OPEN, DS_SCHEMA_##state, NULL, 0, 0, NULL, NULL }
+/* A checkpoint knows where its schedule was. */
+#define LAST_ITERATION(path)                                                                       \
+  {                                                                                                \
+    path, DS_SCHEMA_INT, DS_SCHEMA_LATER, "-1", -1, 0x1p53, NULL,                                  \
+        "a checkpoint brings the schedule's place; leave it -1"                                    \
+  }
 #define OTHER(path, type, state)                                                                   \
   { path, DS_SCHEMA_##type, DS_SCHEMA_##state, NULL, 0, 0, NULL, NULL }
 
@@ -76,28 +82,33 @@ static const ds_schema_key keys[] = {
     {"@adam.max_grad_norm", DS_SCHEMA_ANY, DS_SCHEMA_RARE, NULL, 0, 0, NULL,
      "clips nothing here; use gradient_clipping at the top level"},
 
+    LAST_ITERATION("@warmup.last_batch_iteration"),
     NUMBER("@warmup.warmup_min_lr", HERE, "0", 0, INFINITY),
     NUMBER("@warmup.warmup_max_lr", HERE, NULL, 0, INFINITY),
-    INT("@warmup.warmup_num_steps", HERE, "1000", 1),
+    INT("@warmup.warmup_num_steps", HERE, "1000", 0),
     STRING("@warmup.warmup_type", HERE, "\"log\"", "log|linear"),
 
+    LAST_ITERATION("@warmup_decay.last_batch_iteration"),
     INT("@warmup_decay.total_num_steps", HERE, NULL, 1),
     NUMBER("@warmup_decay.warmup_min_lr", HERE, "0", 0, INFINITY),
     NUMBER("@warmup_decay.warmup_max_lr", HERE, "1e-3", 0, INFINITY),
-    INT("@warmup_decay.warmup_num_steps", HERE, "1000", 1),
+    INT("@warmup_decay.warmup_num_steps", HERE, "1000", 0),
     STRING("@warmup_decay.warmup_type", HERE, "\"log\"", "log|linear"),
 
+    LAST_ITERATION("@warmup_cosine.last_batch_iteration"),
     INT("@warmup_cosine.total_num_steps", HERE, NULL, 1),
     NUMBER("@warmup_cosine.warmup_min_ratio", HERE, "0", 0, INFINITY),
-    INT("@warmup_cosine.warmup_num_steps", HERE, "1000", 1),
+    INT("@warmup_cosine.warmup_num_steps", HERE, "1000", 0),
     NUMBER("@warmup_cosine.cos_min_ratio", HERE, "1e-4", 0, INFINITY),
     STRING("@warmup_cosine.warmup_type", HERE, "\"log\"", "log|linear"),
 
+    LAST_ITERATION("@range_test.last_batch_iteration"),
     NUMBER("@range_test.lr_range_test_min_lr", HERE, "1e-3", 0, INFINITY),
     INT("@range_test.lr_range_test_step_size", HERE, "2000", 1),
     NUMBER("@range_test.lr_range_test_step_rate", HERE, "1.0", 0, INFINITY),
     BOOL("@range_test.lr_range_test_staircase", HERE, "false"),
 
+    LAST_ITERATION("@one_cycle.last_batch_iteration"),
     NUMBER("@one_cycle.cycle_min_lr", HERE, NULL, 0, INFINITY),
     NUMBER("@one_cycle.cycle_max_lr", HERE, NULL, 0, INFINITY),
     NUMBER("@one_cycle.decay_lr_rate", HERE, "0", 0, INFINITY),

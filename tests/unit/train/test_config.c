@@ -142,7 +142,8 @@ static void test_bad(void) {
       {"{" M1 ", \"zero_optimization\": {\"load_from_fp32_weights\": false}}",
        "zero_optimization.load_from_fp32_weights: a checkpoint's weights are f32"},
       {"{" M1 ", \"sequence_parallel_size\": 3}",
-       "2 ranks can't be arranged as tensor parallel 1 x sequence parallel 3 x pipeline 1"},
+       "2 ranks can't be arranged as tensor parallel 1 x sequence parallel 3 x pipeline 1: the "
+       "product 3 must divide the number of ranks; change that, or tensor_parallel.autotp_size"},
       {"{" M1 ", \"sequence_parallel_size\": 0}", "sequence_parallel_size: must be at least 1"},
       {"{" M1 ", \"comms_logger\": {\"prof_ops\": [\"all_reduc\"]}}",
        "comms_logger.prof_ops: there is no op \"all_reduc\", did you mean \"all_reduce\"?"},
@@ -232,10 +233,16 @@ static void test_bad(void) {
        "bias_correction: false is not there yet"},
       {"{" M1 ", \"scheduler\": {\"type\": \"WarmupDecayLR\"}}",
        "scheduler.params.total_num_steps: is missing; WarmupDecayLR needs it"},
+      {"{" M1 ", \"scheduler\": {\"type\": \"WarmupDecayLR\", \"params\": {\"total_num_steps\": "
+       "\"auto\"}}}",
+       "scheduler.params.total_num_steps: \"auto\" has no value here, write a number"},
+      {"{" M1
+       ", \"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"last_batch_iteration\": 3}}}",
+       "last_batch_iteration: a checkpoint brings the schedule's place"},
       {"{" M1 ", \"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_typ\": 1}}}",
        "did you mean \"warmup_type\"?"},
-      {"{" M1 ", \"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_num_steps\": 0}}}",
-       "at least 1"},
+      {"{" M1 ", \"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_num_steps\": -1}}}",
+       "at least 0"},
       {"{" M1 ", \"scheduler\": {\"type\": \"StepLR\"}}", "unknown type \"StepLR\""},
       {"{" M1 ", \"backend\": {\"nam\": \"cpu\"}}", "nam"},
       {"{" M1 ", \"backend\": 3}", "backend"},
