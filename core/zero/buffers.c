@@ -69,14 +69,16 @@ static ds_status make(ds_buffers *p, size_t bytes, ds_buffer **out, ds_error *er
 
 ds_status ds_buffers_take(ds_buffers *p, size_t bytes, ds_side *on, ds_buffer **out,
                           ds_error *err) {
+  ds_buffer *b = NULL;
   *out = NULL;
-  for (size_t i = 0; i < p->n && !*out; i++)
-    if (!p->list[i]->lent && p->list[i]->bytes == bytes) *out = p->list[i];
-  if (!*out)
-    DS_TRY(make(p, bytes, out, err));
+  for (size_t i = 0; i < p->n && !b; i++)
+    if (!p->list[i]->lent && p->list[i]->bytes == bytes) b = p->list[i];
+  if (!b)
+    DS_TRY(make(p, bytes, &b, err));
   else
-    DS_TRY(ds_mark_wait((*out)->used, on, err));
-  (*out)->lent = true;
+    DS_TRY(ds_mark_wait(b->used, on, err));
+  b->lent = true;
+  *out = b;
   return DS_OK;
 }
 

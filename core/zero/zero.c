@@ -99,6 +99,10 @@ ds_status ds_zero_clear(ds_zero *z, ds_error *err) {
   return DS_OK;
 }
 
+bool ds_zero_died(const ds_zero *z) {
+  return ds_side_died(z->side);
+}
+
 /* ---- addresses */
 
 /* Where the own part of a unit begins in a buffer that holds all places, or the own parts alone. */

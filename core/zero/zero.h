@@ -65,6 +65,8 @@ DS_MUST_USE ds_status ds_zero_create(const ds_zero_rules *rules, ds_ctx *ctx, ds
                                      ds_zero **out, ds_error *err);
 void ds_zero_destroy(ds_zero *z);
 const ds_unit_layout *ds_zero_layout(const ds_zero *z);
+/* Whether its side stream died, and with it work that nobody has waited for. */
+bool ds_zero_died(const ds_zero *z);
 /* Everything is zero, and nothing under way: after a failure. */
 DS_MUST_USE ds_status ds_zero_clear(ds_zero *z, ds_error *err);
 
