@@ -152,6 +152,13 @@ typedef struct result {
   float weights[ELEMENTS];
 } result;
 
+static size_t numel(const run *r, int param) {
+  int64_t shape[DS_MAX_RANK], n = 1;
+  int32_t rank = ds_params_shape(ds_engine_params(r->engine), param, shape);
+  for (int32_t d = 0; d < rank; d++) n *= shape[d];
+  return (size_t)n;
+}
+
 static void train(const char *config, result *out) {
   ds_error err;
   run r;
@@ -163,11 +170,8 @@ static void train(const char *config, result *out) {
   out->scale = r.engine ? ds_engine_loss_scale(r.engine) : 0;
   out->skipped = r.engine ? ds_engine_skipped_steps(r.engine) : -1;
   for (int i = 0, at = 0; r.engine && i < N_PARAMS; i++) {
-    int64_t shape[DS_MAX_RANK], numel = 1;
-    int32_t rank = ds_params_shape(ds_engine_params(r.engine), i, shape);
-    for (int32_t d = 0; d < rank; d++) numel *= shape[d];
-    CHECK_OK(ds_engine_read_param(r.engine, i, out->weights + at, (size_t)numel, &err), err);
-    at += (int)numel;
+    CHECK_OK(ds_engine_read_param(r.engine, i, out->weights + at, numel(&r, i), &err), err);
+    at += (int)numel(&r, i);
   }
   close_run(&r);
 }
@@ -238,6 +242,43 @@ static void test_stages(int accumulation, const char *more, double tolerance, do
     train(config(tested, accumulation, text), &r);
     /* Micro batches are added before or after ranks are: other orders, where there are both. */
     compare(text, &r, &zero, tolerance);
+  }
+}
+
+/* The gradients after the backward passes of one step, over `count` micro batches of this rank's
+ * part of the first BATCH samples; before that there are none. */
+static void gradients(const char *config, int count, float *out) {
+  ds_error err;
+  run r;
+  memset(out, 0, ELEMENTS * sizeof *out);
+  CHECK_OK(open_run(&r, config, &err), err);
+  if (!r.engine) return;
+  CHECK_OK(ds_engine_read_grad(r.engine, WTE, out, numel(&r, WTE), &err), err);
+  for (int i = 0; i < V * C; i++) CHECK(out[i] == 0);
+  int64_t n = BATCH / ds_engine_world_size(r.engine) / count;
+  for (int k = 0; k < count; k++) {
+    int64_t from = (ds_engine_global_rank(r.engine) * count + k) * n;
+    ds_batch batch = {2, {{DS_I32, 2, {n, T}, ids[from]}, {DS_I32, 2, {n, T}, labels[from]}}};
+    ds_value *loss;
+    CHECK_OK(ds_engine_forward(r.engine, &batch, &loss, &err), err);
+    CHECK_OK(ds_engine_backward(r.engine, loss, &err), err);
+    if (k + 1 < count) CHECK_OK(ds_engine_step(r.engine, &err), err);
+  }
+  for (int i = 0, at = 0; i < N_PARAMS; at += (int)numel(&r, i++))
+    CHECK_OK(ds_engine_read_grad(r.engine, i, out + at, numel(&r, i), &err), err);
+  CHECK_OK(ds_engine_step(r.engine, &err), err);
+  close_run(&r);
+}
+
+/* ds_engine_read_grad gives the gradient of all ranks' samples, however it lies about. */
+static void test_gradients(int accumulation) {
+  static float one[ELEMENTS], many[ELEMENTS];
+  gradients(config("reference", 1, ""), 1, one);
+  for (int i = -1; i < N_STAGES; i++) {
+    int before = test_failures;
+    gradients(config("cpu", accumulation, i < 0 ? "" : stages[i]), accumulation, many);
+    for (int k = 0; k < ELEMENTS; k++) CHECK_NEAR(many[k], one[k], 1e-6);
+    if (test_failures != before) fprintf(stderr, "  with %s\n", i < 0 ? "stage 0" : stages[i]);
   }
 }
 
@@ -414,6 +455,8 @@ int main(int argc, char **argv) {
   test_by_hand();
   test_stages(1, "", 0, 2e-5);
   if (BATCH % (ranks * 2) == 0) test_stages(2, "", 1e-6, 2e-5);
+  test_gradients(1);
+  if (BATCH % (ranks * 2) == 0) test_gradients(2);
   test_stages(1, ", \"bf16\": {\"enabled\": true}", 0, 2e-2);
   test_fp16();
   test_less_traffic();
