@@ -1,4 +1,4 @@
-/* world.h - which processes train together, and the few collectives data parallelism needs.
+/* world.h - which processes train together, and the few collectives over all of them.
  *
  * The world is what the launcher made: the backend's comm table tells (Open MPI), or RANK and
  * WORLD_SIZE do. Core has no collective algorithm: a world of more than one needs a backend with a
