@@ -64,10 +64,11 @@ DS_API int32_t ds_ctx_dtype(const ds_ctx *ctx);
 /* Whether gradients will be asked for. */
 DS_API bool ds_ctx_training(const ds_ctx *ctx);
 
-/* Shape and dtype; data is a device address. */
+/* Shape and dtype; data is a device address. At ZeRO stage 3 a parameter's, or that of a view of one,
+ * is only right within an op: read it with ds_value_read. */
 DS_API const ds_tensor *ds_value_tensor(const ds_value *v);
 /* Copies the elements to host memory, converted to f32 (integers too); n must be the number of
- * elements. Waits. */
+ * elements. Waits. Of a parameter at ZeRO stage 3 every rank calls it. */
 DS_API ds_status ds_value_read(ds_ctx *ctx, const ds_value *v, float *out, size_t n, ds_error *err);
 /* A new value from host data: contiguous, of dtype DS_F32, DS_BF16 or DS_F16
  * (both from f32 data), or DS_I32. */
@@ -544,7 +545,9 @@ DS_API ds_status ds_engine_set_train_batch_size(ds_engine *e, int64_t train_batc
 
 DS_API const ds_params *ds_engine_params(const ds_engine *e);
 /* Reads (writes) a parameter's f32 master weights, or its accumulated gradient (without the loss
- * scale), to (from) host memory; n elements. */
+ * scale), to (from) host memory; n elements. Of several ranks every one calls it, and writes the same.
+ * A gradient is the ranks' once they have exchanged it: after each backward at ZeRO stages 2 and 3,
+ * and with overlap_comm after the last one of a step; before, it is this rank's. */
 DS_API ds_status ds_engine_read_param(ds_engine *e, int index, float *out, size_t n, ds_error *err);
 DS_API ds_status ds_engine_write_param(ds_engine *e, int index, const float *in, size_t n,
                                        ds_error *err);

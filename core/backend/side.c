@@ -55,11 +55,15 @@ void ds_side_destroy(ds_side *s) {
   free(s);
 }
 
+bool ds_side_died(ds_side *s) {
+  return s && table(s->backend)->stream_sync(s->stream, NULL) != DS_OK;
+}
+
 ds_status ds_side_revive(ds_side *s, ds_error *err) {
   DS_BLANK_ERROR(e);
   ds_stream *fresh = NULL;
   const ds_device_table *t = table(s->backend);
-  if (t->stream_sync(s->stream, NULL) == DS_OK) return DS_OK;
+  if (!ds_side_died(s)) return DS_OK;
   ds_status status = t->stream_create(s->backend->device, &fresh, &e);
   if (status != DS_OK) return ds_backend_wrap(s->backend, "stream_create", &e, status, err);
   t->stream_destroy(s->stream);

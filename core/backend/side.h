@@ -18,6 +18,8 @@ typedef struct ds_mark ds_mark;
 
 DS_MUST_USE ds_status ds_side_create(ds_backend *b, ds_side **out, ds_error *err);
 void ds_side_destroy(ds_side *s); /* waits for its work; NULL is allowed */
+/* Whether it died. Waits for its work. NULL: no. */
+bool ds_side_died(ds_side *s);
 /* As ds_backend_recover, of this stream. */
 DS_MUST_USE ds_status ds_side_revive(ds_side *s, ds_error *err);
 /* The plugin's stream of s; of the backend where s is NULL. */

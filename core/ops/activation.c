@@ -53,12 +53,13 @@ ds_value *ds_swiglu(ds_ctx *ctx, ds_value *gate, ds_value *up) {
   if (!as_matrix(&gate->t, &g)) gate = ds_contiguous(ctx, gate);
   if (!as_matrix(&up->t, &u)) up = ds_contiguous(ctx, up);
   if (!gate || !up) return NULL;
-  as_matrix(&gate->t, &g);
-  as_matrix(&up->t, &u);
   ds_value *y = ds_value_new(ctx, gate->t.dtype, gate->t.rank, gate->t.shape);
   if (!y || !ds_parallel_check(ctx, DS_OP_SWIGLU, (ds_value *[]){gate, up}, 2, &y, 1)) return NULL;
   as_matrix(&y->t, &y2);
   ds_error err;
+  if (ds_need(ctx, (ds_value *[]){gate, up}, 2, &err) != DS_OK) return ds_ctx_take_error(ctx, &err);
+  as_matrix(&gate->t, &g);
+  as_matrix(&up->t, &u);
   if (ds_run_raw(ctx, DS_OP_SWIGLU, (const ds_tensor *[]){&g, &u}, 2, (const ds_tensor *[]){&y2}, 1,
                  0, NULL, 0, &err) != DS_OK)
     return ds_ctx_take_error(ctx, &err);

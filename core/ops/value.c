@@ -167,6 +167,9 @@ ds_status ds_value_read(ds_ctx *ctx, const ds_value *v, float *out, size_t n, ds
   if (n == 0) return DS_OK;
   if (!ds_tensor_is_contiguous(&v->t))
     return ds_fail(err, DS_ERR_UNSUPPORTED, "reading a strided view; read its base");
+  ds_value here = *v; /* a parameter may have to be fetched first */
+  DS_TRY(ds_need(ctx, (ds_value *[]){&here}, 1, err));
+  v = &here;
   if (v->t.dtype == DS_F32) return ds_backend_download(ctx->backend, out, v->t.data, 4 * n, err);
   size_t bytes = ds_tensor_bytes(&v->t);
   void *raw = malloc(bytes);

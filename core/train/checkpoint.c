@@ -278,7 +278,7 @@ ds_status ds_engine_load_checkpoint(ds_engine *e, const char *dir, const char *t
   ds_error inner = {DS_OK, ""};
   bool died;
   memset(&l, 0, sizeof l);
-  ds_status status = ds_backend_recover(e->backend, &died, &inner);
+  ds_status status = ds_engine_recover(e, &died, &inner);
   if (status != DS_OK) ds_fail_prefix(&inner, status, "loading a checkpoint: the device is lost");
   e->lost = status != DS_OK;
   /* Had the failure not been noticed yet, the parameters are undefined all the same. */

@@ -92,6 +92,8 @@ DS_MUST_USE ds_status ds_engine_check(const ds_engine *e, const char *who, ds_er
  * and says so in err too. Returns status. */
 DS_MUST_USE ds_status ds_engine_settle(ds_engine *e, ds_status status, const ds_error *from,
                                        ds_error *err);
+/* ds_backend_recover; *died: a stream beside the backend's counts, too. */
+DS_MUST_USE ds_status ds_engine_recover(ds_engine *e, bool *died, ds_error *err);
 /* The engine's numbers are those of this checkpoint. */
 void ds_engine_remember(ds_engine *e, const char *dir, const char *tag);
 

@@ -67,13 +67,19 @@ static bool is_parted(const ds_engine *e, ds_status status, bool died) {
   return e->world.group && (died || status == DS_ERR_TIMEOUT || status == DS_ERR_ABORTED);
 }
 
+ds_status ds_engine_recover(ds_engine *e, bool *died, ds_error *err) {
+  ds_status status = ds_backend_recover(e->backend, died, err);
+  *died = *died || ds_side_died(e->tensor_side) || (e->zero && ds_zero_died(e->zero));
+  return status;
+}
+
 ds_status ds_engine_settle(ds_engine *e, ds_status status, const ds_error *from, ds_error *err) {
   if (status == DS_OK) return DS_OK;
   ds_fail(err, status, "%s", from->message);
   if (e->failure.status != DS_OK) return status; /* a function within has said all of this */
   bool died;
   /* At once: the message then says whether there is a device left to load a checkpoint on. */
-  e->lost = ds_backend_recover(e->backend, &died, NULL) != DS_OK;
+  e->lost = ds_engine_recover(e, &died, NULL) != DS_OK;
   e->parted = e->parted || is_parted(e, status, died);
   if (!died && !e->halfway && !e->parted) return status;
   if (e->parted) ds_group_abort_all(e->backend); /* destroy, too, waits for nobody then */

@@ -241,15 +241,17 @@ static ds_status open_host(ds_engine *e, ds_zero_rules *rules, ds_error *err) {
 
 static ds_status make_parameters(ds_engine *e, ds_error *err) {
   ds_zero_rules rules = e->config.zero;
-  DS_TRY(open_host(e, &rules, err));
+  DS_TRY(ds_world_agree(&e->world, open_host(e, &rules, err), "ds_initialize", err));
   rules.n_states = e->optimizer ? e->optimizer->vtable->n_states : 0;
   rules.counted = e->counted;
   for (int i = 0; i < e->n_params; i++) e->frozen[i] = e->group_of[i] < 0;
-  DS_TRY(ds_zero_create(&rules, e->ctx, e->host, e->topology.zero.group, e->local, e->frozen,
-                        &e->zero, err));
+  /* Memory is what one rank may lack alone. */
+  ds_status status = ds_zero_create(&rules, e->ctx, e->host, e->topology.zero.group, e->local,
+                                    e->frozen, &e->zero, err);
+  if (status == DS_OK && e->optimizer) status = ds_zero_slice(e->zero, e->group_of, err);
+  DS_TRY(ds_world_agree(&e->world, status, "ds_initialize", err));
   e->slots = ds_zero_slots(e->zero);
-  DS_TRY(fill_masters(e, err));
-  return e->optimizer ? ds_zero_slice(e->zero, e->group_of, err) : DS_OK;
+  return fill_masters(e, err);
 }
 
 /* ---- optimizer and schedule */

@@ -95,8 +95,8 @@ ds_status ds_engine_backward(ds_engine *e, ds_value *loss, ds_error *err) {
 
 /* zero_optimization.ignore_unused_parameters false: each must take part. */
 static ds_status check_unused(ds_engine *e, ds_error *err) {
-  for (int i = 0; i < e->n_params && !e->config.ignore_unused; i++)
-    if (!e->frozen[i] && !e->slots[i].has_grad && ds_params_numel(e->local, i) > 0)
+  for (int i = 0; i < e->n_params; i++)
+    if (!e->frozen[i] && !ds_zero_took_part(e->zero, i) && ds_params_numel(e->local, i) > 0)
       return ds_fail(err, DS_ERR_STATE,
                      "parameter \"%s\" took no part in the loss and has no gradient "
                      "(zero_optimization.ignore_unused_parameters is false)",
@@ -228,7 +228,8 @@ static ds_status norm_then_update(ds_engine *e, float *loss, bool *sound, ds_err
  * decides over the update. NULL: it is not known. */
 static ds_status boundary_step(ds_engine *e, float *loss, ds_error *err) {
   bool sound;
-  DS_TRY(check_unused(e, err));
+  if (!e->config.ignore_unused) /* ranks may differ in what they used */
+    DS_TRY(ds_world_agree(&e->world, check_unused(e, err), "ds_engine_step", err));
   ds_span_at(e->backend, e->global_steps + 1, -1);
   DS_TRY(ds_zero_finish_gradients(e->zero, err));
   ds_span *span = ds_span_begin(e->backend, NULL, DS_SPAN_COMPUTE, "update");
@@ -324,7 +325,9 @@ ds_status ds_engine_train_batch(ds_engine *e, float *loss, ds_error *err) {
   if (!e->optimizer || !e->training)
     return ds_fail(err, DS_ERR_STATE, "ds_engine_train_batch: the engine %s",
                    e->optimizer ? "evaluates (ds_engine_train(e, true) first)"
-                                : "has no optimizer");
+                                : "has no optimizer; give ds_initialize one or the config an "
+                                  "\"optimizer\" section: {\"type\": \"AdamW\", \"params\": "
+                                  "{\"lr\": 1e-3}}");
   if (e->micro_in_step > 0 || e->backward_done)
     return ds_fail(err, DS_ERR_STATE,
                    "ds_engine_train_batch: amid an accumulation that step() began");

@@ -24,6 +24,14 @@ void ds_buffers_finish(ds_buffers *p) {
   memset(p, 0, sizeof *p);
 }
 
+ds_status ds_buffers_revive(ds_buffers *p, ds_error *err) {
+  for (size_t i = 0; i < p->n; i++) {
+    p->list[i]->lent = false;
+    DS_TRY(ds_mark_set(p->list[i]->used, NULL, err));
+  }
+  return DS_OK;
+}
+
 static void drop_unused(ds_buffers *p) {
   for (size_t i = p->n; i-- > 0;) {
     ds_error ignored;
@@ -39,10 +47,12 @@ static ds_status make(ds_buffers *p, size_t bytes, ds_buffer **out, ds_error *er
   ds_buffer *b = calloc(1, sizeof *b);
   if (!b) return ds_fail_memory(err, "buffers");
   ds_status status = ds_mark_create(p->backend, &b->used, err);
-  if (status == DS_OK) status = ds_backend_alloc(p->backend, bytes, &b->data, err);
-  if (status == DS_ERR_MEMORY) {
-    drop_unused(p);
+  if (status == DS_OK) {
     status = ds_backend_alloc(p->backend, bytes, &b->data, err);
+    if (status == DS_ERR_MEMORY) {
+      drop_unused(p);
+      status = ds_backend_alloc(p->backend, bytes, &b->data, err);
+    }
   }
   if (status != DS_OK) {
     ds_mark_destroy(b->used);
@@ -59,14 +69,16 @@ static ds_status make(ds_buffers *p, size_t bytes, ds_buffer **out, ds_error *er
 
 ds_status ds_buffers_take(ds_buffers *p, size_t bytes, ds_side *on, ds_buffer **out,
                           ds_error *err) {
+  ds_buffer *b = NULL;
   *out = NULL;
-  for (size_t i = 0; i < p->n && !*out; i++)
-    if (!p->list[i]->lent && p->list[i]->bytes == bytes) *out = p->list[i];
-  if (!*out)
-    DS_TRY(make(p, bytes, out, err));
+  for (size_t i = 0; i < p->n && !b; i++)
+    if (!p->list[i]->lent && p->list[i]->bytes == bytes) b = p->list[i];
+  if (!b)
+    DS_TRY(make(p, bytes, &b, err));
   else
-    DS_TRY(ds_mark_wait((*out)->used, on, err));
-  (*out)->lent = true;
+    DS_TRY(ds_mark_wait(b->used, on, err));
+  b->lent = true;
+  *out = b;
   return DS_OK;
 }
 

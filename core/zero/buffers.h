@@ -25,7 +25,9 @@ typedef struct ds_buffers {
 void ds_buffers_init(ds_buffers *p, ds_backend *b);
 /* No work may still use any of them. */
 void ds_buffers_finish(ds_buffers *p);
-/* For work given to `on` (NULL: the backend's stream) from now on. Contents unspecified. Where the
+/* All are back, and no stream works with them: marks of streams that died are forgotten. */
+DS_MUST_USE ds_status ds_buffers_revive(ds_buffers *p, ds_error *err);
+/* For work given to `on` (NULL: the backend's stream) from now on. Contents unspecified. *out is NULL on failure. Where the
  * device has no memory left, what isn't lent is freed first. */
 DS_MUST_USE ds_status ds_buffers_take(ds_buffers *p, size_t bytes, ds_side *on, ds_buffer **out,
                                       ds_error *err);

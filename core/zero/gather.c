@@ -45,6 +45,22 @@ static void point_slots(ds_zero *z, int unit, void *whole) {
   }
 }
 
+/* What is still on its way was foreseen, but not used after all (or its gather failed): the side
+ * stream alone knows it. */
+static ds_status release(ds_zero *z, int unit, ds_error *err) {
+  ds_zero_unit *u = &z->units[unit];
+  ds_buffer *weights = u->weights, *wire = u->wire;
+  ds_side *by = u->on_way ? z->side : NULL;
+  if (!weights) return DS_OK;
+  if (u->on_way) z->coming -= size_of(z, unit);
+  z->live -= size_of(z, unit);
+  u->weights = u->wire = NULL;
+  u->on_way = false;
+  point_slots(z, unit, NULL);
+  DS_TRY(ds_buffers_give(&z->buffers, wire, by, err));
+  return ds_buffers_give(&z->buffers, weights, by, err);
+}
+
 static ds_status fetch(ds_zero *z, int unit, ds_error *err) {
   ds_zero_unit *u = &z->units[unit];
   size_t bytes = (size_t)size_of(z, unit) * z->element;
@@ -53,9 +69,13 @@ static ds_status fetch(ds_zero *z, int unit, ds_error *err) {
   z->coming += size_of(z, unit);
   u->on_way = true;
   bool took;
-  DS_TRY(ds_plusplus_fetch(z, unit, &took, err));
-  if (!took) DS_TRY(ds_zero_gather_unit(z, unit, u->weights->data, err));
-  return z->side ? ds_mark_set(u->gathered, z->side, err) : DS_OK;
+  ds_status status = ds_plusplus_fetch(z, unit, &took, err);
+  if (status == DS_OK && !took) status = ds_zero_gather_unit(z, unit, u->weights->data, err);
+  if (status == DS_OK && z->side) status = ds_mark_set(u->gathered, z->side, err);
+  if (status == DS_OK) return DS_OK;
+  ds_error ignored;
+  (void)!release(z, unit, &ignored); /* nobody is to take it for gathered */
+  return status;
 }
 
 /* The backend's stream waits for what is on its way. */
@@ -66,18 +86,10 @@ static ds_status arrive(ds_zero *z, int unit, ds_error *err) {
   u->on_way = false;
   z->coming -= size_of(z, unit);
   point_slots(z, unit, u->weights->data);
-  return ds_plusplus_arrive(z, unit, err);
-}
-
-static ds_status release(ds_zero *z, int unit, ds_error *err) {
-  ds_zero_unit *u = &z->units[unit];
-  ds_buffer *b = u->weights;
-  if (!b) return DS_OK;
-  if (u->on_way) DS_TRY(arrive(z, unit, err)); /* foreseen, but not used after all */
-  u->weights = NULL;
-  z->live -= size_of(z, unit);
-  point_slots(z, unit, NULL);
-  return ds_buffers_give(&z->buffers, b, NULL, err);
+  ds_status status = ds_plusplus_arrive(z, unit, err);
+  ds_error ignored;
+  if (status != DS_OK) (void)!release(z, unit, &ignored);
+  return status;
 }
 
 static ds_order *order(ds_zero *z) {

@@ -104,9 +104,24 @@ ds_status ds_zero_offload_init(ds_zero *z, ds_backend *host, ds_error *err) {
   return make(z, largest_shard(z), sizeof(float), &z->add, err);
 }
 
+static ds_status clear_file(ds_zero *z, ds_error *err) {
+  int64_t all = ds_zero_file_place(z, DS_ZERO_STATE + z->rules.n_states);
+  int64_t room = largest_shard(z) * (int64_t)sizeof *z->add;
+  memset(z->add, 0, (size_t)room);
+  for (int64_t at = 0, n; at < all; at += n) {
+    n = all - at < room ? all - at : room;
+    DS_TRY(ds_disk_wait(z->disk, ds_disk_write(z->disk, at, (size_t)n, z->add), err));
+  }
+  return DS_OK;
+}
+
 ds_status ds_zero_offload_clear(ds_zero *z, ds_error *err) {
   if (!z->offloads) return DS_OK;
   DS_TRY(ds_backend_sync(z->host, err));
+  DS_TRY(ds_zero_sync(z, err));
+  for (int i = 0; i < z->n_reads; i++) /* the stream of such a mark may have died */
+    DS_TRY(ds_mark_set(z->reads[i].used, z->side, err));
+  if (z->disk) DS_TRY(clear_file(z, err));
   memset(z->host_grads, 0, (size_t)own_trained(z) * sizeof *z->host_grads);
   if (z->masters) memset(z->masters, 0, (size_t)own(z) * sizeof *z->masters);
   for (int i = 0; i < 4; i++)
@@ -145,6 +160,10 @@ ds_status ds_zero_from_device(ds_zero *z, void *dst, const void *src, size_t byt
   if (z->rules.pin_memory) return ds_side_download(z->backend, z->side, dst, src, bytes, err);
   if (z->side) DS_TRY(ds_side_join(z->side, err));
   return ds_backend_download(z->backend, dst, src, bytes, err);
+}
+
+ds_status ds_zero_sync(ds_zero *z, ds_error *err) {
+  return z->side ? ds_side_sync(z->side, err) : ds_backend_sync(z->backend, err);
 }
 
 /* ---- weights */

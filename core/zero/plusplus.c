@@ -120,10 +120,10 @@ static ds_status unpack(ds_zero *z, int unit, ds_error *err) {
   int64_t n = ds_layout_shard(&z->layout, unit);
   ds_buffer *wire = u->wire;
   if (!wire) return DS_OK;
-  u->wire = NULL;
   for (int r = 0; r < z->layout.shards; r++)
     DS_TRY(dequantize(z, (char *)wire->data + (size_t)r * wire_bytes(n),
                       (char *)u->weights->data + (size_t)(r * n) * z->element, n, z->dtype, err));
+  u->wire = NULL;
   return ds_buffers_give(&z->buffers, wire, NULL, err);
 }
 
@@ -132,10 +132,11 @@ ds_status ds_plusplus_arrive(ds_zero *z, int unit, ds_error *err) {
   DS_TRY(unpack(z, unit, err));
   if (!z->secondary || u->has_near) return DS_OK;
   size_t bytes = (size_t)near_part(z, unit) * z->element;
-  u->has_near = true;
-  return ds_backend_copy(z->backend, near_place(z, unit),
+  DS_TRY(ds_backend_copy(z->backend, near_place(z, unit),
                          (char *)u->weights->data + (size_t)ds_group_rank(z->near) * bytes, bytes,
-                         err);
+                         err));
+  u->has_near = true;
+  return DS_OK;
 }
 
 /* ---- gradients */

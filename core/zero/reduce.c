@@ -30,7 +30,10 @@ static ds_status complete(ds_zero *z, int unit, ds_error *err) {
     int p = l->order[m];
     int64_t begin = l->offset[p], end = begin + ds_params_numel(z->params, p);
     int64_t next = m + 1 < u->first + u->count ? l->offset[l->order[m + 1]] : u->place.end;
-    if (!z->slots[p].has_grad) DS_TRY(clear(z, unit, begin, end, err));
+    if (z->slots[p].has_grad)
+      z->took_part[p] = true;
+    else
+      DS_TRY(clear(z, unit, begin, end, err));
     if (z->partial_grads) DS_TRY(clear(z, unit, end, next, err));
   }
   return DS_OK;
@@ -57,7 +60,7 @@ ds_status ds_zero_want_grad(void *self, int param, ds_error *err) {
 
 /* ---- reducing */
 
-static ds_reduce reduction(const ds_zero *z) {
+ds_reduce ds_zero_reduction(const ds_zero *z) {
   return z->rules.sum ? DS_REDUCE_SUM : DS_REDUCE_MEAN;
 }
 
@@ -66,9 +69,10 @@ static ds_status reduce_in_place(ds_zero *z, int unit, float *from, float *to, d
   int64_t shard = ds_layout_shard(&z->layout, unit);
   bool scatter = z->rules.reduce_scatter && z->layout.shards > 1;
   if (scatter)
-    return ds_group_reduce_scatter(z->group, z->side, from, to, shard, DS_F32, reduction(z), err);
+    return ds_group_reduce_scatter(z->group, z->side, from, to, shard, DS_F32, ds_zero_reduction(z),
+                                   err);
   int64_t n = shard * z->layout.shards;
-  DS_TRY(ds_group_allreduce(z->group, z->side, from, from, n, DS_F32, reduction(z), err));
+  DS_TRY(ds_group_allreduce(z->group, z->side, from, from, n, DS_F32, ds_zero_reduction(z), err));
   float *own = from + shard * z->rank;
   return to == own || z->layout.shards == 1
              ? DS_OK
@@ -81,7 +85,7 @@ static ds_status offload_grads(ds_zero *z, int unit, const float *from, bool add
   float *to = ds_zero_step_grads(z, unit);
   DS_TRY(ds_zero_from_device(z, add ? z->add : to, from, (size_t)n * sizeof *from, err));
   if (!add) return DS_OK;
-  DS_TRY(z->side ? ds_side_sync(z->side, err) : ds_backend_sync(z->backend, err));
+  DS_TRY(ds_zero_sync(z, err));
   ds_tensor in = ds_tensor_make(z->add, DS_F32, 1, &n), out = ds_tensor_make(to, DS_F32, 1, &n);
   DS_TRY(ds_run_raw(z->host_ctx, DS_OP_COPY, (const ds_tensor *[]){&in}, 1,
                     (const ds_tensor *[]){&out}, 1, 1, NULL, 0, err));
@@ -143,6 +147,7 @@ static ds_status reduce_unit(ds_zero *z, int unit, ds_error *err) {
   DS_TRY(complete(z, unit, err));
   if (!z->group && !z->partial_grads) return DS_OK;
   if (z->n_in_flight == 2) DS_TRY(finish_one(z, err));
+  z->reducing = z->side != NULL;
   if (z->side) DS_TRY(ds_side_follow(z->side, err));
   if (z->partial_grads) return reduce_buffer(z, unit, err);
   return reduce_in_place(z, unit, grad_at(z, unit, z->layout.units[unit].place.begin),
@@ -194,41 +199,64 @@ static ds_status reduce_rest(ds_zero *z, ds_error *err) {
   return DS_OK;
 }
 
+/* The backend's stream waits for what the side has of gradients. */
+static ds_status join(ds_zero *z, ds_error *err) {
+  if (!z->reducing) return DS_OK;
+  DS_TRY(ds_side_join(z->side, err));
+  z->reducing = false;
+  return DS_OK;
+}
+
 ds_status ds_zero_end(ds_zero *z, ds_error *err) {
   if (!reduces_in_backward(z)) return DS_OK;
   DS_TRY(reduce_rest(z, err));
   z->summed = !z->partial_grads;
-  return z->side ? ds_side_join(z->side, err) : DS_OK;
+  return join(z, err);
+}
+
+/* Where no micro batch since the last drop has left any, what is there is older. */
+static ds_status clear_own(ds_zero *z, int unit, ds_error *err) {
+  size_t bytes = (size_t)ds_layout_shard(&z->layout, unit) * sizeof(float);
+  if (!z->offloads) return ds_backend_fill(z->backend, ds_zero_own_grads(z, unit), 0, bytes, err);
+  DS_TRY(ds_zero_sync(z, err)); /* an older transfer may still come */
+  memset(ds_zero_step_grads(z, unit), 0, bytes);
+  return DS_OK;
 }
 
 ds_status ds_zero_finish_gradients(ds_zero *z, ds_error *err) {
+  const ds_unit_layout *l = &z->layout;
   if (!z->partial_grads && !z->summed) {
     DS_TRY(reduce_rest(z, err));
-    if (z->side) DS_TRY(ds_side_join(z->side, err));
+    DS_TRY(join(z, err));
   }
+  for (int u = 0; z->partial_grads && u < l->n_units && !l->units[u].frozen; u++)
+    if (!z->units[u].added) DS_TRY(clear_own(z, u, err));
   if (!z->offloads) return DS_OK;
   if (z->side) DS_TRY(ds_side_follow(z->side, err));
   for (int u = 0; !z->partial_grads && u < z->layout.n_units && !z->layout.units[u].frozen; u++)
     DS_TRY(offload_grads(z, u, ds_zero_own_grads(z, u), false, err));
-  return z->side ? ds_side_sync(z->side, err) : ds_backend_sync(z->backend, err);
+  return ds_zero_sync(z, err);
 }
 
 void ds_zero_drop(ds_zero *z) {
   ds_error ignored; /* a dead stream's: the next call says so */
+  (void)!join(z, &ignored);
+  z->reducing = false;
   z->n_in_flight = 0;
   z->summed = false;
   for (int u = 0; u < z->layout.n_units; u++) {
     ds_zero_unit *unit = &z->units[u];
-    if (unit->grad) {
-      if (z->side) (void)!ds_side_join(z->side, &ignored);
-      (void)!ds_buffers_give(&z->buffers, unit->grad, NULL, &ignored);
-    }
-    if (unit->grad_wire) (void)!ds_buffers_give(&z->buffers, unit->grad_wire, NULL, &ignored);
+    (void)!ds_buffers_give(&z->buffers, unit->grad, NULL, &ignored);
+    (void)!ds_buffers_give(&z->buffers, unit->grad_wire, NULL, &ignored);
     unit->grad = unit->grad_wire = NULL;
     unit->added = unit->to_add = false;
   }
-  for (int i = 0; i < z->layout.n_params; i++) z->slots[i].has_grad = false;
+  for (int i = 0; i < z->layout.n_params; i++) z->slots[i].has_grad = z->took_part[i] = false;
   rewind_units(z);
+}
+
+bool ds_zero_took_part(const ds_zero *z, int param) {
+  return z->slots[param].has_grad || z->took_part[param];
 }
 
 void ds_zero_bind_hooks(ds_zero *z) {

@@ -88,6 +88,7 @@ ds_status ds_zero_clear(ds_zero *z, ds_error *err) {
   if (z->side) DS_TRY(ds_side_revive(z->side, err));
   ds_zero_drop(z);
   ds_zero_release_all(z);
+  DS_TRY(ds_buffers_revive(&z->buffers, err));
   DS_TRY(ds_backend_fill(z->backend, z->weights, 0, (size_t)weights_here(z) * z->element, err));
   DS_TRY(ds_backend_fill(z->backend, z->grads, 0, (size_t)grads_here(z) * sizeof(float), err));
   if (z->offloads) return ds_zero_offload_clear(z, err);
@@ -96,6 +97,10 @@ ds_status ds_zero_clear(ds_zero *z, ds_error *err) {
     if (z->states[i])
       DS_TRY(ds_backend_fill(z->backend, z->states[i], 0, trained * sizeof(float), err));
   return DS_OK;
+}
+
+bool ds_zero_died(const ds_zero *z) {
+  return ds_side_died(z->side);
 }
 
 /* ---- addresses */
@@ -178,7 +183,8 @@ static ds_status list_pieces(ds_zero *z, ds_error *err) {
 static ds_status make_units(ds_zero *z, ds_error *err) {
   z->units = calloc((size_t)z->layout.n_units + 1, sizeof *z->units);
   z->slots = calloc((size_t)z->layout.n_params + 1, sizeof *z->slots);
-  if (!z->units || !z->slots) return ds_fail_memory(err, "ZeRO's units");
+  z->took_part = calloc((size_t)z->layout.n_params + 1, sizeof *z->took_part);
+  if (!z->units || !z->slots || !z->took_part) return ds_fail_memory(err, "ZeRO's units");
   for (int u = 0; u < z->layout.n_units; u++) {
     DS_TRY(ds_mark_create(z->backend, &z->units[u].gathered, err));
     DS_TRY(ds_mark_create(z->backend, &z->units[u].done, err));
@@ -258,6 +264,7 @@ void ds_zero_destroy(ds_zero *z) {
   ds_layout_finish(&z->layout);
   free(z->units);
   free(z->slots);
+  free(z->took_part);
   free(z->pieces);
   free(z->slices);
   free(z->places);

@@ -21,7 +21,8 @@
  * last.
  *
  * The answer is that of stage 0: sums over ranks are the comm table's, which adds in the same order
- * for each of them or says otherwise.
+ * for each of them or says otherwise. At stage 3 all ranks use the same parameters in the same order;
+ * at the others each may leave some out.
  */
 #ifndef DS_ZERO_ZERO_H
 #define DS_ZERO_ZERO_H
@@ -64,6 +65,8 @@ DS_MUST_USE ds_status ds_zero_create(const ds_zero_rules *rules, ds_ctx *ctx, ds
                                      ds_zero **out, ds_error *err);
 void ds_zero_destroy(ds_zero *z);
 const ds_unit_layout *ds_zero_layout(const ds_zero *z);
+/* Whether its side stream died, and with it work that nobody has waited for. */
+bool ds_zero_died(const ds_zero *z);
 /* Everything is zero, and nothing under way: after a failure. */
 DS_MUST_USE ds_status ds_zero_clear(ds_zero *z, ds_error *err);
 
@@ -125,14 +128,19 @@ DS_MUST_USE ds_status ds_zero_write(ds_zero *z, int kind, int piece, int64_t fro
 /* After writes of masters: weights are made from them. Collective over the group. */
 DS_MUST_USE ds_status ds_zero_settle(ds_zero *z, ds_error *err);
 
-/* All of a parameter's masters, states (kind) or gradients, numel floats, on every rank. Collective
- * over the group where it is partitioned. */
+/* All of a parameter's masters or states (kind), numel floats, on every rank. Collective over the
+ * group where it is partitioned. */
 DS_MUST_USE ds_status ds_zero_read_all(ds_zero *z, int kind, int param, float *host, ds_error *err);
+/* The parameter's gradient so far in this step, reduced over the group at every stage; zero where
+ * there is none. Collective over the group. */
 DS_MUST_USE ds_status ds_zero_read_grad(ds_zero *z, int param, float *host, ds_error *err);
 /* The masters of a parameter: every rank gives all of it. Its weights are made anew. Collective. */
 DS_MUST_USE ds_status ds_zero_write_all(ds_zero *z, int param, const float *host, ds_error *err);
 /* n floats of the group's rank `root` to the others. Collective. */
 DS_MUST_USE ds_status ds_zero_share(ds_zero *z, float *host, int64_t n, int root, ds_error *err);
+
+/* Whether it has a gradient of this step, of any micro batch on this rank. */
+bool ds_zero_took_part(const ds_zero *z, int param);
 
 /* The first parameter, by index, whose gradient isn't finite in this rank's own part; -1: none. */
 DS_MUST_USE ds_status ds_zero_first_nonfinite(ds_zero *z, int *param, ds_error *err);

@@ -83,6 +83,8 @@ struct ds_zero {
   ds_order orders[2];   /* by whether a backward follows */
   int64_t live, coming; /* elements of units that are gathered, and on their way */
   bool boundary;
+  bool *took_part; /* by parameter: in a micro batch of this step whose gradients are reduced */
+  bool reducing;   /* the side stream may have gradients that the backend's hasn't waited for */
   bool summed; /* stages 0 and 1: the gradients of the step are summed over ranks */
   int next;    /* the unit to be reduced next; all behind it are */
   int in_flight[2], n_in_flight;
@@ -101,6 +103,9 @@ float *ds_zero_own_masters(const ds_zero *z, int unit);
 float *ds_zero_own_grads(const ds_zero *z, int unit);
 float *ds_zero_step_grads(const ds_zero *z, int unit);
 
+/* reduce.c: how gradients of ranks become one. */
+ds_reduce ds_zero_reduction(const ds_zero *z);
+
 /* offload.c */
 DS_MUST_USE ds_status ds_zero_offload_init(ds_zero *z, ds_backend *host, ds_error *err);
 DS_MUST_USE ds_status ds_zero_offload_clear(ds_zero *z, ds_error *err);
@@ -111,6 +116,8 @@ DS_MUST_USE ds_status ds_zero_to_device(ds_zero *z, void *dst, const void *src, 
                                         ds_error *err);
 DS_MUST_USE ds_status ds_zero_from_device(ds_zero *z, void *dst, const void *src, size_t bytes,
                                           ds_error *err);
+/* The host waits for such transfers. */
+DS_MUST_USE ds_status ds_zero_sync(ds_zero *z, ds_error *err);
 /* Where an array of the own part begins in the file: by kind (zero.h). */
 int64_t ds_zero_file_place(const ds_zero *z, int kind);
 /* Weights of elements [at, at + n) of the own part, from f32 masters in host memory: where they are

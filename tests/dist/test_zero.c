@@ -18,7 +18,8 @@ enum { WTE, FROZEN, FIRST, LN_W = 0, LN_B, FC_W, FC_B, OUT_W, LAYER_PARAMS };
 enum { UNUSED = FIRST + LAYERS * LAYER_PARAMS, N_PARAMS };
 
 static int ranks;
-static const char *plugins;
+static const char *plugins, *tested = "cpu";
+static bool uses; /* the unused parameter, after all */
 
 /* ---- the model: blocks of x + out(gelu(fc(norm(x)))) */
 
@@ -66,8 +67,9 @@ static ds_value *forward(void *self, ds_ctx *ctx, ds_value *const *inputs, int n
   const ds_tensor *ids = ds_value_tensor(inputs[0]);
   int64_t rows = ids->shape[0] * ids->shape[1];
   x = ds_reshape(ctx, x, 2, (int64_t[]){rows, C});
-  return ds_cross_entropy(ctx, ds_linear(ctx, x, wte, NULL), ds_reshape(ctx, inputs[1], 1, &rows),
-                          -100);
+  x = ds_cross_entropy(ctx, ds_linear(ctx, x, wte, NULL), ds_reshape(ctx, inputs[1], 1, &rows),
+                       -100);
+  return uses ? ds_add(ctx, x, ds_mean(ctx, ds_param(ctx, UNUSED))) : x;
 }
 
 static const ds_model_vtable vtable = {
@@ -150,6 +152,13 @@ typedef struct result {
   float weights[ELEMENTS];
 } result;
 
+static size_t numel(const run *r, int param) {
+  int64_t shape[DS_MAX_RANK], n = 1;
+  int32_t rank = ds_params_shape(ds_engine_params(r->engine), param, shape);
+  for (int32_t d = 0; d < rank; d++) n *= shape[d];
+  return (size_t)n;
+}
+
 static void train(const char *config, result *out) {
   ds_error err;
   run r;
@@ -161,11 +170,8 @@ static void train(const char *config, result *out) {
   out->scale = r.engine ? ds_engine_loss_scale(r.engine) : 0;
   out->skipped = r.engine ? ds_engine_skipped_steps(r.engine) : -1;
   for (int i = 0, at = 0; r.engine && i < N_PARAMS; i++) {
-    int64_t shape[DS_MAX_RANK], numel = 1;
-    int32_t rank = ds_params_shape(ds_engine_params(r.engine), i, shape);
-    for (int32_t d = 0; d < rank; d++) numel *= shape[d];
-    CHECK_OK(ds_engine_read_param(r.engine, i, out->weights + at, (size_t)numel, &err), err);
-    at += (int)numel;
+    CHECK_OK(ds_engine_read_param(r.engine, i, out->weights + at, numel(&r, i), &err), err);
+    at += (int)numel(&r, i);
   }
   close_run(&r);
 }
@@ -183,6 +189,7 @@ static const char *config(const char *backend, int accumulation, const char *mor
 /* ---- the tests */
 
 static void compare(const char *what, const result *a, const result *b, double tolerance) {
+  if (strcmp(tested, "cpu") != 0) tolerance = fmax(tolerance, 2e-6); /* sums in another order */
   int before = test_failures;
   for (int i = 0; i < STEPS; i++) {
     CHECK_NEAR(a->losses[i], b->losses[i], tolerance * fabs((double)b->losses[i]));
@@ -228,34 +235,74 @@ enum { N_STAGES = sizeof stages / sizeof *stages };
 static void test_stages(int accumulation, const char *more, double tolerance, double one_process) {
   static result zero, one, r;
   char text[2048];
-  train(config("cpu", accumulation, more), &zero);
+  train(config(tested, accumulation, more), &zero);
   train(config("reference", 1, more), &one);
   compare("one process", &zero, &one, one_process);
   for (int i = 0; i < N_STAGES; i++) {
     snprintf(text, sizeof text, "%s%s", stages[i], more);
-    train(config("cpu", accumulation, text), &r);
+    train(config(tested, accumulation, text), &r);
     /* Micro batches are added before or after ranks are: other orders, where there are both. */
     compare(text, &r, &zero, tolerance);
   }
 }
 
+/* The gradients after the backward passes of one step, over `count` micro batches of this rank's
+ * part of the first BATCH samples; before that there are none. */
+static void gradients(const char *config, int count, float *out) {
+  ds_error err;
+  run r;
+  memset(out, 0, ELEMENTS * sizeof *out);
+  CHECK_OK(open_run(&r, config, &err), err);
+  if (!r.engine) return;
+  CHECK_OK(ds_engine_read_grad(r.engine, WTE, out, numel(&r, WTE), &err), err);
+  for (int i = 0; i < V * C; i++) CHECK(out[i] == 0);
+  int64_t n = BATCH / ds_engine_world_size(r.engine) / count;
+  for (int k = 0; k < count; k++) {
+    int64_t from = (ds_engine_global_rank(r.engine) * count + k) * n;
+    ds_batch batch = {2, {{DS_I32, 2, {n, T}, ids[from]}, {DS_I32, 2, {n, T}, labels[from]}}};
+    ds_value *loss;
+    CHECK_OK(ds_engine_forward(r.engine, &batch, &loss, &err), err);
+    CHECK_OK(ds_engine_backward(r.engine, loss, &err), err);
+    if (k + 1 < count) CHECK_OK(ds_engine_step(r.engine, &err), err);
+  }
+  for (int i = 0, at = 0; i < N_PARAMS; at += (int)numel(&r, i++))
+    CHECK_OK(ds_engine_read_grad(r.engine, i, out + at, numel(&r, i), &err), err);
+  CHECK_OK(ds_engine_step(r.engine, &err), err);
+  close_run(&r);
+}
+
+/* ds_engine_read_grad gives the gradient of all ranks' samples, however it lies about. */
+static void test_gradients(int accumulation) {
+  static float one[ELEMENTS], many[ELEMENTS];
+  gradients(config("reference", 1, ""), 1, one);
+  for (int i = -1; i < N_STAGES; i++) {
+    int before = test_failures;
+    gradients(config("cpu", accumulation, i < 0 ? "" : stages[i]), accumulation, many);
+    for (int k = 0; k < ELEMENTS; k++) CHECK_NEAR(many[k], one[k], 1e-6);
+    if (test_failures != before) fprintf(stderr, "  with %s\n", i < 0 ? "stage 0" : stages[i]);
+  }
+}
+
 /* fp16: near f32; and where steps overflow all ranks leave out the same ones, at every stage. */
 static void test_fp16(void) {
-  static const char fp16[] = ", \"fp16\": {\"enabled\": true}";
+  static const char fp16[] = ", \"fp16\": {\"enabled\": true, \"initial_scale_power\": 12}";
   static const char high[] =
-      ", \"fp16\": {\"enabled\": true, \"initial_scale_power\": 22, \"hysteresis\": 1}";
+      ", \"fp16\": {\"enabled\": true, \"initial_scale_power\": 20, \"hysteresis\": 1}";
+  static const int some[] = {1, 3, 5, N_STAGES - 1};
   static result f32, base, r;
   char text[2048];
   test_stages(1, fp16, 0, 2e-3);
   train(config("reference", 1, ""), &f32);
-  train(config("cpu", 1, fp16), &r);
+  train(config(tested, 1, fp16), &r);
   f32.scale = r.scale;
   compare("f32 for fp16", &r, &f32, 5e-3);
-  train(config("cpu", 1, high), &base);
-  CHECK(base.skipped > 0 && base.skipped < STEPS && base.scale == ldexp(1, 22 - (int)base.skipped));
-  for (int i = 0; i < N_STAGES; i++) {
-    snprintf(text, sizeof text, "%s%s", stages[i], high);
-    train(config("cpu", 1, text), &r);
+  CHECK(r.skipped == 0);
+  train(config(tested, 1, high), &base);
+  CHECK(base.skipped > 0 && base.skipped < STEPS);
+  CHECK(base.scale == ldexp(1, 20 - (int)base.skipped));
+  for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
+    snprintf(text, sizeof text, "%s%s", stages[some[i]], high);
+    train(config(tested, 1, text), &r);
     compare(text, &r, &base, 0);
   }
 }
@@ -266,14 +313,14 @@ static void test_less_traffic(void) {
   char text[4096];
   const char *base = ", \"zero_optimization\": {\"stage\": %d, \"reduce_bucket_size\": 900, "
                      "\"stage3_param_persistence_threshold\": 30, %s}";
-  train(config("cpu", 1, ""), &zero);
+  train(config(tested, 1, ""), &zero);
   char near[64];
   snprintf(near, sizeof near, "\"zero_hpz_partition_size\": %d", ranks == 4 ? 2 : ranks);
   snprintf(text, sizeof text, base, 3, near);
-  train(config("cpu", 1, text), &r);
+  train(config(tested, 1, text), &r);
   compare(text, &r, &zero, 0);
   if (BATCH % (ranks * 2) == 0) {
-    train(config("cpu", 2, text), &r);
+    train(config(tested, 2, text), &r);
     compare(text, &r, &zero, 1e-6);
   }
   static const char *const int8[] = {"\"zero_quantized_weights\": true",
@@ -283,7 +330,7 @@ static void test_less_traffic(void) {
                                      "\"overlap_comm\": false"};
   for (size_t i = 0; i < sizeof int8 / sizeof *int8; i++) {
     snprintf(text, sizeof text, base, 3, int8[i]);
-    train(config("cpu", 1, text), &r);
+    train(config(tested, 1, text), &r);
     int before = test_failures;
     for (int k = 0; k < STEPS; k++) {
       CHECK_NEAR(r.losses[k], zero.losses[k], 0.03 * fabs((double)zero.losses[k]));
@@ -296,23 +343,121 @@ static void test_less_traffic(void) {
   ds_error err;
   if (ranks == 4) {
     snprintf(text, sizeof text, base, 3, "\"zero_hpz_partition_size\": 3");
-    CHECK_FAILS(open_run(&wrong, config("cpu", 1, text), &err), DS_ERR_INVALID, err,
+    CHECK_FAILS(open_run(&wrong, config(tested, 1, text), &err), DS_ERR_INVALID, err,
                 "zero_hpz_partition_size is 3, but 4 ranks");
     close_run(&wrong);
   }
   snprintf(text, sizeof text, base, 1, "\"zero_quantized_gradients\": true");
-  CHECK_FAILS(open_run(&wrong, config("cpu", 1, text), &err), DS_ERR_INVALID, err,
+  CHECK_FAILS(open_run(&wrong, config(tested, 1, text), &err), DS_ERR_INVALID, err,
               "needs \"stage\" 2 or 3");
   close_run(&wrong);
 }
 
+/* ---- forward, backward and step by hand, where ranks and micro batches use other parameters */
+
+static ds_status pass(run *r, int at, ds_error *err) {
+  int i = (at * ranks + ds_engine_global_rank(r->engine)) % SAMPLES;
+  ds_batch batch = {.n = 2,
+                    .tensors = {{DS_I32, 2, {1, T}, ids[i]}, {DS_I32, 2, {1, T}, labels[i]}}};
+  ds_value *loss;
+  DS_TRY(ds_engine_forward(r->engine, &batch, &loss, err));
+  return ds_engine_backward(r->engine, loss, err);
+}
+
+/* Of every parameter, from ds_engine_read_param or ds_engine_read_grad. */
+static void read_all(run *r, bool gradients, float *out) {
+  ds_error err;
+  for (int i = 0, at = 0; i < N_PARAMS; i++) {
+    int64_t shape[DS_MAX_RANK], n = 1;
+    int32_t rank = ds_params_shape(ds_engine_params(r->engine), i, shape);
+    for (int32_t d = 0; d < rank; d++) n *= shape[d];
+    CHECK_OK(gradients ? ds_engine_read_grad(r->engine, i, out + at, (size_t)n, &err)
+                       : ds_engine_read_param(r->engine, i, out + at, (size_t)n, &err),
+             err);
+    at += (int)n;
+  }
+}
+
+typedef struct by_hand {
+  float gradients[ELEMENTS], amid[ELEMENTS], weights[ELEMENTS];
+} by_hand;
+
+/* Two micro batches a step. Of the first step the unused parameter takes part in the first one; of
+ * the second step on rank 0 alone, unless ranks are to be alike. */
+static void train_by_hand(const char *zero, bool ignore, bool alike, by_hand *out) {
+  char text[4096];
+  ds_error err;
+  run r;
+  snprintf(text, sizeof text,
+           "{\"backend\": {\"name\": \"%s\", \"plugin_path\": \"%s\"}, \"train_batch_size\": %d, "
+           "\"gradient_accumulation_steps\": 2, \"optimizer\": {\"type\": \"AdamW\", \"params\": "
+           "{\"lr\": 0.01}}, %.*s, \"ignore_unused_parameters\": %s}}",
+           tested, plugins, 2 * ranks, (int)strlen(zero) - 3, zero + 2, ignore ? "true" : "false");
+  CHECK_OK(open_run(&r, text, &err), err);
+  if (!r.engine) return;
+  for (int micro = 0; micro < 2; micro++) {
+    uses = micro == 0;
+    CHECK_OK(pass(&r, micro, &err), err);
+    CHECK_OK(ds_engine_step(r.engine, &err), err);
+  }
+  uses = alike || ds_engine_global_rank(r.engine) == 0;
+  CHECK_OK(pass(&r, 2, &err), err);
+  CHECK_OK(ds_engine_step(r.engine, &err), err);
+  uses = false;
+  CHECK_OK(pass(&r, 3, &err), err);
+  float values[V * C], masters[V * C];
+  ds_ctx *ctx = ds_engine_ctx(r.engine);
+  CHECK_OK(ds_value_read(ctx, ds_param(ctx, WTE), values, V * C, &err), err);
+  CHECK_OK(ds_engine_read_param(r.engine, WTE, masters, V * C, &err), err);
+  CHECK(memcmp(values, masters, sizeof masters) == 0);
+  if (!ignore && !alike && ranks > 1) {
+    CHECK_FAILS(ds_engine_step(r.engine, &err), DS_ERR_STATE, err, "unused.weight");
+  } else {
+    read_all(&r, true, out->gradients);
+    CHECK_OK(ds_engine_step(r.engine, &err), err);
+    read_all(&r, false, out->amid);
+    CHECK_OK(pass(&r, 4, &err), err);
+    CHECK_OK(ds_engine_step(r.engine, &err), err);
+    CHECK_OK(pass(&r, 5, &err), err);
+    CHECK_OK(ds_engine_zero_grad(r.engine, &err), err); /* all of it: a step of zeros */
+    if (ignore) CHECK_OK(ds_engine_step(r.engine, &err), err);
+    read_all(&r, false, out->weights);
+  }
+  close_run(&r);
+}
+
+static void test_by_hand(void) {
+  static by_hand zeros[2], r;
+  for (int alike = 0; alike < 2; alike++) train_by_hand(stages[0], true, alike, &zeros[alike]);
+  for (int i = 0; i < N_STAGES; i++) {
+    int before = test_failures;
+    bool summed =
+        strstr(stages[i], "\"stage\": 1}") == NULL; /* else in the step: nobody overlaps */
+    /* Weights that are gathered for use are gathered by all ranks. */
+    bool alike = strstr(stages[i], "\"stage\": 3") != NULL;
+    const by_hand *zero = &zeros[alike];
+    train_by_hand(stages[i], true, alike, &r);
+    for (int k = 0; k < ELEMENTS; k++) {
+      if (summed) CHECK_NEAR(r.gradients[k], zero->gradients[k], 1e-6);
+      CHECK_NEAR(r.amid[k], zero->amid[k], 1e-5);
+      CHECK_NEAR(r.weights[k], zero->weights[k], 2e-5);
+    }
+    train_by_hand(stages[i], false, alike, &r);
+    if (test_failures != before) fprintf(stderr, "  by hand with %s\n", stages[i]);
+  }
+}
+
 int main(int argc, char **argv) {
-  if (argc != 3) return 2;
+  if (argc != 3 && argc != 4) return 2;
   plugins = argv[1];
   ranks = atoi(argv[2]);
+  if (argc == 4) tested = argv[3];
   make_data();
+  test_by_hand();
   test_stages(1, "", 0, 2e-5);
   if (BATCH % (ranks * 2) == 0) test_stages(2, "", 1e-6, 2e-5);
+  test_gradients(1);
+  if (BATCH % (ranks * 2) == 0) test_gradients(2);
   test_stages(1, ", \"bf16\": {\"enabled\": true}", 0, 2e-2);
   test_fp16();
   test_less_traffic();

@@ -186,8 +186,8 @@ static bool training_life(kind k, unsigned long long n, int seed, const char *mo
   tiny_run r = {0};
   float have[STEPS] = {0};
   describe(options, sizeof options, k, n, seed);
-  /* A model of our own is recorded only where that is asked for. */
-  bool whole = strstr(options, "\"tables\": \"all\"") != NULL;
+  /* A model of our own is recorded only where that is asked for, and by one stream alone. */
+  bool whole = strstr(options, "\"tables\": \"all\"") && !strstr(more, "offload");
   strict_section(section, sizeof section, whole ? "true" : "\"auto\"", options);
   snprintf(dir, sizeof dir, "%s/training", scratch);
   empty(dir);
@@ -333,6 +333,12 @@ int main(int argc, char **argv) {
   mkdir(scratch, 0777);
   test_training("", most);
   test_training(", \"bf16\": {\"enabled\": true}", most / 5);
+  /* Work on two streams, and on the host's side of them. */
+  test_training(
+      ", \"zero_optimization\": {\"stage\": 3, \"stage3_param_persistence_threshold\": 0, "
+      "\"offload_optimizer\": {\"device\": \"cpu\"}, \"offload_param\": {\"device\": "
+      "\"cpu\"}}",
+      most / 3);
   CHECK(went_on > most / 6);
   test_inference(most);
   empty(scratch);
