@@ -1,5 +1,5 @@
-/* comm_mpi.c - Open MPI, found at run time: its start and its end, and messages. Groups are made in
- * comm_group.c. */
+/* comm_mpi.c - Open MPI, found at run time: its start, and messages. Groups are made in comm_group.c, its
+ * end is in comm_end.c. */
 #include "comm_runtime.h"
 #include "queue.h"
 
@@ -21,27 +21,6 @@ pthread_mutex_t ds_cpu_mpi_lock = PTHREAD_MUTEX_INITIALIZER;
 #define mpi ds_cpu_mpi
 
 static pthread_mutex_t one_call = PTHREAD_MUTEX_INITIALIZER;
-static atomic_int waiting;      /* calls of exchange */
-static atomic_bool left_behind; /* messages that were given up */
-static atomic_bool failed;      /* a call ran out of time or was aborted */
-static atomic_bool started;     /* and it is ours to end */
-static atomic_bool closing;     /* the process ends */
-
-/* How long the process's end waits for the other ranks; a limit of 0 is above all others. */
-enum { AFTER_FAILURE_MS = 1000 };
-static _Atomic int64_t patience_ms = 1;
-
-void ds_cpu_mpi_failed(void) {
-  atomic_store(&failed, true);
-}
-
-void ds_cpu_mpi_patience(int64_t timeout_ms) {
-  int64_t before = atomic_load(&patience_ms);
-  if (timeout_ms > INT64_MAX / 2000000) timeout_ms = 0;
-  while (before != 0 && (timeout_ms == 0 || timeout_ms > before) &&
-         !atomic_compare_exchange_weak(&patience_ms, &before, timeout_ms)) {
-  }
-}
 
 void ds_cpu_mpi_enter(void) {
   if (mpi.level < MPI_THREAD_MULTIPLE) pthread_mutex_lock(&one_call);
@@ -102,35 +81,14 @@ static ds_status load(ds_error *err) {
                      missing, OMPI_MAJOR_VERSION, OMPI_MINOR_VERSION);
 }
 
-static bool meet(int64_t limit_ms);
-
-/* Whoever still waits for messages leaves first: MPI must not be ended, nor its library's memory
- * go, under them. */
-static void finalize_at_exit(int code, void *unused) {
-  int finalized = 0;
-  (void)unused;
-  bool after_failure = atomic_load(&failed) || !atomic_load(&started), sound = code == 0;
-  atomic_store(&closing, true);
-  sound = sound && !atomic_load(&left_behind) && atomic_load(&waiting) == 0;
-  for (int i = 0; i < 2000 && atomic_load(&waiting) > 0; i++) ds_cpu_sleep_us(500);
-  if (atomic_load(&started) && (mpi.Finalized(&finalized) != MPI_SUCCESS || finalized)) return;
-  /* MPI_Finalize waits for every rank, a dead or stopped one too, and can't be given up. */
-  if (sound && atomic_load(&started) &&
-      meet(after_failure ? AFTER_FAILURE_MS : atomic_load(&patience_ms)))
-    (void)mpi.Finalize();
-  else if (
-      after_failure) /* as the other ranks, whom the launcher ends with the first that leaves: */
-    for (int i = 0; i < AFTER_FAILURE_MS; i++) ds_cpu_sleep_us(1000); /* they have a message, too */
-}
-
 static ds_status start(ds_error *err) {
   int running = 0;
   ds_status st = check(mpi.Initialized(&running), "Initialized", err);
   mpi.private = mpi.c_comm_null;
   if (st != DS_OK) return st;
   if (running) return check(mpi.Query_thread(&mpi.level), "Query_thread", err);
-  if (on_exit(finalize_at_exit, NULL) != 0)
-    return ds_cpu_fail(err, DS_ERR_MEMORY, "cpu comm: no memory for an exit handler");
+  st = ds_cpu_mpi_end_at_exit(err);
+  if (st != DS_OK) return st;
   st = check(mpi.Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &mpi.level), "Init_thread", err);
   if (st != DS_OK) return st;
   mpi.ours = true;
@@ -141,7 +99,7 @@ static ds_status start(ds_error *err) {
   if (st == DS_OK)
     st = check(mpi.Comm_set_errhandler(mpi.private, mpi.c_errors_return), "Comm_set_errhandler",
                err);
-  atomic_store(&started, st == DS_OK);
+  if (st == DS_OK) ds_cpu_mpi_started();
   return st;
 }
 
@@ -221,21 +179,6 @@ bool ds_cpu_mpi_asynchronous(void) {
 
 /* ---------------------------------------------------------------- messages */
 
-bool ds_cpu_mpi_begin_wait(void) {
-  atomic_fetch_add(&waiting, 1);
-  if (!atomic_load(&closing)) return true;
-  atomic_fetch_sub(&waiting, 1);
-  return false;
-}
-
-void ds_cpu_mpi_end_wait(void) {
-  atomic_fetch_sub(&waiting, 1);
-}
-
-bool ds_cpu_mpi_closing(void) {
-  return atomic_load_explicit(&closing, memory_order_relaxed);
-}
-
 /* How a waiting thread asks: at once while the answer may be on its way, then between other
  * threads' work, then ever more seldom. MPI moves data only while it is asked. */
 enum { SPINS = 200, YIELD_US = 1000, SHORT_SLEEP_US = 50, SHORT_UNTIL_US = 20000, SLEEP_US = 500 };
@@ -305,31 +248,6 @@ static bool take_back(MPI_Request *requests, const ds_cpu_message *messages, int
   return over;
 }
 
-/* Whether all ranks of the world come to their end in time: a barrier, as comm_run.c has it. */
-static bool meet(int64_t limit_ms) {
-  int size = mpi.world.world_size, rank = mpi.world.rank;
-  ds_cpu_mpi_group *g = calloc(1, sizeof *g + (size_t)size * sizeof g->of[0]);
-  static char words[2]; /* what can't be taken back of them is MPI's for good */
-  const ds_cpu_limit limit = {
-      .deadline_ns = limit_ms > 0 ? ds_cpu_now_ns() + limit_ms * 1000000 : 0, .leaving = true};
-  void *requests[2];
-  bool left;
-  ds_error ignored;
-  ds_status st = g == NULL ? DS_ERR_MEMORY : DS_OK;
-  if (g != NULL) {
-    *g = (ds_cpu_mpi_group){.comm = mpi.private, .tag = DS_CPU_TAG_END, .rank = rank, .size = size};
-    for (int i = 0; i < size; i++) g->of[i] = i;
-  }
-  for (int step = 1; step < size && st == DS_OK; step *= 2) {
-    const ds_cpu_message messages[] = {{&words[0], 1, (rank - step + size) % size, false},
-                                       {&words[1], 1, (rank + step) % size, true}};
-    st = ds_cpu_mpi_exchange(g, DS_CPU_CHANNEL_COLLECTIVE, messages, 2, requests, &limit, &left,
-                             &ignored);
-  }
-  free(g);
-  return st == DS_OK;
-}
-
 static int post(const ds_cpu_mpi_group *g, int tag, const ds_cpu_message *m, MPI_Request *out) {
   int bytes = (int)m->bytes, peer = g->of[m->peer];
   return m->send ? MPI_CALL(Isend, m->data, bytes, mpi.c_byte, peer, tag, g->comm, out)
@@ -344,10 +262,7 @@ ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel cha
   *left = false;
   ds_status st = ds_cpu_mpi_may_call(err);
   if (st != DS_OK) return st;
-  if (limit->leaving)
-    atomic_fetch_add(&waiting, 1);
-  else if (!ds_cpu_mpi_begin_wait())
-    return DS_ERR_ABORTED;
+  if (!limit->leaving && !ds_cpu_mpi_begin_wait()) return DS_ERR_ABORTED;
   for (; posted < count && st == DS_OK; posted++) {
     int code = post(g, g->tag + (int)channel, &messages[posted], &r[posted]);
     st = check(code, messages[posted].send ? "Isend" : "Irecv", err);
@@ -357,10 +272,10 @@ ds_status ds_cpu_mpi_exchange(const ds_cpu_mpi_group *g, enum ds_cpu_channel cha
   for (int i = 0; i < posted && st == DS_OK; i++) note(limit, &messages[i], DS_CPU_CAME);
   if (st != DS_OK && !take_back(r, messages, posted, limit)) {
     *left = true;
-    atomic_store(&left_behind, true);
+    ds_cpu_mpi_left_behind();
     ds_cpu_memory_keep();
   }
-  ds_cpu_mpi_end_wait();
+  if (!limit->leaving) ds_cpu_mpi_end_wait();
   return st;
 }
 
@@ -381,12 +296,6 @@ ds_status ds_cpu_mpi_world(ds_comm_world *out, ds_error *err) {
 bool ds_cpu_mpi_asynchronous(void) {
   return true;
 }
-
-void ds_cpu_mpi_patience(int64_t timeout_ms) {
-  (void)timeout_ms;
-}
-
-void ds_cpu_mpi_failed(void) {}
 
 int ds_cpu_mpi_world_rank(const ds_cpu_mpi_group *g, int member) {
   (void)g;
@@ -421,16 +330,6 @@ ds_status ds_cpu_mpi_tell_all(const ds_cpu_mpi_group *g, void *all, size_t bytes
                               const ds_cpu_limit *limit, ds_error *err) {
   (void)g, (void)all, (void)bytes, (void)limit;
   return absent(err);
-}
-
-bool ds_cpu_mpi_begin_wait(void) {
-  return true;
-}
-
-void ds_cpu_mpi_end_wait(void) {}
-
-bool ds_cpu_mpi_closing(void) {
-  return false;
 }
 
 #endif

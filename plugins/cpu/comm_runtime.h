@@ -59,6 +59,11 @@ int ds_cpu_mpi_leave(int code);
 void ds_cpu_mpi_enter(void);
 #define MPI_CALL(name, ...) (ds_cpu_mpi_enter(), ds_cpu_mpi_leave(ds_cpu_mpi.name(__VA_ARGS__)))
 
+/* comm_end.c. Before MPI is started, and once it is; messages that were given up are MPI's for good. */
+ds_status ds_cpu_mpi_end_at_exit(ds_error *err);
+void ds_cpu_mpi_started(void);
+void ds_cpu_mpi_left_behind(void);
+
 /* MPI's failure with its own message. */
 ds_status ds_cpu_mpi_check(int code, const char *what, ds_error *err);
 
