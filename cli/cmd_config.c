@@ -1,4 +1,5 @@
 #include "cli.h"
+#include "config_list.h"
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>
@@ -21,7 +22,7 @@ static void print_flat(const cJSON *item, const char *path) {
 
 int cmd_config(int argc, char **argv) {
   int64_t world = 1;
-  bool json = false;
+  bool json = false, keys = false;
   option_list words;
   const command c = {
       "config",
@@ -29,11 +30,22 @@ int cmd_config(int argc, char **argv) {
       "derived. "
       "Or every\nerror in it, all in one go.",
       "FILE [--world-size N] [--json]",
-      "example:\n  ds config ds_config.json --world-size 8",
-      {{"--world-size", OPTION_INT, &world, "N", "data-parallel ranks to resolve for (1)"},
-       {"--json", OPTION_FLAG, &json, NULL, "the resolved config as JSON"}}};
+      "\"auto\" and null stand for a key's default; a batch size that is \"auto\" is derived from "
+      "the\n"
+      "others. Keys that would change the result and aren't there yet are errors; --keys tells "
+      "which\n"
+      "are accepted without effect, and why.\n\n"
+      "examples:\n  ds config ds_config.json --world-size 8\n  ds config --keys | grep zero",
+      {{"--world-size", OPTION_INT, &world, "N", "ranks in all to resolve for (1)"},
+       {"--json", OPTION_FLAG, &json, NULL, "the resolved config as JSON"},
+       {"--keys", OPTION_FLAG, &keys, NULL,
+        "list every key: default, what it may be, what it does"}}};
   parsed p = options_parse(&c, argc, argv, &words);
   if (p != PARSED_RUN) return p == PARSED_HELP ? 0 : 2;
+  if (keys && words.count == 0) {
+    config_list_keys();
+    return 0;
+  }
   if (words.count != 1) {
     fprintf(stderr, "ds config: wanted one FILE, got %d (ds config --help)\n", words.count);
     return 2;

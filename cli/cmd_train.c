@@ -265,11 +265,16 @@ int cmd_train(int argc, char **argv) {
       "Trains a model on text files to predict the next token, and saves checkpoints.",
       "--model (FOLDER | config.json) --data TEXT... --config ds_config.json [OPTION]...",
       "A checkpoint is a Hugging Face folder besides: OUTPUT/global_stepN holds config.json and\n"
-      "model.safetensors. Interrupting (Ctrl-C) saves before it ends.\n\n"
-      "example:\n"
+      "model.safetensors. Interrupting (Ctrl-C) saves before it ends.\n"
+      "On several ranks: ds run -n N -- ds train ...; how they divide the work is the config's\n"
+      "(zero_optimization, tensor_parallel, pipeline, sequence_parallel_size). --resume goes on "
+      "from a\n"
+      "checkpoint of any other number of ranks and division.\n\n"
+      "examples:\n"
       "  ds train --model gpt2-small/config.json --data book.txt --config ds_config.json \\\n"
       "     --seq-len 128 --steps 500 --output out\n"
-      "  ds train ... --output out --steps 1000 --resume",
+      "  ds train ... --output out --steps 1000 --resume\n"
+      "  ds run -n 4 -- ds train ... --output out --steps 1500 --resume",
       {{"--model", OPTION_STRING, &t.model_path, "PATH",
         "a Hugging Face folder (weights are loaded if there) or a\nconfig.json (random weights)"},
        {"--data", OPTION_LIST, &t.data, "TEXT...", "text files"},

@@ -153,12 +153,14 @@ static void see_stages(search *s, int tensor, int pipe, int sequence) {
 
 static void see_all(search *s) {
   const plan_request *r = s->r;
-  for (int tensor = 1; tensor <= r->gpus; tensor++) {
+  /* No axis has more ranks than there is to divide: also with a million ranks a few steps. */
+  int64_t heads = r->model.heads, layers = r->model.layers;
+  for (int tensor = 1; tensor <= r->gpus && tensor <= heads; tensor++) {
     if (r->gpus % tensor || (r->tensor && tensor != r->tensor)) continue;
     int rest = r->gpus / tensor;
-    for (int pipe = 1; pipe <= rest; pipe++) {
-      if (rest % pipe || pipe > r->model.layers || (r->pipe && pipe != r->pipe)) continue;
-      for (int sequence = 1; sequence <= rest / pipe; sequence++)
+    for (int pipe = 1; pipe <= rest && pipe <= layers; pipe++) {
+      if (rest % pipe || (r->pipe && pipe != r->pipe)) continue;
+      for (int sequence = 1; sequence <= rest / pipe && sequence <= heads; sequence++)
         if (rest / pipe % sequence == 0 && (!r->sequence || sequence == r->sequence))
           see_stages(s, tensor, pipe, sequence);
     }

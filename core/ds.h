@@ -77,7 +77,9 @@ DS_API ds_value *ds_input(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_
 /* i32[batch,length]: 0, 1, ..., length-1 in every row; under sequence parallelism, from the first
  * position of this rank's stretch on. */
 DS_API ds_value *ds_positions(ds_ctx *ctx, int64_t batch, int64_t length);
-/* The model's parameter `index`, as ds_params_add() numbered it, in the compute dtype. */
+/* The model's parameter `index`, as ds_params_add() numbered it, in the compute dtype; under tensor
+ * parallelism this rank's part of it. At ZeRO stage 3 it is there only while an op, or ds_value_read,
+ * uses it or a view of it: don't keep its address. */
 DS_API ds_value *ds_param(ds_ctx *ctx, int index);
 
 /* y[...,N] = x[...,K] . w[N,K]^T + b[N]; b may be NULL. */
@@ -351,7 +353,9 @@ typedef struct ds_param_group {
 #define DS_PARAM_GROUP_INIT                                                                        \
   { sizeof(ds_param_group), NULL, 0, -1, -1, -1, -1, -1 }
 
-/* A run of flat, contiguous f32 elements that one optimizer call updates; device addresses. */
+/* A run of flat, contiguous f32 elements that one optimizer call updates; addresses of the device, or
+ * of the host where states are offloaded. At ZeRO stages 1 to 3 a rank updates its own part alone, and
+ * a run may begin and end amid a parameter: update elements, not matrices. */
 typedef struct ds_optimizer_slice {
   float *param;      /* master weights */
   const float *grad; /* multiply by grad_scale first (clipping, accumulation) */
@@ -488,6 +492,16 @@ typedef struct ds_initialize_args {
         NULL, -1, NULL, NULL, NULL, NULL, 42, NULL, NULL                                           \
   }
 
+/* Several ranks.
+ *
+ * All ranks call ds_initialize() with the same model, config, groups and seed (what differs is told,
+ * by all), and then the same functions in the same order: each of ds_engine_forward, _backward, _step,
+ * _train_batch, _zero_grad, _train, _set_train_batch_size, _read_param, _write_param, _read_grad,
+ * _save_checkpoint, _load_checkpoint, _save_model and _save_trace may wait for the other ranks, for
+ * evaluation too (at stage 3 a forward gathers parameters). A rank that calls one alone waits for
+ * comm_timeout, see above, so that "if (rank == 0)" may stand around what is printed, not around
+ * these. ds_engine_destroy() waits for nobody. What only reads the engine's counters, norms and rates
+ * is this rank's own call, and the same on all. */
 /* The four things of deepspeed.initialize(). optimizer, loader and scheduler may be NULL pointers
  * when not wanted; they belong to the engine and come back NULL where there is none. */
 DS_API ds_status ds_initialize(const ds_initialize_args *args, ds_engine **engine,
@@ -502,7 +516,9 @@ DS_API void ds_engine_destroy(ds_engine *e);
  * are of its own. */
 DS_API ds_status ds_engine_forward(ds_engine *e, const ds_batch *batch, ds_value **loss,
                                    ds_error *err);
-/* Gradients of loss / gradient_accumulation_steps, added to those of the micro batches before. */
+/* Gradients of loss / gradient_accumulation_steps, added to those of the micro batches before. Over
+ * data-parallel ranks they become the mean (gradient_allreduce_op): at stages 2 and 3 here, else here
+ * at a boundary with overlap_comm, or in step. */
 DS_API ds_status ds_engine_backward(ds_engine *e, ds_value *loss, ds_error *err);
 /* At an accumulation boundary: clips, updates, steps the schedule. Otherwise only counts the micro
  * step. A non-finite gradient norm: with bf16.check_grad_overflow or fp32, DS_ERR_NUMERIC naming
@@ -511,14 +527,15 @@ DS_API ds_status ds_engine_backward(ds_engine *e, ds_value *loss, ds_error *err)
  * way of DeepSpeed's DynamicLossScaler; DS_ERR_NUMERIC where it is at min_loss_scale already. */
 DS_API ds_status ds_engine_step(ds_engine *e, ds_error *err);
 /* All of a step: loader -> forward, backward, step over the accumulation steps; *loss is the mean
- * of the micro batches'. In a pipeline (the config's "pipeline": {"stages": N}) every stage calls it,
- * the accumulation steps are the micro batches in flight, and it is the only way: forward, backward
- * and step are DS_ERR_UNSUPPORTED there. */
+ * of the micro batches', of all ranks. In a pipeline (the config's "pipeline": {"stages": N}) every
+ * stage calls it, the accumulation steps are the micro batches in flight, and it is the only way:
+ * forward, backward and step are DS_ERR_UNSUPPORTED there. */
 DS_API ds_status ds_engine_train_batch(ds_engine *e, float *loss, ds_error *err);
 DS_API ds_status ds_engine_zero_grad(ds_engine *e, ds_error *err);
 DS_API void ds_engine_train(ds_engine *e, bool training); /* false: forward keeps no tape */
 /* The context, to run ops on a loss of the host app's own between forward and backward. */
 DS_API ds_ctx *ds_engine_ctx(ds_engine *e);
+/* The loss of this rank's batch. */
 DS_API ds_status ds_engine_loss(ds_engine *e, const ds_value *loss, float *out, ds_error *err);
 
 DS_API bool ds_engine_is_gradient_accumulation_boundary(const ds_engine *e);
@@ -526,7 +543,7 @@ DS_API bool ds_engine_is_gradient_accumulation_boundary(const ds_engine *e);
 DS_API int ds_engine_global_rank(const ds_engine *e);
 DS_API int ds_engine_world_size(const ds_engine *e);
 DS_API int64_t ds_engine_global_steps(const ds_engine *e);
-DS_API int64_t ds_engine_global_samples(const ds_engine *e);
+DS_API int64_t ds_engine_global_samples(const ds_engine *e); /* of all ranks */
 DS_API int64_t ds_engine_micro_steps(const ds_engine *e);
 DS_API int64_t ds_engine_skipped_steps(const ds_engine *e);
 DS_API bool ds_engine_was_step_applied(const ds_engine *e);
@@ -539,15 +556,15 @@ DS_API int64_t ds_engine_train_batch_size(const ds_engine *e);
 DS_API int64_t ds_engine_train_micro_batch_size_per_gpu(const ds_engine *e);
 DS_API int64_t ds_engine_gradient_accumulation_steps(const ds_engine *e);
 /* Keeps the micro batch, changes the accumulation steps; T must be a multiple of micro batch x
- * world size. At a boundary only. */
+ * data-parallel ranks. At a boundary only. */
 DS_API ds_status ds_engine_set_train_batch_size(ds_engine *e, int64_t train_batch_size,
                                                 ds_error *err);
 
 DS_API const ds_params *ds_engine_params(const ds_engine *e);
-/* Reads (writes) a parameter's f32 master weights, or its accumulated gradient (without the loss
- * scale), to (from) host memory; n elements. Of several ranks every one calls it, and writes the same.
- * A gradient is the ranks' once they have exchanged it: after each backward at ZeRO stages 2 and 3,
- * and with overlap_comm after the last one of a step; before, it is this rank's. */
+/* Reads (writes) a parameter's f32 master weights, or its gradient so far in this step (without the
+ * loss scale; zeros where there is none), to (from) host memory; n elements. All of the parameter as it
+ * was declared, and the gradient over all data-parallel ranks, wherever their parts lie. All ranks call
+ * it for the same parameter, and each gets the result; to write, all give the same values. */
 DS_API ds_status ds_engine_read_param(ds_engine *e, int index, float *out, size_t n, ds_error *err);
 DS_API ds_status ds_engine_write_param(ds_engine *e, int index, const float *in, size_t n,
                                        ds_error *err);
@@ -711,7 +728,7 @@ DS_API ds_status ds_backend_list(const char *config, ds_backend_candidate **out,
                                  ds_error *err);
 DS_API void ds_backend_list_destroy(ds_backend_candidate *list, size_t count);
 
-/* Checks a training config (path or JSON text) for a world of that size and gives the resolved one
+/* Checks a training config (path or JSON text) for that many ranks in all and gives the resolved one
  * as new JSON text (free()). All errors are reported in one message, a line each. */
 DS_API ds_status ds_config_resolve(const char *config, int world_size, char **json, ds_error *err);
 

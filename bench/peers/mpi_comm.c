@@ -35,7 +35,7 @@ static void call(int op, int variant, int64_t bytes) {
 /* Microseconds of a call, on the slowest rank. */
 static double one_round(int op, int variant, int64_t bytes) {
   int64_t calls = bench_comm_calls(bytes);
-  double slowest;
+  double slowest = 0;
   call(op, variant, bytes);
   MPI_Barrier(MPI_COMM_WORLD);
   double start = MPI_Wtime();
@@ -83,7 +83,7 @@ int main(int argc, char **argv) {
   MPI_Comm_size(MPI_COMM_WORLD, &size);
   int64_t min = argc > 5 ? bench_comm_size(argv[1]) : -1,
           max = min < 0 ? -1 : bench_comm_size(argv[2]);
-  int rounds = max < min ? 0 : atoi(argv[3]);
+  int rounds = max < min ? 0 : (int)strtol(argv[3], NULL, 10);
   for (int i = 5; i < argc && rounds > 0; i++)
     if (bench_comm_op_of(argv[i]) < 0) rounds = 0;
   if (min < 8 * size || rounds < 1 || rounds > ROUNDS_MAX) {

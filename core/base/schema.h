@@ -24,8 +24,8 @@ typedef enum ds_schema_type {
 } ds_schema_type;
 
 typedef enum ds_schema_state {
-  DS_SCHEMA_HERE,  /* does what it says */
-  DS_SCHEMA_IDLE,  /* tunes a feature that is off; checked, without effect */
+  DS_SCHEMA_HERE, /* does what it says */
+  DS_SCHEMA_IDLE, /* checked, without effect: tunes a feature that is off, or what the advice says */
   DS_SCHEMA_LATER, /* not there yet: only the default passes */
   DS_SCHEMA_RARE   /* refused for good: only absence or "enabled": false passes */
 } ds_schema_state;
@@ -37,8 +37,9 @@ typedef struct ds_schema_key {
   const char *fallback; /* the default as JSON; NULL = none */
   double min, max;      /* of numbers */
   const char *choices;  /* of strings: "a|b", any case; NULL = any */
-  const char
-      *advice; /* said when a LATER or RARE key is used, instead of the usual words; may be NULL */
+  /* Of a LATER or RARE key: said when it is used, instead of the usual words. Of an IDLE one: why it
+   * is without effect. May be NULL. */
+  const char *advice;
 } ds_schema_key;
 
 /* A table of keys. Static data. */

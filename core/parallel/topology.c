@@ -8,9 +8,10 @@ ds_status ds_topology_place(ds_topology *out, int rank, int world, int tensor, i
   int64_t unit = (int64_t)tensor * sequence * pipe;
   if (world % unit != 0)
     return ds_fail(err, DS_ERR_INVALID,
-                   "%d ranks can't be arranged as tensor parallel %d x sequence parallel %d x "
-                   "pipeline %d: the product %lld must divide the number of ranks",
-                   world, tensor, sequence, pipe, (long long)unit);
+                   "%d rank%s can't be arranged as tensor parallel %d x sequence parallel %d x "
+                   "pipeline %d: the product %lld must divide the number of ranks; change that, or "
+                   "tensor_parallel.autotp_size, sequence_parallel_size or pipeline.stages",
+                   world, world == 1 ? "" : "s", tensor, sequence, pipe, (long long)unit);
   int data = (int)(world / unit);
   out->tensor = (ds_axis){rank % tensor, tensor, NULL};
   rank /= tensor;

@@ -7,6 +7,7 @@
 
 #include "base/str.h"
 #include "parallel/host_mpi.h"
+#include "parallel/peers.h"
 #include "parallel/slurm.h"
 #include "parallel/start.h"
 #include "parallel/store.h"
@@ -262,7 +263,8 @@ static ds_status connect(ds_world *w, ds_error *err) {
   ds_store_destroy(store);
   ds_str_finish(&job);
   if (status != DS_OK) return status;
-  return ds_backend_alloc(w->backend, flag_bytes(w), &w->flag, err);
+  DS_TRY(ds_backend_alloc(w->backend, flag_bytes(w), &w->flag, err));
+  return ds_peers_meet(w, err);
 }
 
 /* In DeepSpeed's three meanings. To be asked before the comm table, which may start MPI. */
@@ -298,6 +300,7 @@ void ds_world_finish(ds_world *w) {
   ds_group_destroy(w->group);
   if (w->flag) ds_backend_free(w->backend, w->flag, flag_bytes(w));
   if (w->told) ds_backend_free(w->backend, w->told, w->told_bytes);
+  free(w->peers);
   memset(w, 0, sizeof *w);
 }
 

@@ -1,4 +1,4 @@
-/* world.h - which processes train together, and the few collectives data parallelism needs.
+/* world.h - which processes train together, and the few collectives over all of them.
  *
  * The world is what the launcher made: the backend's comm table tells (Open MPI), or RANK and
  * WORLD_SIZE do. Core has no collective algorithm: a world of more than one needs a backend with a
@@ -30,6 +30,7 @@ typedef struct ds_world {
   void *flag;      /* device memory for DS_WORLD_EXCHANGE bytes of each rank, or DS_WORLD_SAY f32 */
   void *told;      /* device memory of a broadcast that failed, which may use it until group is gone */
   size_t told_bytes;
+  struct ds_peer *peers; /* by rank: peers.h; NULL in a world of one */
 } ds_world;
 
 enum { DS_WORLD_TIMEOUT = 1800 }; /* seconds, as DeepSpeed's half hour */

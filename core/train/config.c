@@ -118,11 +118,18 @@ static bool check_typed(const cJSON *tree, cJSON *root, const char *name, sectio
          replace(section, "type", cJSON_CreateString(canonical));
 }
 
+static bool is_auto(const cJSON *tree, const char *key) {
+  const cJSON *item = cJSON_GetObjectItemCaseSensitive(tree, key);
+  return cJSON_IsString(item) && strcasecmp(item->valuestring, "auto") == 0;
+}
+
 /* Keys that have no default but are needed, and pairs that exclude each other. */
-static void check_together(const cJSON *root, ds_schema_errors *errors) {
+static void check_together(const cJSON *tree, const cJSON *root, ds_schema_errors *errors) {
   const cJSON *scheduler = cJSON_GetObjectItemCaseSensitive(root, "scheduler");
   const cJSON *type = cJSON_GetObjectItemCaseSensitive(scheduler, "type");
   const cJSON *params = cJSON_GetObjectItemCaseSensitive(scheduler, "params");
+  const cJSON *given = cJSON_GetObjectItemCaseSensitive(
+      cJSON_GetObjectItemCaseSensitive(tree, "scheduler"), "params");
   static const char *const needed[][2] = {{"WarmupDecayLR", "total_num_steps"},
                                           {"WarmupCosineLR", "total_num_steps"},
                                           {"OneCycle", "cycle_min_lr"},
@@ -130,7 +137,9 @@ static void check_together(const cJSON *root, ds_schema_errors *errors) {
   for (size_t i = 0; type && i < sizeof needed / sizeof needed[0]; i++)
     if (strcmp(type->valuestring, needed[i][0]) == 0 &&
         !cJSON_GetObjectItemCaseSensitive(params, needed[i][1]))
-      ds_schema_error(errors, "scheduler.params.%s: is missing; %s needs it", needed[i][1],
+      ds_schema_error(errors, "scheduler.params.%s: %s; %s needs it", needed[i][1],
+                      is_auto(given, needed[i][1]) ? "\"auto\" has no value here, write a number"
+                                                   : "is missing",
                       needed[i][0]);
 }
 
@@ -143,11 +152,6 @@ static int64_t int_of(const cJSON *object, const char *key, int64_t fallback) {
 
 static bool bool_of(const cJSON *object, const char *key) {
   return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(object, key));
-}
-
-static bool is_auto(const cJSON *tree, const char *key) {
-  const cJSON *item = cJSON_GetObjectItemCaseSensitive(tree, key);
-  return cJSON_IsString(item) && strcasecmp(item->valuestring, "auto") == 0;
 }
 
 static const char *const batch_keys[3] = {"train_batch_size", "train_micro_batch_size_per_gpu",
@@ -202,7 +206,7 @@ ds_status ds_config_read(const char *config, const ds_logger *logger, ds_config 
     status = ds_fail_memory(err, "the config");
   } else {
     warn_old_names(tree, logger);
-    check_together(out->root, errors);
+    check_together(tree, out->root, errors);
     ds_comms_logger_check(out->root, errors);
     extract(tree, out);
     ds_config_read_fp16(out, errors);

@@ -161,12 +161,14 @@ static ds_status check(const ds_engine *e, const char *who, int index, const voi
 enum { GRADIENT = -1 }; /* beside the kinds of zero/zero.h */
 
 static ds_status read_here(ds_engine *e, int kind, int index, float *out, ds_error *err) {
-  if (kind != GRADIENT) return ds_zero_read_all(e->zero, kind, index, out, err);
-  DS_TRY(ds_zero_read_grad(e->zero, index, out, err));
-  int64_t n = ds_params_numel(e->local, index);
-  for (int64_t i = 0; e->config.fp16 && i < n; i++)
-    out[i] = (float)((double)out[i] / e->scaler.scale);
-  return DS_OK;
+  if (kind == GRADIENT) {
+    DS_TRY(ds_zero_read_grad(e->zero, index, out, err));
+    int64_t n = ds_params_numel(e->local, index);
+    for (int64_t i = 0; e->config.fp16 && i < n; i++)
+      out[i] = (float)((double)out[i] / e->scaler.scale);
+    return DS_OK;
+  }
+  return ds_zero_read_all(e->zero, kind, index, out, err);
 }
 
 static ds_status read_whole(ds_engine *e, int kind, int index, float *out, ds_error *err) {

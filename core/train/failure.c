@@ -2,6 +2,7 @@
  * read or saved until a checkpoint has been loaded over them. Of a collective, or of the device where
  * there are other ranks: this one is out of step with them for good. */
 #include "base/str.h"
+#include "parallel/peers.h"
 #include "train/engine.h"
 
 #include <stdio.h>
@@ -49,11 +50,14 @@ static void spoil(ds_engine *e, ds_status status, const ds_error *from, bool und
   ds_ctx_fail(e->ctx, DS_ERR_STATE, "%s", e->failure.message); /* its values are undefined too */
 }
 
-/* "step 7: what happened; what to do". */
+/* "step 7: what happened; which processes are gone; what to do". */
 static void tell(const ds_engine *e, ds_status status, const ds_error *from, ds_error *err) {
-  char *advice = cure(e), step[32] = "";
-  if (e->parted) snprintf(step, sizeof step, "step %lld: ", (long long)e->global_steps + 1);
-  ds_fail(err, status, "%s%.600s; %s%s", step, from->message,
+  char *advice = cure(e), step[32] = "", gone[256] = "";
+  if (e->parted) {
+    snprintf(step, sizeof step, "step %lld: ", (long long)e->global_steps + 1);
+    ds_peers_describe(&e->world, from->message, gone, sizeof gone);
+  }
+  ds_fail(err, status, "%s%.500s%s%s; %s%s", step, from->message, gone[0] ? "; " : "", gone,
           e->parted ? "" : "parameters may be half updated: ", advice ? advice : "");
   free(advice);
 }

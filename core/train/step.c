@@ -325,7 +325,9 @@ ds_status ds_engine_train_batch(ds_engine *e, float *loss, ds_error *err) {
   if (!e->optimizer || !e->training)
     return ds_fail(err, DS_ERR_STATE, "ds_engine_train_batch: the engine %s",
                    e->optimizer ? "evaluates (ds_engine_train(e, true) first)"
-                                : "has no optimizer");
+                                : "has no optimizer; give ds_initialize one or the config an "
+                                  "\"optimizer\" section: {\"type\": \"AdamW\", \"params\": "
+                                  "{\"lr\": 1e-3}}");
   if (e->micro_in_step > 0 || e->backward_done)
     return ds_fail(err, DS_ERR_STATE,
                    "ds_engine_train_batch: amid an accumulation that step() began");

@@ -1,8 +1,8 @@
 /* partition.h - which part of the flat buffers belongs to which rank. Pure arithmetic.
  *
- * Flat buffers (master weights, gradients, optimizer states) hold all parameters one after the
- * other. They are padded so that they fall into equal, aligned shards; rank r owns shard r. With
- * one shard (ZeRO stage 0, or a world of 1) it owns everything.
+ * What lies flat (a unit of masters, gradients, optimizer states: layout.h) is padded so that it
+ * falls into equal, aligned shards; rank r owns shard r. With one shard (ZeRO stage 0, or a world
+ * of 1) it owns everything.
  */
 #ifndef DS_ZERO_PARTITION_H
 #define DS_ZERO_PARTITION_H

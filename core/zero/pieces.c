@@ -73,17 +73,22 @@ ds_status ds_zero_write(ds_zero *z, int kind, int piece, int64_t from, int64_t n
 
 /* ---- whole parameters */
 
+enum { OF_ALL = -1 }; /* instead of a root: the reduction over ranks */
+
 static ds_status share_some(ds_zero *z, float *host, int64_t n, int root, ds_error *err) {
   size_t bytes = (size_t)n * sizeof *host;
   void *bounce = z->bounce->data;
   bool mine = ds_group_rank(z->group) == root;
-  if (mine) DS_TRY(ds_backend_upload(z->backend, bounce, host, bytes, err));
-  DS_TRY(ds_group_broadcast(z->group, NULL, bounce, n, DS_F32, root, err));
+  if (mine || root == OF_ALL) DS_TRY(ds_backend_upload(z->backend, bounce, host, bytes, err));
+  if (root == OF_ALL)
+    DS_TRY(
+        ds_group_allreduce(z->group, NULL, bounce, bounce, n, DS_F32, ds_zero_reduction(z), err));
+  else
+    DS_TRY(ds_group_broadcast(z->group, NULL, bounce, n, DS_F32, root, err));
   return mine ? DS_OK : ds_backend_download(z->backend, host, bounce, bytes, err);
 }
 
-ds_status ds_zero_share(ds_zero *z, float *host, int64_t n, int root, ds_error *err) {
-  if (!z->group) return DS_OK;
+static ds_status share(ds_zero *z, float *host, int64_t n, int root, ds_error *err) {
   DS_TRY(ds_buffers_take(&z->buffers, BOUNCE * sizeof *host, NULL, &z->bounce, err));
   /* The group's calls are in one order, whichever stream they are on. */
   ds_status status = z->side ? ds_side_join(z->side, err) : DS_OK;
@@ -95,6 +100,10 @@ ds_status ds_zero_share(ds_zero *z, float *host, int64_t n, int root, ds_error *
   ds_error ignored;
   ds_status given = ds_buffers_give(&z->buffers, z->bounce, NULL, status == DS_OK ? err : &ignored);
   return status == DS_OK ? given : status;
+}
+
+ds_status ds_zero_share(ds_zero *z, float *host, int64_t n, int root, ds_error *err) {
+  return z->group ? share(z, host, n, root, err) : DS_OK;
 }
 
 /* host has this rank's part; afterwards all of it. */
@@ -121,32 +130,38 @@ ds_status ds_zero_read_all(ds_zero *z, int kind, int param, float *host, ds_erro
   return z->layout.shards > 1 ? share_parts(z, param, host, err) : DS_OK;
 }
 
-ds_status ds_zero_read_grad(ds_zero *z, int param, float *host, ds_error *err) {
+/* The own part of what is reduced already. */
+static ds_status read_own_grad(ds_zero *z, int param, float *host, ds_error *err) {
   const ds_unit_layout *l = &z->layout;
   ds_range part = ds_layout_part(l, z->params, param, z->rank);
   int unit = l->unit_of[param];
-  bool trained = !z->frozen[param];
-  bool parted = trained && (z->partial_grads || (z->summed && l->shards > 1));
-  if (!parted && trained && (z->slots[param].has_grad || z->summed))
-    return read_place(z, param, z->grads, host, err);
-  /* Ranks whose micro batches used other parameters than ours read along. */
-  if (!parted || (z->partial_grads && !z->units[unit].added)) {
-    memset(host, 0, (size_t)ds_params_numel(z->params, param) * sizeof *host);
-    return DS_OK;
-  }
-  if (part.begin < part.end) {
-    int64_t in_own = local_place(z, param, part.begin) - ds_layout_local(l, unit);
-    bool on_device = !z->offloads || !z->partial_grads;
-    const float *x =
-        (on_device ? ds_zero_own_grads(z, unit) : ds_zero_step_grads(z, unit)) + in_own;
-    size_t bytes = (size_t)(part.end - part.begin) * sizeof *host;
-    DS_TRY(ds_zero_sync(z, err));
-    if (on_device)
-      DS_TRY(ds_backend_download(z->backend, host + part.begin, x, bytes, err));
-    else
-      memcpy(host + part.begin, x, bytes);
-  }
-  return share_parts(z, param, host, err);
+  if (part.begin >= part.end) return DS_OK;
+  int64_t in_own = local_place(z, param, part.begin) - ds_layout_local(l, unit);
+  size_t bytes = (size_t)(part.end - part.begin) * sizeof *host;
+  DS_TRY(ds_zero_sync(z, err));
+  if (!z->partial_grads)
+    return ds_backend_download(z->backend, host + part.begin, ds_zero_own_grads(z, unit) + in_own,
+                               bytes, err);
+  const float *x = ds_zero_step_grads(z, unit) + in_own;
+  if (!z->offloads) return ds_backend_download(z->backend, host + part.begin, x, bytes, err);
+  memcpy(host + part.begin, x, bytes);
+  return DS_OK;
+}
+
+/* What is here may differ between ranks, down to whether there is a gradient; which collectives are
+ * called must not. */
+ds_status ds_zero_read_grad(ds_zero *z, int param, float *host, ds_error *err) {
+  int64_t n = ds_params_numel(z->params, param);
+  int unit = z->layout.unit_of[param];
+  bool reduced = z->partial_grads ? z->units[unit].added : z->summed;
+  if (!reduced && !z->partial_grads && z->slots[param].has_grad)
+    DS_TRY(read_place(z, param, z->grads, host, err));
+  else
+    memset(host, 0, (size_t)n * sizeof *host);
+  if (z->frozen[param] || (z->partial_grads && !reduced)) return DS_OK;
+  if (!reduced) return z->group ? share(z, host, n, OF_ALL, err) : DS_OK;
+  DS_TRY(read_own_grad(z, param, host, err));
+  return z->layout.shards > 1 ? share_parts(z, param, host, err) : DS_OK;
 }
 
 ds_status ds_zero_write_all(ds_zero *z, int param, const float *host, ds_error *err) {

@@ -60,7 +60,7 @@ ds_status ds_zero_want_grad(void *self, int param, ds_error *err) {
 
 /* ---- reducing */
 
-static ds_reduce reduction(const ds_zero *z) {
+ds_reduce ds_zero_reduction(const ds_zero *z) {
   return z->rules.sum ? DS_REDUCE_SUM : DS_REDUCE_MEAN;
 }
 
@@ -69,9 +69,10 @@ static ds_status reduce_in_place(ds_zero *z, int unit, float *from, float *to, d
   int64_t shard = ds_layout_shard(&z->layout, unit);
   bool scatter = z->rules.reduce_scatter && z->layout.shards > 1;
   if (scatter)
-    return ds_group_reduce_scatter(z->group, z->side, from, to, shard, DS_F32, reduction(z), err);
+    return ds_group_reduce_scatter(z->group, z->side, from, to, shard, DS_F32, ds_zero_reduction(z),
+                                   err);
   int64_t n = shard * z->layout.shards;
-  DS_TRY(ds_group_allreduce(z->group, z->side, from, from, n, DS_F32, reduction(z), err));
+  DS_TRY(ds_group_allreduce(z->group, z->side, from, from, n, DS_F32, ds_zero_reduction(z), err));
   float *own = from + shard * z->rank;
   return to == own || z->layout.shards == 1
              ? DS_OK

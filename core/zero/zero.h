@@ -128,10 +128,11 @@ DS_MUST_USE ds_status ds_zero_write(ds_zero *z, int kind, int piece, int64_t fro
 /* After writes of masters: weights are made from them. Collective over the group. */
 DS_MUST_USE ds_status ds_zero_settle(ds_zero *z, ds_error *err);
 
-/* All of a parameter's masters, states (kind) or gradients, numel floats, on every rank. Collective
- * over the group where it is partitioned. */
+/* All of a parameter's masters or states (kind), numel floats, on every rank. Collective over the
+ * group where it is partitioned. */
 DS_MUST_USE ds_status ds_zero_read_all(ds_zero *z, int kind, int param, float *host, ds_error *err);
-/* At stages 0 and 1 before ranks are summed over: this rank's own, and nothing is communicated. */
+/* The parameter's gradient so far in this step, reduced over the group at every stage; zero where
+ * there is none. Collective over the group. */
 DS_MUST_USE ds_status ds_zero_read_grad(ds_zero *z, int param, float *host, ds_error *err);
 /* The masters of a parameter: every rank gives all of it. Its weights are made anew. Collective. */
 DS_MUST_USE ds_status ds_zero_write_all(ds_zero *z, int param, const float *host, ds_error *err);

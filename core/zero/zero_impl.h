@@ -103,6 +103,9 @@ float *ds_zero_own_masters(const ds_zero *z, int unit);
 float *ds_zero_own_grads(const ds_zero *z, int unit);
 float *ds_zero_step_grads(const ds_zero *z, int unit);
 
+/* reduce.c: how gradients of ranks become one. */
+ds_reduce ds_zero_reduction(const ds_zero *z);
+
 /* offload.c */
 DS_MUST_USE ds_status ds_zero_offload_init(ds_zero *z, ds_backend *host, ds_error *err);
 DS_MUST_USE ds_status ds_zero_offload_clear(ds_zero *z, ds_error *err);

@@ -302,6 +302,7 @@ static bool is_pair(const ds_cpu_work *w) {
 static ds_status perform(ds_comm *c, ds_stream *s, const ds_cpu_work *w, ds_cpu_wait *wait,
                          ds_error *err) {
   ds_cpu_limit limit = is_pair(w) ? limit_of(c) : limit_of_all(c);
+  limit.host_waits = !ds_cpu_queue_is_thread(s);
   wait_begin(wait);
   ds_status st = ds_cpu_comm_run(c, s, w, &limit, err);
   wait_end(wait);
@@ -374,7 +375,8 @@ static ds_status give(ds_comm *c, ds_stream *s, ds_cpu_work w, ds_error *err) {
   bool now = c->local == NULL && !ds_cpu_mpi_asynchronous();
   if (c->group != NULL) return enqueue(c, s, &w, now, err);
   ds_status st = ds_cpu_ready(s, err);
-  if (st == DS_OK && w.send != NULL && w.send != w.recv) memcpy(w.recv, w.send, bytes);
+  if (st == DS_OK && w.send != NULL && w.recv != NULL && w.send != w.recv)
+    memcpy(w.recv, w.send, bytes);
   return st;
 }
 

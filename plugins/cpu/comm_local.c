@@ -211,8 +211,9 @@ static bool is_over(const ds_cpu_local *l, int rank) {
 
 static ds_status await_slowly(ds_cpu_local *l, int rank, _Atomic uint32_t *word, uint32_t value,
                               const ds_cpu_limit *limit) {
-  enum { SPIN_NS = 20000, LOOKS = 50, LOOK_NS = 5000000 };
+  enum { SPIN_NS = 20000, LONG_SPIN_NS = 300000, LOOKS = 50, LOOK_NS = 5000000 };
   int64_t begin = ds_cpu_now_ns(), now = begin;
+  int64_t spin = limit->host_waits && !l->crowded ? LONG_SPIN_NS : SPIN_NS;
   ds_status st = DS_OK;
   if (!ds_cpu_mpi_begin_wait()) return DS_ERR_ABORTED;
   while (st == DS_OK && !reached(word, value)) {
@@ -224,9 +225,9 @@ static ds_status await_slowly(ds_cpu_local *l, int rank, _Atomic uint32_t *word,
       st = DS_ERR_TIMEOUT;
       break;
     }
-    if (now - begin < SPIN_NS && l->crowded)
+    if (now - begin < spin && l->crowded)
       (void)sched_yield();
-    else if (now - begin < SPIN_NS)
+    else if (now - begin < spin)
       for (int i = 0; i < LOOKS && !reached(word, value); i++) relax();
     else
       sleep_on(l, rank, word, value,

@@ -18,9 +18,10 @@
  *
  * send and recv have numbers of their own, by sender and receiver; a send waits until it is received.
  *
- * Waiting: some 20 microseconds of looking (where there are more ranks than processors, of letting other
- * threads run), then asleep on a futex until the other rank wakes the
- * sleepers: who waits takes no time from who computes on the same processor, and is back at once.
+ * Waiting: some 20 microseconds of looking, or 300 where the host waits itself, and then asleep on a
+ * futex until the other rank wakes the sleepers: the stream's thread takes no time from the host's that
+ * compute on the same processor, and is back at once. Where there are more ranks than processors, who
+ * looks lets others run.
  *
  * Failure: a rank that gives up says `lost` before its call returns, and publishes no more. Who read
  * from it looks at that after reading: what was read before is good, since a rank's call can only

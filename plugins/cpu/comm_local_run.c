@@ -162,14 +162,20 @@ static ds_status meet_all(const job *j, ds_error *err) {
   return st;
 }
 
-/* Nobody's memory is needed any more; and mine by nobody. */
+/* Mine is needed by nobody any more. */
+static ds_status await_all_done(const job *j) {
+  ds_status st = DS_OK;
+  for (int step = 1; step < j->c->size && st == DS_OK; step++)
+    st = ds_cpu_local_await_done(j->l, nth_after(j, step), j->limit);
+  return st;
+}
+
+/* And I need nobody's. */
 static ds_status part_all(const job *j) {
   ds_status st = ds_cpu_local_check(j->l, -1, j->limit);
   if (st != DS_OK) return st;
   ds_cpu_local_tell_done(j->l);
-  for (int step = 1; step < j->c->size && st == DS_OK; step++)
-    st = ds_cpu_local_await_done(j->l, nth_after(j, step), j->limit);
-  return st;
+  return await_all_done(j);
 }
 
 static ds_status move(const job *j, int rank, char *to, const void *from, size_t at, size_t bytes,
@@ -285,23 +291,32 @@ static ds_status gather(const job *j, bool parts, ds_error *err) {
   return st;
 }
 
+/* Only the root's memory is read, so only the root waits for all. */
+static ds_status broadcast(const job *j, ds_error *err) {
+  const ds_cpu_local_entry *e;
+  if (is_root(j->c, j->w)) return await_all_done(j);
+  ds_status st = meet(j, j->w->peer, &e, err);
+  if (st == DS_OK) st = move(j, j->w->peer, j->w->recv, e->recv, 0, j->bytes, err);
+  if (st == DS_OK) st = ds_cpu_local_check(j->l, j->w->peer, j->limit);
+  if (st == DS_OK) ds_cpu_local_tell_done(j->l);
+  return st;
+}
+
 static ds_status finish_large(const job *j, ds_error *err) {
+  if (j->w->call == DS_CPU_BROADCAST) return broadcast(j, err);
   ds_status st = meet_all(j, err);
   if (st != DS_OK) return st;
-  if (j->w->call == DS_CPU_ALLREDUCE && j->bytes * (size_t)(j->c->size - 1) <= WHOLE)
-    return allreduce_whole(j, err);
   switch ((enum ds_cpu_call)j->w->call) {
-    case DS_CPU_ALLREDUCE: st = allreduce(j, err); break;
+    case DS_CPU_ALLREDUCE:
+      if (j->bytes * (size_t)(j->c->size - 1) <= WHOLE) return allreduce_whole(j, err);
+      st = allreduce(j, err);
+      break;
     case DS_CPU_REDUCE_SCATTER:
       st = add_up(j, j->w->recv, (size_t)j->c->rank * j->bytes, j->bytes, err);
       break;
     case DS_CPU_ALLGATHER: st = gather(j, false, err); break;
     case DS_CPU_ALLTOALL: st = gather(j, true, err); break;
     case DS_CPU_BROADCAST:
-      if (!is_root(j->c, j->w))
-        st = move(j, j->w->peer, j->w->recv, ds_cpu_local_entry_of(j->l, j->w->peer)->recv, 0,
-                  j->bytes, err);
-      break;
     case DS_CPU_SEND:
     case DS_CPU_RECV:
     case DS_CPU_BARRIER: break;
@@ -335,7 +350,7 @@ enum ds_cpu_try ds_cpu_comm_try_local(const ds_comm *c, ds_stream *s, ds_cpu_wor
     return DS_CPU_TRY_LATER;
   arrive(c, w);
   w->arrived = true;
-  bool small = is_small(c, w), from_root = small && w->call == DS_CPU_BROADCAST;
+  bool small = is_small(c, w), from_root = w->call == DS_CPU_BROADCAST && !is_root(c, w);
   if (small && is_root(c, w)) return DS_CPU_TRY_DONE;
   if (!ds_cpu_local_soon(c->local, from_root ? w->peer : -1)) return DS_CPU_TRY_LATER;
   if (small && finish_small(&j, &unused) == DS_OK) return DS_CPU_TRY_DONE;

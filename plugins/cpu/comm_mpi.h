@@ -57,6 +57,7 @@ typedef struct ds_cpu_limit {
   int64_t deadline_ns;        /* in the monotonic clock; 0: none */
   const atomic_bool *aborted; /* or NULL */
   unsigned char *seen;        /* by member of the group, or NULL: DS_CPU_CAME and so on are set */
+  bool host_waits;            /* the caller has nothing else to do: it may look for longer */
   bool leaving;               /* the process ends, and this is how: else that ends the wait */
   bool roll;                  /* another member's roll call ends the wait too, as DS_ERR_TIMEOUT */
 } ds_cpu_limit;

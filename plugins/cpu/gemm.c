@@ -10,7 +10,7 @@
 enum { PACK_ELEMENTS_MIN = 64 * 64 };
 
 static bool operand_type(int32_t dtype) {
-  return dtype == DS_F32 || dtype == DS_BF16;
+  return dtype == DS_F32 || dtype == DS_BF16 || dtype == DS_F16;
 }
 
 static bool empty(const ds_gemm *g) {
@@ -44,7 +44,8 @@ static ds_status check_numbers(const ds_gemm *g, ds_error *err) {
 static ds_status check_layout(const ds_gemm *g, ds_error *err) {
   bool packed = g->flags & DS_GEMM_PACKED_B;
   if (!operand_type(g->dtype_a) || !operand_type(g->dtype_b) || !operand_type(g->dtype_c))
-    return ds_cpu_fail(err, DS_ERR_UNSUPPORTED, "cpu gemm: %s x %s -> %s; only f32 and bf16 are",
+    return ds_cpu_fail(err, DS_ERR_UNSUPPORTED,
+                       "cpu gemm: %s x %s -> %s; only f32, bf16 and f16 are",
                        ds_cpu_dtype_name(g->dtype_a), ds_cpu_dtype_name(g->dtype_b),
                        ds_cpu_dtype_name(g->dtype_c));
   if (packed && g->batch > 1)
@@ -69,7 +70,7 @@ static ds_status check_layout(const ds_gemm *g, ds_error *err) {
  * whatever run can take. */
 static ds_status check_bias(const ds_gemm *g, ds_error *err) {
   if (g->bias == NULL || operand_type(g->dtype_bias)) return DS_OK;
-  return ds_cpu_fail(err, DS_ERR_UNSUPPORTED, "cpu gemm: a bias of %s; only f32 and bf16 are",
+  return ds_cpu_fail(err, DS_ERR_UNSUPPORTED, "cpu gemm: a bias of %s; only f32, bf16 and f16 are",
                      ds_cpu_dtype_name(g->dtype_bias));
 }
 

@@ -1,6 +1,6 @@
 /* gemm_convert.c - products that no library routine takes as they are. */
 #include "gemm_convert.h"
-#include "bf16.h"
+#include "f16.h"
 #include "gemm_onednn.h"
 
 #include <math.h>
@@ -23,38 +23,49 @@ float ds_cpu_epilogue(int32_t epilogue, float x) {
 ds_status ds_cpu_gemm_bias_only(ds_stream *s, const ds_gemm *g, ds_error *err) {
   (void)s;
   (void)err;
-  int bias_bf16 = g->dtype_bias == DS_BF16, c_bf16 = g->dtype_c == DS_BF16;
   for (int64_t b = 0; b < g->batch; b++)
     for (int64_t i = 0; i < g->m; i++)
       for (int64_t j = 0; j < g->n; j++) {
         int64_t at = b * g->stride_c + i * g->ldc + j;
-        float y = g->bias == NULL ? 0.0f : ds_cpu_load(g->bias, bias_bf16, j);
+        float y = g->bias == NULL ? 0.0f : ds_cpu_float_load(g->bias, g->dtype_bias, j);
         y = ds_cpu_epilogue(g->epilogue, y);
-        if (g->beta != 0.0f) y += ds_cpu_load(g->c, c_bf16, at);
-        ds_cpu_store(g->c, c_bf16, at, y);
+        if (g->beta != 0.0f) y += ds_cpu_float_load(g->c, g->dtype_c, at);
+        ds_cpu_float_store(g->c, g->dtype_c, at, y);
       }
   return DS_OK;
 }
 
-/* dst[rows][cols], dense, from a block of a bf16 matrix. */
-static void widen(const ds_stream *s, float *dst, const uint16_t *src, int64_t rows, int64_t cols,
-                  int64_t ld) {
-#pragma omp parallel for schedule(static) num_threads(s->dev->threads)
-  for (int64_t r = 0; r < rows; r++)
-    for (int64_t c = 0; c < cols; c++) dst[r * cols + c] = ds_cpu_bf16_load(src[r * ld + c]);
+/* A row of bf16 or f16 as f32, and back. */
+static void widen_row(float *dst, const uint16_t *src, int64_t n, int32_t dtype) {
+  if (dtype == DS_BF16)
+    for (int64_t c = 0; c < n; c++) dst[c] = ds_cpu_bf16_load(src[c]);
+  else
+    for (int64_t c = 0; c < n; c++) dst[c] = ds_cpu_f16_load(src[c]);
 }
 
-static void narrow(const ds_stream *s, uint16_t *dst, int64_t ld, const float *src, int64_t rows,
-                   int64_t cols, bool accumulate) {
+static void narrow_row(uint16_t *dst, const float *src, int64_t n, int32_t dtype) {
+  if (dtype == DS_BF16)
+    for (int64_t c = 0; c < n; c++) dst[c] = ds_cpu_bf16_store(src[c]);
+  else
+    for (int64_t c = 0; c < n; c++) dst[c] = ds_cpu_f16_store(src[c]);
+}
+
+/* dst[rows][cols], dense, from a block of a matrix in 16 bits. */
+static void widen(const ds_stream *s, float *dst, const uint16_t *src, int32_t dtype, int64_t rows,
+                  int64_t cols, int64_t ld) {
+#pragma omp parallel for schedule(static) num_threads(s->dev->threads)
+  for (int64_t r = 0; r < rows; r++) widen_row(dst + r * cols, src + r * ld, cols, dtype);
+}
+
+static void narrow(const ds_stream *s, uint16_t *dst, int32_t dtype, int64_t ld, float *src,
+                   int64_t rows, int64_t cols, bool accumulate) {
 #pragma omp parallel for schedule(static) num_threads(s->dev->threads)
   for (int64_t r = 0; r < rows; r++) {
     uint16_t *to = dst + r * ld;
-    const float *from = src + r * cols;
+    float *from = src + r * cols;
     if (accumulate)
-      for (int64_t c = 0; c < cols; c++)
-        to[c] = ds_cpu_bf16_store(from[c] + ds_cpu_bf16_load(to[c]));
-    else
-      for (int64_t c = 0; c < cols; c++) to[c] = ds_cpu_bf16_store(from[c]);
+      for (int64_t c = 0; c < cols; c++) from[c] += ds_cpu_float_load(to, dtype, c);
+    narrow_row(to, from, cols, dtype);
   }
 }
 
@@ -65,7 +76,7 @@ static const float *operand(const ds_stream *s, const void *data, int32_t dtype,
   int64_t offset = transposed ? at : at * *ld;
   if (dtype == DS_F32) return (const float *)data + offset;
   int64_t rows = transposed ? depth : count, cols = transposed ? count : depth;
-  widen(s, scratch, (const uint16_t *)data + offset, rows, cols, *ld);
+  widen(s, scratch, (const uint16_t *)data + offset, dtype, rows, cols, *ld);
   *ld = cols;
   return scratch;
 }
@@ -94,7 +105,7 @@ static ds_status make_tiling(ds_stream *s, const ds_gemm *g, tiling *t, ds_error
 /* One matrix of the batch: C's rows [i, i+m), columns [j, j+n), with A's rows ready. */
 static ds_status run_tile(ds_stream *s, const ds_gemm *g, const tiling *t, ds_gemm *part, int64_t i,
                           int64_t j, ds_error *err) {
-  bool narrow_c = g->dtype_c == DS_BF16;
+  bool narrow_c = g->dtype_c != DS_F32;
   part->n = ds_cpu_min_i64(t->cols, g->n - j);
   part->ldb = g->ldb;
   part->b = operand(s, g->b, g->dtype_b, !(g->flags & DS_GEMM_TRANS_B), &part->ldb, j, part->n,
@@ -105,7 +116,8 @@ static ds_status run_tile(ds_stream *s, const ds_gemm *g, const tiling *t, ds_ge
   if (g->bias != NULL) part->bias = (const char *)g->bias + ds_cpu_dtype_bytes(g->dtype_bias, j);
   ds_status st = ds_cpu_onednn_run(s, part, err);
   if (st == DS_OK && narrow_c)
-    narrow(s, (uint16_t *)g->c + i * g->ldc + j, g->ldc, t->c, part->m, part->n, g->beta != 0.0f);
+    narrow(s, (uint16_t *)g->c + i * g->ldc + j, g->dtype_c, g->ldc, t->c, part->m, part->n,
+           g->beta != 0.0f);
   return st;
 }
 

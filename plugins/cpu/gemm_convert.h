@@ -7,7 +7,7 @@
 
 #include "cpu.h"
 
-/* Any mix of f32 and bf16, by way of f32 tiles in scratch. k > 0 and alpha != 0. */
+/* Any mix of f32, bf16 and f16, by way of f32 tiles in scratch. k > 0 and alpha != 0. */
 ds_status ds_cpu_gemm_convert_run(ds_stream *s, const ds_gemm *g, ds_error *err);
 
 /* The case without a product, k = 0 or alpha = 0: C = epilogue(bias) + beta * C. */

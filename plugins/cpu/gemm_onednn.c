@@ -1,6 +1,6 @@
 /* gemm_onednn.c - matrix products by oneDNN. */
 #include "gemm_onednn.h"
-#include "bf16.h"
+#include "f16.h"
 #include "isa.h"
 
 #include <omp.h>
@@ -324,7 +324,7 @@ static ds_status prepare_bias(ds_stream *s, const ds_gemm *g, const void **out, 
   float *bias = ds_cpu_scratch(s, DS_CPU_SCRATCH_BIAS, (size_t)g->n * sizeof *bias, err);
   if (bias == NULL) return DS_ERR_MEMORY;
   for (int64_t i = 0; i < g->n; i++)
-    bias[i] = ds_cpu_load(g->bias, g->dtype_bias == DS_BF16, i) / g->alpha;
+    bias[i] = ds_cpu_float_load(g->bias, g->dtype_bias, i) / g->alpha;
   *out = bias;
   return DS_OK;
 }

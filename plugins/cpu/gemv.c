@@ -4,7 +4,9 @@
 #include "isa.h"
 
 bool ds_cpu_gemv_takes(const ds_gemm *g) {
-  return g->flags == DS_GEMM_TRANS_B && g->batch == 1 && g->m <= DS_CPU_GEMV_ROWS;
+  bool f16 = g->dtype_a == DS_F16 || g->dtype_b == DS_F16 || g->dtype_c == DS_F16 ||
+             (g->bias && g->dtype_bias == DS_F16);
+  return g->flags == DS_GEMM_TRANS_B && g->batch == 1 && g->m <= DS_CPU_GEMV_ROWS && !f16;
 }
 
 static ds_cpu_gemv_kernel *kernel_of(int isa) {

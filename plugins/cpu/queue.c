@@ -189,6 +189,11 @@ ds_status ds_cpu_queue_drain(ds_stream *s, ds_error *err) {
   return st;
 }
 
+bool ds_cpu_queue_is_thread(const ds_stream *s) {
+  const ds_cpu_queue *q = s->queue;
+  return q != NULL && q->started && pthread_equal(q->thread, pthread_self());
+}
+
 void ds_cpu_queue_destroy(ds_stream *s) {
   ds_cpu_queue *q = s->queue;
   if (q == NULL) return;

@@ -44,6 +44,9 @@ ds_status ds_cpu_queue_run(ds_stream *s, const ds_cpu_work *w, ds_error *err);
 /* The stream's failure, without waiting. [per-stream] */
 ds_status ds_cpu_queue_check(ds_stream *s, ds_error *err);
 
+/* Whether the caller is the stream's own thread, beside which the host's go on. [any-thread] */
+bool ds_cpu_queue_is_thread(const ds_stream *s);
+
 /* Waits for what is pending, then ends the thread. [per-stream] */
 void ds_cpu_queue_destroy(ds_stream *s);
 

@@ -59,11 +59,11 @@ mistakes "{\"$T\": true}" "$T"
 mistakes "{\"$T\": 1e40}" "$T"
 
 # Several mistakes at once, each with its key, and the nearest key where one is unknown.
-mistakes '{"train_batch_sise": 8, "bf16": {"enabeld": true}, "fp16": {"enabled": true},
+mistakes '{"train_batch_sise": 8, "bf16": {"enabeld": true}, "memory_breakdown": true,
   "optimizer": {"type": "AdamX"}, "gradient_clipping": "no", "zero_optimization": {"stage": 4},
   "scheduler": {"type": "WarmupLR", "params": {"warmup_num_step": 3}}}' \
   'errors$' 'train_batch_sise: unknown key.*did you mean "?train_batch_size' \
-  'bf16.enabeld: unknown key.*did you mean "?.*enabled' 'fp16.enabled' 'AdamX' \
+  'bf16.enabeld: unknown key.*did you mean "?.*enabled' 'memory_breakdown' 'AdamX' \
   'gradient_clipping' 'zero_optimization.stage' 'warmup_num_step: unknown key.*warmup_num_steps' \
   "Either $T or $M"
 mistakes "{\"$T\": 1, \"amp\": {\"enabled\": true}}" 'amp'
@@ -95,6 +95,14 @@ ok "$DS" config ds.json
 printed "^$T +4$"
 printed '^optimizer.params.lr +0.005$'
 printed '^bf16.enabled +false$'
+
+# What keys there are, and why some do nothing.
+ok "$DS" config --keys
+printed '^zero_optimization.stage +0 +from 0 to 3$'
+printed '^optimizer.params.lr .*AdamW'
+printed '^zero_optimization.round_robin_gradients .*no effect: every rank'
+printed '^zero_optimization.mics_shard_size .*only the default$'
+printed '^hybrid_engine .*refused$'
 
 # Files that are no config.
 for text in '' ' ' '{' '[1]' '7' '"text"' 'null' "{\"$T\": }" "{\"$T\" 1}" "{\"$T\": 1} more" "{\"$T\": 1" \

@@ -31,7 +31,7 @@ printed '^  lifetime '
 # What a section reports, and how to see a failure again: by the command that it prints.
 ok "$DS" conform reference --section ops --op softmax --cases 3
 printed '^PASS  *ops/softmax  *f32  *3 '
-printed '^2 passed, 0 failed, 0 unsupported$'
+printed '^3 passed, 0 failed, 0 unsupported$'
 ok "$DS" conform "$none" --section device --options '{}'
 run "$DS" conform "$plugins/buggy_ties.so" --section ops --op argmax --seed 5 --cases 9
 [ "$code" -eq 1 ] || fail "a failed check should be exit code 1"

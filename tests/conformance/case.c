@@ -10,7 +10,7 @@ void case_init(test_case *c, const op_spec *spec, int variant, int index, uint64
   c->spec = spec;
   c->variant = variant;
   c->index = index;
-  c->x = variant == 1 ? DS_BF16 : DS_F32;
+  c->x = variant == 1 ? DS_BF16 : variant == 2 ? DS_F16 : DS_F32;
   c->rng = seed ^ ((uint64_t)spec->id << 40) ^ ((uint64_t)variant << 32) ^ (uint64_t)index;
   c->trim = (uint32_t)harness_random(&c->rng);
 }

@@ -76,6 +76,8 @@ static const types combinations[] = {
     {"bf16,f32,f32", DS_BF16, DS_F32, DS_F32, DS_F32},
     {"f32,f32,bf16", DS_F32, DS_F32, DS_BF16, DS_F32},
     {"f32 bias bf16", DS_F32, DS_F32, DS_F32, DS_BF16},
+    {"f16", DS_F16, DS_F16, DS_F16, DS_F16},
+    {"f16,f16,f32", DS_F16, DS_F16, DS_F32, DS_F32},
     /* only with scales, which fp8 needs */
     {"f8e4m3,f8e4m3,f32", DS_F8E4M3, DS_F8E4M3, DS_F32, DS_F32},
     {"f8e4m3,f8e4m3,bf16", DS_F8E4M3, DS_F8E4M3, DS_BF16, DS_BF16},
@@ -185,7 +187,7 @@ static void add_scales(test_case *c, gemm_call *call) {
 static void make_gemm(test_case *c) {
   gemm_call *call = harness_alloc(&c->mem, 1, sizeof *call);
   ds_gemm *g = &call->g;
-  c->x = chosen(c)->c == DS_BF16 ? DS_BF16 : DS_F32;
+  c->x = chosen(c)->c;
   c->call = call;
   g->flags = (uint32_t)(c->index + c->index / 8) & 3; /* all four with each kind of size */
   g->alpha = case_chance(c, 2) ? 1.0f : case_chance(c, 4) ? 0.0f : -0.3f;

@@ -84,7 +84,7 @@ typedef struct op_spec {
   void (*make)(test_case *c);      /* shapes and inputs */
   void (*reference)(test_case *c); /* outputs' val, mag, mag_x */
   double tol;                      /* times mag */
-  double tol_x;                    /* times mag_x, when the activation type is bf16 */
+  double tol_x;                    /* times mag_x, when the activation type has 16 bits */
   const call_hooks *hooks;         /* NULL: a ds_op */
 } op_spec;
 

@@ -72,6 +72,12 @@ short)
   go 4 "$(zero 1), $(pipe 2)"
   go 2 "$(offload 3 cpu)"
   ;;
+fp16)
+  go 2 "$(zero 3)"
+  go 1 "$keys"
+  go 3 "$(zero 2)"
+  go 4 "$(zero 1), $(pipe 2)"
+  ;;
 llama) # two key/value heads, which three and four ranks have to share
   go 3 "$(zero 0), $(tensor 3)"
   go 1 "$keys"

@@ -18,8 +18,9 @@ signal_of() {
 case $scene$more in start* | end* | *unsaved*) saved= ;; *) saved=yes ;; esac
 [ ! "$saved" ] || healthy "$@" -n 3 "$test" "$plugins" "$scratch" "$options" "$more" straight
 
-# The launcher must not end the others itself.
-run="timeout 60 $* --mca orte_abort_on_non_zero_status 0 -n 3"
+# The launcher must not end the others itself; but a rank that is stopped it must, once they have left.
+case $scene in kill*) patient=--enable-recovery ;; *) patient='--mca orte_abort_on_non_zero_status 0' ;; esac
+run="timeout 60 $* $patient -n 3"
 case $scene in
 *-any)
   $run "$test" "$plugins" "$scratch" "$options" "$more" wait "$victim" >"$scratch/out" 2>&1 &

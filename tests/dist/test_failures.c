@@ -10,7 +10,7 @@
  *   start    the victim stops before ds_initialize
  *   end      the victim stops once all have trained
  *   resume   from the checkpoint, whose losses must be those of straight
- * MORE that begins with "unsaved" is without a checkpoint.
+ * DS_TEST_BACKEND in the environment: another backend than cpu. MORE that begins with "unsaved" is without a checkpoint.
  * Survivors print "rank R survives".
  */
 #include "unit/train/tiny.h"
@@ -20,7 +20,7 @@
 
 enum { STEPS = 12, SAVED = 5, DEATH = 8, LIMIT_MS = 2000, MICRO = 4 };
 
-static const char *plugins, *folder, *options, *more;
+static const char *backend = "cpu", *plugins, *folder, *options, *more;
 static int ranks, rank, victim;
 static bool saves = true;
 
@@ -34,11 +34,11 @@ static ds_status start(tiny_run *r, ds_error *err) {
   char config[2048];
   ds_initialize_args a = DS_INITIALIZE_ARGS_INIT;
   snprintf(config, sizeof config,
-           "{\"backend\": {\"name\": \"cpu\", \"plugin_path\": \"%s\", \"comm_timeout\": %g, "
+           "{\"backend\": {\"name\": \"%s\", \"plugin_path\": \"%s\", \"comm_timeout\": %g, "
            "\"options\": %s}, \"train_micro_batch_size_per_gpu\": %d, "
            "\"gradient_accumulation_steps\": 1, \"optimizer\": {\"type\": \"AdamW\", "
            "\"params\": {\"lr\": 0.05}}, \"gradient_clipping\": 0.5%s}",
-           plugins, LIMIT_MS * 1e-3, options, MICRO, more);
+           backend, plugins, LIMIT_MS * 1e-3, options, MICRO, more);
   return tiny_open(r, config, &a, true, err);
 }
 
@@ -54,7 +54,7 @@ static void check_message(const ds_error *err, int step) {
   snprintf(who, sizeof who, "rank %d ", victim);
   snprintf(when, sizeof when, step > 0 ? "step %d: " : "step ", step);
   CHECK(err->status == DS_ERR_TIMEOUT || err->status == DS_ERR_DEVICE);
-  const char *what = strstr(err->message, "cpu comm: ");
+  const char *what = strstr(err->message, "comm: ");
   CHECK(strstr(err->message, when) != NULL);
   CHECK(what && (strstr(what, "reduce") || strstr(what, "gather") || strstr(what, "broadcast")));
   /* After the words about this rank itself. */
@@ -201,6 +201,7 @@ int main(int argc, char **argv) {
     more += 7;
   }
   const char *scene = argv[5];
+  if (getenv("DS_TEST_BACKEND")) backend = getenv("DS_TEST_BACKEND");
   victim = argc > 6 ? atoi(argv[6]) : -1;
   rank = atoi(text);
   ranks = atoi(size);

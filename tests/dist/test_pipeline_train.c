@@ -191,21 +191,25 @@ static void test_memory(const char *layout) {
   close_run(&r);
 }
 
-/* In bf16 the same numbers are rounded: the losses stay together. */
-static void test_bf16(const char *model, const char *layout) {
+/* In 16 bits the same numbers are rounded: the losses stay together. fp16: the scale of the loss is the last
+ * stage's to put in, and every rank's to take out of the norm. */
+static void test_16bits(const char *model, const char *layout, const char *section,
+                        double tolerance) {
   ds_error err;
   run one, many;
-  char more[512];
+  char more[512], alone[512];
   float a, b;
-  snprintf(more, sizeof more, "%s, \"bf16\": {\"enabled\": true}", layout);
-  CHECK_OK(open_run(&one, model, "reference",
-                    ", \"gradient_accumulation_steps\": 6, \"bf16\": {\"enabled\": true}", &err),
-           err);
+  snprintf(more, sizeof more, "%s, %s", layout, section);
+  snprintf(alone, sizeof alone, ", \"gradient_accumulation_steps\": 6, %s", section);
+  CHECK_OK(open_run(&one, model, "reference", alone, &err), err);
   CHECK_OK(open_run(&many, model, "cpu", more, &err), err);
   for (int i = 0; i < STEPS && one.engine && many.engine; i++) {
     CHECK_OK(ds_engine_train_batch(one.engine, &a, &err), err);
     CHECK_OK(ds_engine_train_batch(many.engine, &b, &err), err);
-    CHECK_NEAR(a, b, 4e-3 * a); /* half a unit in the last place of bf16 */
+    CHECK_NEAR(a, b, tolerance * a);
+    double norm = ds_engine_get_global_grad_norm(one.engine);
+    CHECK_NEAR(norm, ds_engine_get_global_grad_norm(many.engine), 30 * tolerance * norm);
+    CHECK(ds_engine_was_step_applied(many.engine));
   }
   close_run(&one);
   close_run(&many);
@@ -286,8 +290,11 @@ int main(int argc, char **argv) {
   test_write(all);
   test_overflow(all);
   test_memory(all);
-  test_bf16(pipe_models[0], all);
-  test_bf16(pipe_models[2], all);
+  static const char bf16[] = "\"bf16\": {\"enabled\": true}";
+  static const char fp16[] = "\"fp16\": {\"enabled\": true, \"initial_scale_power\": 10}";
+  test_16bits(pipe_models[0], all, bf16, 4e-3); /* half a unit in the last place */
+  test_16bits(pipe_models[2], all, bf16, 4e-3);
+  test_16bits(pipe_models[0], all, fp16, 1e-3);
   test_refused(all);
   ds_dataset_destroy(data);
   return TEST_RESULT();

@@ -143,7 +143,9 @@ static void run_all(const char *models, bool bf16, counts *c) {
   for (int i = 0; i < 4; i++) {
     snprintf(folder, sizeof folder, "%s/%s", models, names[i]);
     infer(folder, bf16, c);
-    if (i < 2) golden_train(folder, backend, bf16, i ? llama_steps : gpt2_steps, add_training, c);
+    if (i < 2)
+      golden_train(folder, backend, bf16 ? DS_BF16 : DS_F32, i ? llama_steps : gpt2_steps,
+                   add_training, c);
   }
   ds_error err;
   ds_backend *b = masked_ops_open(backend, &err);

@@ -1,5 +1,5 @@
-/* Ten steps of the whole training engine against float64 JAX, both families, f32 and bf16. Usage:
- * test_training MODELS-FOLDER BACKEND */
+/* Ten steps of the whole training engine against float64 JAX, both families, in f32, bf16 and f16.
+ * Usage: test_training MODELS-FOLDER BACKEND */
 #include "golden_train.h"
 
 int main(int argc, char **argv) {
@@ -8,11 +8,12 @@ int main(int argc, char **argv) {
     const double (*steps)[2];
   } models[] = {{"gpt2", gpt2_steps}, {"llama", llama_steps}};
   if (argc != 3) return 2;
-  for (int i = 0; i < 4; i++) {
+  static const int32_t dtypes[] = {DS_F32, DS_BF16, DS_F16};
+  for (int i = 0; i < 6; i++) {
     char folder[512], backend[64];
-    snprintf(folder, sizeof folder, "%s/%s", argv[1], models[i / 2].name);
+    snprintf(folder, sizeof folder, "%s/%s", argv[1], models[i / 3].name);
     snprintf(backend, sizeof backend, "\"%s\"", argv[2]);
-    golden_train(folder, backend, i % 2, models[i / 2].steps, NULL, NULL);
+    golden_train(folder, backend, dtypes[i % 3], models[i / 3].steps, NULL, NULL);
   }
   return TEST_RESULT();
 }

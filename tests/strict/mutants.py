@@ -82,7 +82,7 @@ MUTANTS = [
     ("an update that failed halfway is forgotten", "train/step.c", "e->halfway = true;", 1, "",
      [("test_failures", [MODELS, SCRATCH + "/run", "60"])]),
     ("the engine goes on after its stream died", "train/failure.c",
-     "spoil(e, status, from);", 1, "", FAILURES),
+     "spoil(e, status, from, died || e->halfway);", 1, "", FAILURES),
     ("memory goes that a recording names", "backend/device.c",
      "ds_record_drop(b); /* recorded work may name it */", 1, "", GRAPHS),
     ("a batch is not uploaded before its launch", "train/recorded.c",

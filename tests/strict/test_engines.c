@@ -74,9 +74,10 @@ static void train(const char *section, bool own, const char *more, float *out) {
 
 static void test_training(const char *section) {
   static const char *const more[] = {"", ", \"bf16\": {\"enabled\": true}",
+                                     ", \"fp16\": {\"enabled\": true}",
                                      ", \"gradient_accumulation_steps\": 2"};
   for (int own = 0; own < 2; own++)
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof more / sizeof *more; i++) {
       float want[STEPS + WEIGHTS] = {0}, have[STEPS + WEIGHTS] = {1};
       train(TINY_BACKEND, own, more[i], want);
       train(section, own, more[i], have);

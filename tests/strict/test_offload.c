@@ -180,5 +180,6 @@ int main(int argc, char **argv) {
   make_data();
   test_offload("", sizeof(float), 1e-6);
   test_offload(", \"bf16\": {\"enabled\": true}", 2, 1e-6);
+  test_offload(", \"fp16\": {\"enabled\": true, \"initial_scale_power\": 12}", 2, 1e-6);
   return test_result();
 }

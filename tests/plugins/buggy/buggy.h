@@ -75,6 +75,8 @@ enum {
   BUG_NEVER_SKIPS,      /* adamw_scheduled with a factor of NaN */
   BUG_SAMPLE_ORDER,     /* walks from the last id */
   BUG_SAMPLE_BANNED,    /* may be the answer */
+  BUG_MISREADS_F16,     /* mul takes f16 for bf16 */
+  BUG_SATURATES,        /* mul in f16 stops at the largest number instead of infinity */
   /* gemm */
   BUG_TRANS_B,      /* read as if it were not transposed */
   BUG_BETA_READS_C, /* 0 * NaN */

@@ -184,6 +184,11 @@ static void last_of_equals(const ds_op *op) {
   }
 }
 
+static bool is_f16_product(const ds_op *op) {
+  return op->id == DS_OP_MUL && op->n_in == 2 && op->in[0] && op->in[1] && op->out[0] &&
+         op->in[0]->dtype == DS_F16;
+}
+
 static void spoil(const ds_op *op) {
   static atomic_uint runs;
   const ds_tensor *y = op->out[0];
@@ -196,6 +201,9 @@ static void spoil(const ds_op *op) {
   if (BUG == BUG_NONDETERMINISTIC && op->id == DS_OP_MEAN)
     *(float *)y->data *= turn % 2 ? 1.0000001f : 1;
   if (BUG == BUG_TIES && op->id == DS_OP_ARGMAX) last_of_equals(op);
+  for (int64_t i = 0; BUG == BUG_SATURATES && is_f16_product(op) && i < count(y); i++)
+    if (isinf(ds_element_get(y, i)))
+      ds_element_store(DS_F16, y->data, i, copysignf(65504, ds_element_get(y, i)));
   if (BUG == BUG_WRITES_INPUT && op->id == DS_OP_CROSS_ENTROPY && count(op->in[0]))
     ds_element_store(op->in[0]->dtype, op->in[0]->data, 0, 1.5f);
 }
@@ -255,6 +263,16 @@ static ds_status run_other_draw(ds_stream *s, const ds_op *op, ds_error *err) {
   return st;
 }
 
+static ds_status run_misread(ds_stream *s, const ds_op *op, ds_error *err) {
+  ds_tensor a = *op->in[0], b = *op->in[1], y = *op->out[0];
+  a.dtype = b.dtype = y.dtype = DS_BF16;
+  const ds_tensor *in[] = {&a, &b}, *out[] = {&y};
+  ds_op wrong = *op;
+  wrong.in = in;
+  wrong.out = out;
+  return ds_reference_ops.run(s, &wrong, err);
+}
+
 static ds_status ops_run(ds_stream *s, const ds_op *op, ds_error *err) {
   ds_status st;
   if (buggy_record_op(s, op, &st, err)) return st;
@@ -264,6 +282,7 @@ static ds_status ops_run(ds_stream *s, const ds_op *op, ds_error *err) {
   if (BUG == BUG_SUPPORTS_LIES && op->id == DS_OP_RMS_NORM)
     return ds_fail(err, DS_ERR_UNSUPPORTED, "buggy: rms_norm is not there yet");
   while (BUG == BUG_HANGS && op->id == DS_OP_REDUCE_ROWS) pause();
+  if (BUG == BUG_MISREADS_F16 && is_f16_product(op)) return run_misread(s, op, err);
   if (BUG == BUG_STRIDES && op->id == DS_OP_ROPE) return run_contiguous(s, op, err);
   if (BUG == BUG_DECODE && op->id == DS_OP_ATTENTION && op->n_in > 3 && op->in[3])
     return run_short(s, op, err);

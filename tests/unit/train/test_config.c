@@ -1,5 +1,6 @@
 /* The training config: what passes, what doesn't, and that all mistakes come at once. */
 #include "ds.h"
+#include "train/config_keys.h"
 #include "test.h"
 
 #include <cjson/cJSON.h>
@@ -121,6 +122,50 @@ static void test_good(void) {
            "checkpoint.tag_validation", "\"WARN\"");
 }
 
+/* Hugging Face's example for ZeRO-3 with all offloaded, as its Trainer takes it. */
+static void test_trainer(void) {
+  static const char config[] =
+      "{\"fp16\": {\"enabled\": \"auto\", \"loss_scale\": 0, \"loss_scale_window\": 1000, "
+      "\"initial_scale_power\": 16, \"hysteresis\": 2, \"min_loss_scale\": 1}, "
+      "\"bf16\": {\"enabled\": \"auto\"}, \"optimizer\": {\"type\": \"AdamW\", \"params\": "
+      "{\"lr\": \"auto\", \"betas\": \"auto\", \"eps\": \"auto\", \"weight_decay\": \"auto\"}}, "
+      "\"scheduler\": {\"type\": \"WarmupDecayLR\", \"params\": {\"last_batch_iteration\": -1, "
+      "\"total_num_steps\": 100, \"warmup_min_lr\": \"auto\", \"warmup_max_lr\": \"auto\", "
+      "\"warmup_num_steps\": 0}}, \"zero_optimization\": {\"stage\": 3, "
+      "\"offload_optimizer\": {\"device\": \"cpu\", \"pin_memory\": true}, "
+      "\"offload_param\": {\"device\": \"cpu\", \"pin_memory\": true}, \"overlap_comm\": true, "
+      "\"contiguous_gradients\": true, \"sub_group_size\": 1e9, \"reduce_bucket_size\": \"auto\", "
+      "\"stage3_prefetch_bucket_size\": \"auto\", \"stage3_param_persistence_threshold\": "
+      "\"auto\", "
+      "\"stage3_max_live_parameters\": 1e9, \"stage3_max_reuse_distance\": 1e9, "
+      "\"stage3_gather_16bit_weights_on_model_save\": true, \"round_robin_gradients\": true}, "
+      "\"gradient_accumulation_steps\": \"auto\", \"gradient_clipping\": \"auto\", "
+      "\"steps_per_print\": 2000, \"train_batch_size\": \"auto\", "
+      "\"train_micro_batch_size_per_gpu\": \"auto\", \"wall_clock_breakdown\": false}";
+  resolves(config, "zero_optimization.offload_param.device", "\"cpu\"");
+  resolves(config, "zero_optimization.reduce_bucket_size", "500000000");
+  resolves(config, "optimizer.params.lr", "0.001");
+  resolves(config, "scheduler.params.warmup_num_steps", "0");
+  resolves(config, "train_batch_size", "2");
+}
+
+/* A key without effect says why, or tunes a feature that can't be on. */
+static void test_idle(void) {
+  const ds_schema *s = ds_config_keys();
+  for (size_t i = 0; i < s->count; i++) {
+    const ds_schema_key *key = &s->keys[i];
+    if (key->state != DS_SCHEMA_IDLE || key->advice) continue;
+    char enabled[128];
+    const char *dot = strchr(key->path, '.');
+    bool off = false;
+    snprintf(enabled, sizeof enabled, "%.*s.enabled", dot ? (int)(dot - key->path) : 0, key->path);
+    for (size_t k = 0; k < s->count; k++)
+      off = off || (strcmp(s->keys[k].path, enabled) == 0 && s->keys[k].state == DS_SCHEMA_LATER);
+    CHECK(off);
+    if (!off) fprintf(stderr, "  with %s\n", key->path);
+  }
+}
+
 /* ---- bad ones */
 
 static void test_bad(void) {
@@ -142,7 +187,8 @@ static void test_bad(void) {
       {"{" M1 ", \"zero_optimization\": {\"load_from_fp32_weights\": false}}",
        "zero_optimization.load_from_fp32_weights: a checkpoint's weights are f32"},
       {"{" M1 ", \"sequence_parallel_size\": 3}",
-       "2 ranks can't be arranged as tensor parallel 1 x sequence parallel 3 x pipeline 1"},
+       "2 ranks can't be arranged as tensor parallel 1 x sequence parallel 3 x pipeline 1: the "
+       "product 3 must divide the number of ranks; change that, or tensor_parallel.autotp_size"},
       {"{" M1 ", \"sequence_parallel_size\": 0}", "sequence_parallel_size: must be at least 1"},
       {"{" M1 ", \"comms_logger\": {\"prof_ops\": [\"all_reduc\"]}}",
        "comms_logger.prof_ops: there is no op \"all_reduc\", did you mean \"all_reduce\"?"},
@@ -232,10 +278,16 @@ static void test_bad(void) {
        "bias_correction: false is not there yet"},
       {"{" M1 ", \"scheduler\": {\"type\": \"WarmupDecayLR\"}}",
        "scheduler.params.total_num_steps: is missing; WarmupDecayLR needs it"},
+      {"{" M1 ", \"scheduler\": {\"type\": \"WarmupDecayLR\", \"params\": {\"total_num_steps\": "
+       "\"auto\"}}}",
+       "scheduler.params.total_num_steps: \"auto\" has no value here, write a number"},
+      {"{" M1
+       ", \"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"last_batch_iteration\": 3}}}",
+       "last_batch_iteration: a checkpoint brings the schedule's place"},
       {"{" M1 ", \"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_typ\": 1}}}",
        "did you mean \"warmup_type\"?"},
-      {"{" M1 ", \"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_num_steps\": 0}}}",
-       "at least 1"},
+      {"{" M1 ", \"scheduler\": {\"type\": \"WarmupLR\", \"params\": {\"warmup_num_steps\": -1}}}",
+       "at least 0"},
       {"{" M1 ", \"scheduler\": {\"type\": \"StepLR\"}}", "unknown type \"StepLR\""},
       {"{" M1 ", \"backend\": {\"nam\": \"cpu\"}}", "nam"},
       {"{" M1 ", \"backend\": 3}", "backend"},
@@ -310,6 +362,8 @@ static void test_path(void) {
 
 int main(void) {
   test_good();
+  test_trainer();
+  test_idle();
   test_bad();
   test_syntax();
   test_all_at_once();

@@ -122,6 +122,8 @@ static void test_overflow(void) {
   CHECK(ds_engine_loss_scale(r.engine) == scale);
   CHECK(ds_engine_skipped_steps(r.engine) == skipped);
   CHECK(ds_engine_global_steps(r.engine) == skipped + 1);
+  for (int i = 0; i < 3; i++) /* warmup begins at 0 */
+    CHECK_OK(ds_engine_train_batch(r.engine, &loss, &err), err);
   CHECK(ds_engine_get_lr(r.engine) > lr);
   CHECK_OK(tiny_weights(r.engine, &r.self, w, &err), err);
   CHECK(memcmp(before, w, sizeof w) != 0);
