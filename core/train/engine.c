@@ -132,9 +132,10 @@ const ds_params *ds_engine_params(const ds_engine *e) {
 }
 
 ds_status ds_engine_set_train_batch_size(ds_engine *e, int64_t train_batch_size, ds_error *err) {
-  if (e->micro_in_step > 0 || e->backward_done)
+  if (e->micro_in_step > 0 || e->backward_done || !e->begin_next)
     return ds_fail(err, DS_ERR_STATE,
-                   "ds_engine_set_train_batch_size: only between steps, not amid accumulation");
+                   "ds_engine_set_train_batch_size: only between steps, not amid accumulation (or "
+                   "between forward and backward)");
   int64_t unit = e->config.batch.micro * e->topology.data.size;
   if (train_batch_size < 1 || train_batch_size % unit != 0)
     return ds_fail(err, DS_ERR_INVALID,

@@ -1,7 +1,7 @@
 /* test_zero.c - ZeRO never changes the answer: losses, gradient norms and weights of every stage, on
  * any number of ranks, against stage 0 on the same ranks and against one process.
  *
- * usage: [mpirun -n N] test_zero PLUGIN_FOLDER N
+ * usage: [mpirun -n N] test_zero PLUGIN_FOLDER N [BACKEND]
  * The model has what makes partitions hard: sizes that divide by nothing, a tied embedding, a
  * frozen parameter, an unused one. The reference backend sees no launcher: it is the one process.
  */
@@ -193,7 +193,9 @@ static const char *config(const char *backend, int accumulation, const char *mor
 /* ---- the tests */
 
 static void compare(const char *what, const result *a, const result *b, double tolerance) {
-  if (strcmp(tested, "cpu") != 0) tolerance = fmax(tolerance, 2e-6); /* sums in another order */
+  /* Elsewhere the host updates in place of the device. */
+  if (strcmp(tested, "cpu") != 0 && strstr(what, "offload"))
+    tolerance = fmax(tolerance, strstr(what, "16\"") ? 2e-3 : 2e-6);
   int before = test_failures;
   for (int i = 0; i < STEPS; i++) {
     CHECK_NEAR(a->losses[i], b->losses[i], tolerance * fabs((double)b->losses[i]));
@@ -440,14 +442,12 @@ static void test_by_hand(void) {
   for (int alike = 0; alike < 2; alike++) train_by_hand(stages[0], true, alike, &zeros[alike]);
   for (int i = 0; i < N_STAGES; i++) {
     int before = test_failures;
-    bool summed =
-        strstr(stages[i], "\"stage\": 1}") == NULL; /* else in the step: nobody overlaps */
     /* Weights that are gathered for use are gathered by all ranks. */
     bool alike = strstr(stages[i], "\"stage\": 3") != NULL;
     const by_hand *zero = &zeros[alike];
     train_by_hand(stages[i], true, alike, &r);
     for (int k = 0; k < ELEMENTS; k++) {
-      if (summed) CHECK_NEAR(r.gradients[k], zero->gradients[k], 1e-6);
+      CHECK_NEAR(r.gradients[k], zero->gradients[k], 1e-6);
       CHECK_NEAR(r.amid[k], zero->amid[k], 1e-5);
       CHECK_NEAR(r.weights[k], zero->weights[k], 2e-5);
     }
@@ -464,11 +464,13 @@ int main(int argc, char **argv) {
   make_data();
   test_by_hand();
   test_stages(1, "", 0, 2e-5);
-  if (BATCH % (ranks * 2) == 0) test_stages(2, "", 1e-6, 2e-5);
-  test_gradients(1);
-  if (BATCH % (ranks * 2) == 0) test_gradients(2);
   test_stages(1, ", \"bf16\": {\"enabled\": true}", 0, 2e-2);
-  test_fp16();
+  if (strcmp(tested, "cpu") == 0) { /* emulated cards are slow */
+    if (BATCH % (ranks * 2) == 0) test_stages(2, "", 1e-6, 2e-5);
+    test_gradients(1);
+    if (BATCH % (ranks * 2) == 0) test_gradients(2);
+    test_fp16();
+  }
   test_less_traffic();
   return test_result();
 }

@@ -81,6 +81,10 @@ static void test_accumulation(void) {
   CHECK_OK(tiny_micro(four.engine, 1, 1, NULL, &err), err);
   CHECK(ds_engine_global_steps(four.engine) == 11 && ds_engine_global_samples(four.engine) == 42);
   CHECK_FAILS(ds_engine_set_train_batch_size(one.engine, 6, &err), DS_ERR_INVALID, err, "multiple");
+  ds_batch batch = tiny_batch(0, 4);
+  ds_value *loss;
+  CHECK_OK(ds_engine_forward(one.engine, &batch, &loss, &err), err);
+  CHECK_FAILS(ds_engine_set_train_batch_size(one.engine, 4, &err), DS_ERR_STATE, err, "between");
   tiny_close(&one);
   tiny_close(&four);
 }
