@@ -28,7 +28,7 @@ typedef struct ds_world {
   ds_backend *backend;
   ds_group *group; /* all ranks; NULL in a world of one */
   void *flag;      /* device memory for DS_WORLD_EXCHANGE bytes of each rank, or DS_WORLD_SAY f32 */
-  void *told;      /* device memory of a broadcast that failed, which may use it until group is gone */
+  void *told; /* device memory of a broadcast that failed, which may use it until group is gone */
   size_t told_bytes;
   struct ds_peer *peers; /* by rank: peers.h; NULL in a world of one */
 } ds_world;
