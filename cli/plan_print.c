@@ -46,7 +46,7 @@ static void print_head(const plan_request *r) {
   double params = ds_estimate_parameters(&r->model);
   printf("model      %s: %.4g B parameters, %lld blocks; %s weights, f32 gradients%s, %g bytes of "
          "optimizer states\n",
-         r->name, params / 1e9, (long long)r->model.layers, l->bytes.weight == 2 ? "bf16" : "f32",
+         r->name, params / 1e9, (long long)r->model.layers, l->bytes.weight == 2 ? "16-bit" : "f32",
          l->bytes.master > 0 ? " and masters" : "", l->bytes.states);
   printf("machine    %d x %s, %d a node: %.4g Tflop/s (%.2g of it reached), %.4g GB", r->gpus,
          r->machine_name, a->per_node, a->flops / 1e12, a->efficiency, gb(a->memory));

@@ -158,8 +158,7 @@ ds_value *ds_input(ds_ctx *ctx, int32_t dtype, int32_t rank, const int64_t *shap
   return v;
 }
 
-ds_status ds_value_read(ds_ctx *ctx, const ds_value *of, float *out, size_t n, ds_error *err) {
-  ds_value *v = (ds_value *)of; /* whose address changes where a parameter isn't always there */
+ds_status ds_value_read(ds_ctx *ctx, const ds_value *v, float *out, size_t n, ds_error *err) {
   DS_TRY(ds_ctx_status(ctx, err));
   if (!v) return ds_fail(err, DS_ERR_INVALID, "ds_value_read of no value");
   if (n != (size_t)ds_tensor_numel(&v->t))

@@ -31,6 +31,11 @@ void ds_config_read_tensor(ds_config *c, ds_schema_errors *errors) {
   if (given >= 0) c->tensor = (int)sizes[given];
   const cJSON *enabled = cJSON_GetObjectItemCaseSensitive(section, "enabled");
   if (cJSON_IsFalse(enabled)) c->tensor = 1;
+  if (c->fp16 && c->tensor > 1)
+    ds_schema_error(errors,
+                    "fp16.enabled: not together with tensor_parallel.autotp_size %d: the "
+                    "loss over a divided vocabulary needs bf16's range; use bf16",
+                    c->tensor);
   if (c->sequence_parallel && c->tensor_overlap)
     ds_schema_error(errors, "tensor_parallel.tp_overlap_comm: with sequence_parallel gradients are "
                             "scattered, which isn't overlapped; leave one of them out");

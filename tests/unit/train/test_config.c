@@ -178,6 +178,8 @@ static void test_bad(void) {
       {"{\"train_batch_size\": \"8\"}", "train_batch_size: must be a whole number, not a string"},
       {"{\"train_batch_size\": 0}", "train_batch_size: 0 has to be greater than 0"},
       {"{" M1 ", \"optimzer\": {}}", "optimzer: unknown key; did you mean \"optimizer\"?"},
+      {"{" M1 ", \"fp16\": {\"enabled\": true}, \"tensor_parallel\": {\"autotp_size\": 2}}",
+       "fp16.enabled: not together with tensor_parallel.autotp_size 2"},
       {"{" M1 ", \"zero_optimization\": {\"stagee\": 1}}",
        "zero_optimization.stagee: unknown key; did you mean \"stage\"?"},
       {"{" M1 ", \"quux\": 1}", "quux: unknown key"},
