@@ -20,9 +20,10 @@ static const struct {
 enum { N_BENCHMARKS = sizeof benchmarks / sizeof *benchmarks };
 
 static void print_help(FILE *f) {
-  fprintf(f, "usage: ds bench (gemm | ops | quant | train | decode | comm | dispatch) [OPTION]...\n\n"
-             "Measures a backend and the engines on this machine, and the machine's own limits in\n"
-             "the same run: compare fractions of a limit, not figures of different days.\n\n");
+  fprintf(f,
+          "usage: ds bench (gemm | ops | quant | train | decode | comm | dispatch) [OPTION]...\n\n"
+          "Measures a backend and the engines on this machine, and the machine's own limits in\n"
+          "the same run: compare fractions of a limit, not figures of different days.\n\n");
   for (int i = 0; i < N_BENCHMARKS; i++)
     fprintf(f, "  %-10s %s\n", benchmarks[i].name, benchmarks[i].summary);
   fprintf(f, "\n`ds bench gemm --help` and so on explain the options; --json prints one object.\n");

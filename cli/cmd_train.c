@@ -207,6 +207,12 @@ static ds_status print_stats(const train *t, ds_error *err) {
   return DS_OK;
 }
 
+/* The config or DS_TRACE may ask for it as well as --trace. */
+static ds_status save_trace(const train *t, ds_error *err) {
+  ds_status status = ds_engine_save_trace(t->engine, err);
+  return status == DS_ERR_STATE && !t->trace ? DS_OK : status; /* nothing is traced */
+}
+
 static ds_status train_all(train *t, ds_error *err) {
   DS_TRY(open_all(t, err));
   if (t->steps < 0) t->steps = epoch_steps(t);
@@ -219,7 +225,7 @@ static ds_status train_all(train *t, ds_error *err) {
   catch_signals();
   DS_TRY(run_steps(t, err));
   DS_TRY(save(t, err));
-  if (t->trace) DS_TRY(ds_engine_save_trace(t->engine, err));
+  DS_TRY(save_trace(t, err));
   if (!is_speaker(t)) return DS_OK;
   if (t->svg) {
     if (t->curve_count > 0)

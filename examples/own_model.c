@@ -3,7 +3,8 @@
  *
  * Not a transformer: the neural language model of Bengio et al. (2003) over bytes. An embedding of
  * each of the last 8 bytes, one hidden layer, and a softmax over the next byte. Usage: own_model
- * TEXT-FILE [STEPS]
+ * TEXT-FILE [STEPS]; of several ranks (mpirun -n 2 own_model TEXT-FILE) all do the same, and the
+ * first one tells.
  */
 #include <ds.h>
 
@@ -91,7 +92,8 @@ static int train(ds_model *model, ds_dataset *data, int steps, ds_error *err) {
   for (int i = 1; i <= steps && status == DS_OK; i++) {
     float loss;
     status = ds_engine_train_batch(engine, &loss, err);
-    if (status == DS_OK && (i == 1 || i % 100 == 0)) printf("step %d loss %.4f\n", i, loss);
+    bool tells = ds_engine_global_rank(engine) == 0 && (i == 1 || i % 100 == 0);
+    if (status == DS_OK && tells) printf("step %d loss %.4f\n", i, loss);
   }
   ds_engine_destroy(engine);
   return status != DS_OK;

@@ -66,7 +66,7 @@ typedef struct ds_backend_config {
   /* Not in the section. */
   bool host_only;     /* only a device whose memory is the host's */
   const char *except; /* not this plugin; the caller's, or NULL */
-  char *trace;          /* a path, or NULL */
+  char *trace;        /* a path, or NULL */
 } ds_backend_config;
 
 /* section NULL = defaults. Every mistake in the section is named. out is finished on failure. */

@@ -215,7 +215,8 @@ ds_status ds_backend_alloc(ds_backend *b, size_t bytes, void **out, ds_error *er
   if (b->recording)
     return ds_fail(err, DS_ERR_STATE, "%s: alloc of %zu bytes while work is recorded", b->label,
                    bytes);
-  if (b->memory_limit && (b->bytes_held > b->memory_limit || bytes > b->memory_limit - b->bytes_held))
+  if (b->memory_limit &&
+      (b->bytes_held > b->memory_limit || bytes > b->memory_limit - b->bytes_held))
     return ds_fail(err, DS_ERR_MEMORY,
                    "%s: alloc of %zu bytes: %llu of the %llu that \"memory_limit\" in the config's "
                    "\"backend\" allows are held",

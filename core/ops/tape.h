@@ -159,7 +159,7 @@ struct ds_ctx {
     bool sequence;
     ds_side *side; /* NULL: sums go to the backend's stream */
     bool busy;     /* the side has work that nobody waited for */
-    int32_t *ids; /* host copies of i32 inputs since the last begin */
+    int32_t *ids;  /* host copies of i32 inputs since the last begin */
     size_t n_ids, id_capacity;
     ds_value **pending; /* by parameter: this walk's gradient, until it is summed over ranks */
     size_t pending_capacity;

@@ -85,8 +85,8 @@ struct ds_zero {
   bool boundary;
   bool *took_part; /* by parameter: in a micro batch of this step whose gradients are reduced */
   bool reducing;   /* the side stream may have gradients that the backend's hasn't waited for */
-  bool summed; /* stages 0 and 1: the gradients of the step are summed over ranks */
-  int next;    /* the unit to be reduced next; all behind it are */
+  bool summed;     /* stages 0 and 1: the gradients of the step are summed over ranks */
+  int next;        /* the unit to be reduced next; all behind it are */
   int in_flight[2], n_in_flight;
 
   ds_piece *pieces;

@@ -70,6 +70,14 @@ assert open("err").read().count("sent by this rank in all") == 1 # rank 0 alone
 print(len(spans), "spans of 2 ranks")
 END_CHECK
 
+# The config may name the file instead: one of all ranks as well.
+sed 's/"name": "cpu"/"name": "cpu", "trace": "asked.json"/' config.json >traced.json
+"$@" -n 2 "$ds" train --model model.json --data text.txt --seq-len 16 --steps 1 --json --config traced.json >out 2>err
+python3 -c "
+import json
+assert {e['pid'] for e in json.load(open('asked.json'))['traceEvents']} == {0, 1}"
+! ls asked.rank* 2>/dev/null || exit 1
+
 # A run that fails: what was traced is kept, by each rank for itself that the launcher lets come to an end.
 ! "$@" -n 2 "$ds" train --model model.json --data text.txt --seq-len 16 --steps 1 --json --config config.json \
   --output /proc/nowhere --trace part.json >out 2>err || exit 1
