@@ -32,7 +32,7 @@ json "sorted(s['time']['total'] for s in value['layouts'])[0] == value['layouts'
 json "isclose([s for s in value['stages'] if s['stage'] == 1][0]['sent']['total'], 63 / 64 * 6 * 7467786240, rel_tol=1e-3)"
 json "isclose(value['deepspeed_estimators']['stage2'], 4 * 7467786240 + 16 * 7467786240 / 64)"
 ok plan
-printed '^model .*7\.468 B parameters, 36 blocks; bf16'
+printed '^model .*7\.468 B parameters, 36 blocks; 16-bit'
 printed '^machine +64 x a100-80gb, 8 a node: 312 Tflop/s'
 printed '^recommended'
 
