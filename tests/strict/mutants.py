@@ -98,7 +98,7 @@ MUTANTS = [
     ("weights are read before they have come", "zero/gather.c",
      "if (z->side) DS_TRY(ds_mark_wait(u->gathered, NULL, err));", 1, "", OFFLOAD),
     ("a buffer is lent while it is in use", "zero/buffers.c",
-     "DS_TRY(ds_mark_wait((*out)->used, on, err));", 1, "", OFFLOAD),
+     "DS_TRY(ds_mark_wait(b->used, on, err));", 1, ";", OFFLOAD),
     ("gradients leave before they are complete", "zero/reduce.c",
      "if (z->side) DS_TRY(ds_side_follow(z->side, err));", None, "", OFFLOAD),
     ("weights go to the device while it reads them", "zero/update.c",
