@@ -150,11 +150,12 @@ static ds_status save(train *t, ds_error *err) {
 
 /* All ranks stop after the same step, whichever was asked to: saving takes all of them. */
 static ds_status is_stopped(train *t, bool *out, ds_error *err) {
-  ds_error inner;
-  const ds_status mine = interrupted ? DS_ERR_ABORTED : DS_OK;
+  ds_error inner = {DS_OK, "asked to end"};
+  /* One that no collective fails with. */
+  const ds_status mine = interrupted ? DS_ERR_END : DS_OK;
   const ds_status all = ds_world_agree(&t->engine->world, mine, "going on", &inner);
   *out = all != DS_OK;
-  if (all == DS_OK || all == mine || all == DS_ERR_STATE) return DS_OK;
+  if (all == DS_OK || all == DS_ERR_END) return DS_OK;
   return ds_fail(err, all, "%s", inner.message);
 }
 
